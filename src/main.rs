@@ -1,0 +1,3 @@
+//! `pst`: which applet is meant, and its exit code.
+
+fn main() {}
