@@ -1,0 +1,42 @@
+# `make help` says what there is. Everything is cargo's, but for the demo and
+# for who runs the tests where.
+
+CARGO ?= cargo
+PROFILE_DIR = target/debug
+LEFT_OUT := $(CURDIR)/target/left-out
+
+.DEFAULT_GOAL := build
+.PHONY: help build release test demo lint clean
+
+help: ## what there is
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+build: ## the binary, to work on
+	$(CARGO) build --locked
+
+release: ## the binary, to use: target/release/pst
+	$(CARGO) build --locked --release
+
+demo: release ## the main job, on a storage made for it; leaves nothing behind
+	@contrib/demo.sh target/release/pst
+
+lint: ## formatting and lints
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+# As root on loop devices; otherwise in a user namespace, where what needs more
+# leaves itself out and is named at the end. TESTS= is handed to cargo test.
+test: ## every test, or in a user namespace what can be
+	@tests/tools
+	@$(CARGO) test --locked --no-run
+	@mkdir -p target && rm -f $(LEFT_OUT)
+	@if [ "$$(id -u)" = 0 ]; then own=; else own="unshare -rm --"; \
+	    $$own true 2>/dev/null || { own=; echo "no user namespaces here: what mounts is left out"; }; fi; \
+	code=0; PST_LEFT_OUT=$(LEFT_OUT) $$own $(CARGO) test --locked $(TESTS) || code=$$?; \
+	if [ -s $(LEFT_OUT) ]; then \
+	    echo "$$(sort -u $(LEFT_OUT) | wc -l) tests left out:"; sort -u $(LEFT_OUT) | sed 's/^/  /'; \
+	else echo "0 tests left out"; fi; \
+	exit $$code
+
+clean: ## what was built
+	$(CARGO) clean

@@ -1,0 +1,107 @@
+//! P1 and P11: nobody writes, so the storage is read-only, and nothing moves.
+
+use std::process::Command;
+
+use crate::rig::{Rig, RunToEnd, start};
+use crate::{needs_root, needs_storage};
+
+#[test]
+fn p1_a_lone_session_returns_with_an_empty_journal() {
+    needs_root!("a loop device");
+    let rig = Rig::ext4();
+    for round in 0..10 {
+        rig.sh(&format!("echo {round} > $KVMD_PST_DATA/file"))
+            .must(0);
+        assert!(!rig.needs_recovery(), "round {round}");
+        assert_eq!(rig.superblock(), "ro");
+    }
+}
+
+#[test]
+fn p1_the_journal_is_in_use_meanwhile() {
+    needs_root!("a loop device");
+    let rig = Rig::ext4();
+    let session = rig.session();
+    // Else the test above could not fail.
+    assert!(rig.needs_recovery());
+    session.end().must(0);
+    assert!(!rig.needs_recovery());
+}
+
+#[test]
+fn p1_writable_by_hand_while_idle_is_put_back_and_logged() {
+    needs_storage!();
+    let rig = Rig::any();
+    let before = rig.log().lines().count();
+    rig.remount_by_hand("rw");
+    rig.await_superblock("ro");
+    crate::rig::wait_until("it is logged", || rig.log().lines().count() > before);
+    rig.sh("echo x > $KVMD_PST_DATA/file").must(0);
+}
+
+#[test]
+fn p1_a_daemon_that_finds_it_writable_makes_it_read_only_at_once() {
+    needs_storage!();
+    let mut rig = Rig::any();
+    let session = rig.session();
+    rig.kill_daemon();
+    session.end();
+    rig.remount_by_hand("rw");
+    assert_eq!(rig.superblock(), "rw");
+    rig.start_daemon();
+    rig.await_superblock("ro");
+    rig.await_state("ro");
+    rig.sh("true").must(0);
+}
+
+#[test]
+fn p1_a_boot_without_a_session_writes_nothing() {
+    needs_root!("a block device's statistics");
+    let mut rig = Rig::ext4();
+    rig.sh("true").must(0); // makes the roots
+    rig.stop_daemon();
+    let name = rig.device().trim_start_matches("/dev/").to_owned();
+    let sectors_written = || {
+        let stat = std::fs::read_to_string(format!("/sys/block/{name}/stat")).expect("stat");
+        stat.split_whitespace().nth(6).expect("a field").to_owned()
+    };
+    rig.umount(&[]);
+    let before = sectors_written();
+    rig.do_mount();
+    rig.prepare().must(0);
+    rig.start_daemon();
+    rig.await_state("ro");
+    rig.stop_daemon();
+    assert_eq!(sectors_written(), before);
+}
+
+#[test]
+fn p11_an_idle_daemon_makes_no_system_call() {
+    needs_root!("a look at another process's system calls");
+    let rig = Rig::ext4();
+    rig.sh("echo x > $KVMD_PST_DATA/file").must(0);
+    rig.await_state("ro");
+    let counts = rig.dir().join("counts");
+    // The time is what is asked for: ten seconds without a wake-up.
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-c", "-o"]).arg(&counts);
+    strace.args(["-p", &rig.daemon_pid().to_string()]);
+    let tracer = start(&mut strace);
+    tracer.await_stderr("attached");
+    std::thread::sleep(std::time::Duration::from_secs(10));
+    tracer.signal("INT");
+    tracer.end();
+    let table = std::fs::read_to_string(&counts).unwrap_or_default();
+    // Being attached to restarts a call that waits; that is not the daemon's doing.
+    let calls: Vec<&str> = table
+        .lines()
+        .filter(|line| {
+            line.split_whitespace()
+                .next()
+                .is_some_and(|word| word.parse::<f64>().is_ok())
+        })
+        .filter(|line| !line.ends_with("restart_syscall") && !line.ends_with("total"))
+        .collect();
+    assert!(calls.is_empty(), "{table}");
+    rig.pst(["status"]).to_end().must(0);
+}

@@ -1,0 +1,23 @@
+//! End to end: the real binary on real filesystems, one test for each promise
+//! and each way in which it could be broken. `make test` runs them; the rig
+//! says what it checks after each.
+
+mod admission;
+mod cli;
+mod codes;
+mod commit;
+mod environment;
+mod filesystems;
+mod idle;
+mod limits;
+mod loss;
+mod namespaces;
+mod prepare;
+mod rig;
+mod rig_itself;
+mod sharing;
+mod start;
+mod status;
+mod stop;
+mod systemd;
+mod terminal;

@@ -1,0 +1,217 @@
+//! The daemon under test: its readiness, its footprint, its end.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use super::Rig;
+use super::job::{Job, Outcome, start};
+use super::wait::{BOUND, holds_within};
+
+/// How much more private memory than at READY it may have at the end of a test. Not
+/// zero: glibc keeps what was freed, and each thread's first allocation and
+/// stack pages count. A leak of one connection's buffers in a hundred shows.
+const MEMORY_TOLERANCE_KIB: u64 = 512;
+
+/// A running daemon.
+pub struct Daemon {
+    pub job: Job,
+    notify: Notify,
+    at_ready: Footprint,
+}
+
+/// What it holds.
+#[derive(Clone, Debug)]
+pub struct Footprint {
+    /// What its descriptors are, without the numbers that differ each time.
+    pub descriptors: Vec<String>,
+    /// Private memory (not its code, which is read in as it is used), in KiB.
+    pub memory: u64,
+}
+
+impl Footprint {
+    pub fn of(pid: u32) -> Footprint {
+        let mut descriptors: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+            .expect("descriptors")
+            .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+            .map(|link| kind(&link.to_string_lossy()))
+            .collect();
+        descriptors.sort();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+        let memory = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"))
+            .expect("RssAnon");
+        let memory = memory
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("a number");
+        Footprint {
+            descriptors,
+            memory,
+        }
+    }
+}
+
+/// `socket:[123]` and `socket:[124]` are the same kind.
+fn kind(link: &str) -> String {
+    match link.split_once(":[") {
+        Some((kind, _)) => kind.to_owned(),
+        None => link.to_owned(),
+    }
+}
+
+impl Daemon {
+    pub fn start(mut command: Command, dir: &Path) -> Daemon {
+        let notify = Notify::new(dir);
+        let mut job = start(command.env("NOTIFY_SOCKET", &notify.path));
+        let ready = holds_within(BOUND, || notify.said("READY=1") || !job.is_running());
+        assert!(
+            ready && job.is_running(),
+            "the daemon did not become ready:\n{}",
+            job.stderr()
+        );
+        let at_ready = Footprint::of(job.pid());
+        Daemon {
+            job,
+            notify,
+            at_ready,
+        }
+    }
+
+    /// Waits until it holds no more than when it became ready.
+    #[track_caller]
+    pub fn await_footprint(&self) {
+        let bound = self.at_ready.memory + MEMORY_TOLERANCE_KIB;
+        let back = holds_within(BOUND, || {
+            let now = Footprint::of(self.job.pid());
+            now.descriptors == self.at_ready.descriptors && now.memory <= bound
+        });
+        let now = Footprint::of(self.job.pid());
+        assert!(
+            back,
+            "the daemon grew:\nwas {:?}\nis  {now:?}",
+            self.at_ready
+        );
+    }
+}
+
+impl Rig {
+    /// The daemon's pid.
+    pub fn daemon_pid(&self) -> u32 {
+        self.daemon_job().pid()
+    }
+
+    fn daemon_job(&self) -> &Job {
+        &self.daemon.as_ref().expect("no daemon is running").job
+    }
+
+    /// What it wrote, if there is one.
+    pub fn log(&self) -> String {
+        self.daemon
+            .as_ref()
+            .map(|daemon| daemon.job.stderr())
+            .unwrap_or_default()
+    }
+
+    /// Waits until it told systemd this.
+    #[track_caller]
+    pub fn await_notice(&self, line: &str) {
+        let notify = &self.daemon.as_ref().expect("no daemon is running").notify;
+        let seen = holds_within(BOUND, || notify.said(line));
+        assert!(
+            seen,
+            "systemd was not told {line:?}, but {:?}",
+            notify.messages()
+        );
+    }
+
+    /// What it tells systemd, also after its end.
+    pub fn notices(&self) -> Arc<Mutex<Vec<String>>> {
+        Arc::clone(
+            &self
+                .daemon
+                .as_ref()
+                .expect("no daemon is running")
+                .notify
+                .messages,
+        )
+    }
+
+    /// Sends it a signal, and leaves it to the test to see what happens.
+    pub fn signal_daemon(&self, name: &str) {
+        self.daemon_job().signal(name);
+    }
+
+    /// Stops it as systemd would; it must exit with 0.
+    #[track_caller]
+    pub fn stop_daemon(&mut self) -> Outcome {
+        self.signal_daemon("TERM");
+        self.end_daemon().must(0)
+    }
+
+    /// Kills it.
+    pub fn kill_daemon(&mut self) {
+        self.signal_daemon("KILL");
+        self.end_daemon();
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn end_daemon(&mut self) -> Outcome {
+        self.daemon.take().expect("no daemon is running").job.end()
+    }
+}
+
+/// The socket where it tells systemd how it is. A thread empties it: the
+/// daemon must never have to wait for us.
+struct Notify {
+    path: PathBuf,
+    messages: Arc<Mutex<Vec<String>>>,
+}
+
+const OVER: &str = "the test is over";
+
+impl Notify {
+    fn new(dir: &Path) -> Notify {
+        let path = dir.join("notify.sock");
+        let _ = fs::remove_file(&path); // of the daemon before
+        let socket = UnixDatagram::bind(&path).expect("notify socket");
+        let messages = Arc::new(Mutex::new(Vec::new()));
+        let list = Arc::clone(&messages);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(len) = socket.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
+                if text == OVER {
+                    break;
+                }
+                list.lock()
+                    .expect("lock")
+                    .extend(text.lines().map(str::to_owned));
+            }
+        });
+        Notify { path, messages }
+    }
+
+    fn messages(&self) -> Vec<String> {
+        self.messages.lock().expect("lock").clone()
+    }
+
+    /// A whole line, or the beginning of one that ends with `=`.
+    fn said(&self, line: &str) -> bool {
+        self.messages()
+            .iter()
+            .any(|told| told == line || (line.ends_with('=') && told.starts_with(line)))
+    }
+}
+
+impl Drop for Notify {
+    fn drop(&mut self) {
+        let _ =
+            UnixDatagram::unbound().and_then(|socket| socket.send_to(OVER.as_bytes(), &self.path));
+    }
+}

@@ -1,0 +1,36 @@
+# The one place where a rig is taken down. Its standard input is a pipe from
+# the test process: the input's end means that the test is over, or that the
+# test process died, however. Usage: janitor.sh ID DIR
+id=$1 dir=$2
+trap '' INT TERM HUP QUIT
+read -r _
+
+# A process belongs to the rig when its environment says so.
+tries=0
+while pids=$(grep -lzsxF "PST_RIG=$id" /proc/[0-9]*/environ | cut -d/ -f3)
+      [ -n "$pids" ] && [ $tries -lt 250 ]; do
+    kill -KILL $pids 2>/dev/null
+    tries=$((tries + 1))
+    sleep 0.02
+done
+
+mounts() { # below the directory, the last one first
+    awk -v d="$dir/" 'index($5, d) == 1 { print $5 }' /proc/self/mountinfo | tac
+}
+unmount() { # $@: options. mountinfo writes a blank as \040
+    mounts | while IFS= read -r m; do
+        umount "$@" "$(printf '%b' "$(printf '%s' "$m" | sed 's/\\/\\0/g')")" 2>/dev/null
+    done
+}
+detach() {
+    losetup -nO NAME,BACK-FILE 2>/dev/null | while read -r name file; do
+        case $file in "$dir"/*) losetup -d "$name" 2>/dev/null ;; esac
+    done
+}
+unmount
+detach
+unmount # what held an image file
+detach
+unmount -l
+detach
+rm -rf --one-file-system "$dir"

@@ -1,0 +1,239 @@
+//! The rig: a storage, a configuration and a daemon of its own for each test,
+//! made of real kernel objects, and taken down again however the test ends.
+//!
+//! At the end of each test that did not fail, the rig checks that the daemon
+//! is as small as it was when it became ready, that it stops with exit code 0,
+//! that the storage is left read-only, and that no process, mount or loop
+//! device is left. Tests run in parallel: nothing here is shared between rigs.
+
+mod daemon;
+mod ground;
+mod job;
+mod observe;
+mod person;
+mod privilege;
+mod setup;
+mod terminal;
+mod wait;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use daemon::Daemon;
+use ground::Ground;
+pub use job::{Job, Outcome, RunToEnd, alive, await_death, signal, start};
+pub use person::{ACCESS_GROUP, MEMBER, OUTSIDER, PRIMARY, Person};
+pub use privilege::{lacks_root, lacks_storage, leave_out};
+pub use setup::{Fs, Setup};
+pub use terminal::Terminal;
+pub use wait::{BOUND, wait_until};
+
+/// Leaves the test out, with a reason, where nobody is root on the whole machine.
+#[macro_export]
+macro_rules! needs_root {
+    ($why:expr) => {
+        if $crate::rig::lacks_root() {
+            $crate::rig::leave_out($why);
+            return;
+        }
+    };
+}
+
+/// Leaves the test out where not even a user namespace gives us a mount.
+#[macro_export]
+macro_rules! needs_storage {
+    () => {
+        if $crate::rig::lacks_storage() {
+            $crate::rig::leave_out("mounting; `make test` gives it a user namespace");
+            return;
+        }
+    };
+}
+
+/// One storage with its configuration and, mostly, its running daemon.
+pub struct Rig {
+    daemon: Option<Daemon>,
+    /// What the storage must look like at the end; `None`: anything goes.
+    at_end: Option<&'static str>,
+    setup: Setup,
+    /// Keeps the mount namespace of a rig that has one of its own.
+    namespace: Option<Job>,
+    // Last: it is dropped last, and takes down what is left of the rest.
+    ground: Ground,
+}
+
+impl Rig {
+    /// An ext4 on a loop device, mounted, prepared, with a running daemon.
+    pub fn ext4() -> Rig {
+        Setup::new(Fs::Ext4).start()
+    }
+
+    /// The same on ext4 for root, on a tmpfs in a user namespace: for promises
+    /// that do not depend on the filesystem.
+    pub fn any() -> Rig {
+        Setup::any().start()
+    }
+
+    /// The rig's own directory: image, mount point, configuration, socket.
+    pub fn dir(&self) -> &Path {
+        &self.ground.dir
+    }
+
+    /// The storage's mount point.
+    pub fn mount(&self) -> PathBuf {
+        self.dir().join(&self.setup.mount_name)
+    }
+
+    /// `KVMD_PST_DATA`.
+    pub fn data(&self) -> PathBuf {
+        self.mount().join("data")
+    }
+
+    /// The block device, where there is one.
+    pub fn device(&self) -> &str {
+        self.ground
+            .device
+            .as_deref()
+            .expect("this rig has no device")
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.dir().join("pst.toml")
+    }
+
+    /// The daemon's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir().join("pst.sock")
+    }
+
+    /// The binary under one of its names: `pst`, `kvmd-pst`, `kvmd-pstrun`.
+    pub fn bin(&self, name: &str) -> PathBuf {
+        self.dir().join("bin").join(name)
+    }
+
+    /// A program in this rig's world: its mount namespace, its mark, its socket.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.command_behind(&[], program.as_ref())
+    }
+
+    /// The same, run as somebody else.
+    pub fn command_as(&self, who: Person, program: impl AsRef<OsStr>) -> Command {
+        let prefix = who.prefix();
+        let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
+        self.command_behind(&prefix, program.as_ref())
+    }
+
+    fn command_behind(&self, prefix: &[&str], program: &OsStr) -> Command {
+        let mut words: Vec<&OsStr> = Vec::new();
+        let holder = self.namespace.as_ref().map(|job| job.pid().to_string());
+        if let Some(pid) = &holder {
+            words.extend(["nsenter", "-m", "-t", pid, "--"].map(OsStr::new));
+        }
+        words.extend(prefix.iter().map(OsStr::new));
+        words.push(program);
+        let mut command = Command::new(words[0]);
+        command
+            .args(&words[1..])
+            .env("PST_RIG", &self.ground.id)
+            .env("PST_SOCKET", self.socket())
+            .env_remove("PST_CONFIG");
+        command
+    }
+
+    /// `kvmd-pstrun -- WORDS…`
+    pub fn run<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Command {
+        let mut command = self.command(self.bin("kvmd-pstrun"));
+        command.arg("--").args(words);
+        command
+    }
+
+    /// `kvmd-pstrun -- WORDS…` as somebody else.
+    pub fn run_as<S: AsRef<OsStr>>(
+        &self,
+        who: Person,
+        words: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let mut command = self.command_as(who, self.bin("kvmd-pstrun"));
+        command.arg("--").args(words);
+        command
+    }
+
+    /// Runs a shell script in a session, to its end.
+    pub fn sh(&self, script: &str) -> Outcome {
+        self.run(["sh", "-c", script]).to_end()
+    }
+
+    /// A session that lives until its job is released or dropped: granted, its
+    /// command running.
+    pub fn session(&self) -> Job {
+        self.session_with("")
+    }
+
+    /// The same, after it ran `script`.
+    pub fn session_with(&self, script: &str) -> Job {
+        open(self.run(["sh", "-c", &holding(script)]))
+    }
+
+    /// The same as somebody else.
+    pub fn session_as(&self, who: Person) -> Job {
+        open(self.run_as(who, ["sh", "-c", &holding("")]))
+    }
+
+    /// `pst APPLET WORDS…`
+    pub fn pst<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Command {
+        let mut command = self.command(self.bin("pst"));
+        command.args(words);
+        command
+    }
+
+    /// `pst prepare` with this rig's configuration.
+    pub fn prepare(&self) -> Outcome {
+        self.pst(["prepare", "-c"]).arg(self.config()).to_end()
+    }
+
+    /// Lets the storage be anything at the end: for tests that break it.
+    pub fn ends_anyhow(&mut self) {
+        self.at_end = None;
+    }
+
+    fn verify(&mut self) {
+        if let Some(daemon) = &self.daemon {
+            daemon.await_footprint();
+            self.stop_daemon();
+        }
+        if let Some(state) = self.at_end {
+            wait_until(&format!("the superblock is {state} at the end"), || {
+                self.superblock() == state
+            });
+        }
+        let holder = self.namespace.as_ref().map(Job::pid);
+        wait_until("no process of the rig is left", || {
+            observe::marked(&self.ground.id)
+                .iter()
+                .all(|pid| Some(*pid) == holder)
+        });
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log\n{}---", self.log());
+        } else {
+            self.verify();
+        }
+    }
+}
+
+fn holding(script: &str) -> String {
+    format!("{script}\necho started; exec cat >/dev/null")
+}
+
+fn open(mut command: Command) -> Job {
+    command.stdin(std::process::Stdio::piped());
+    let job = start(&mut command);
+    job.await_stdout("started");
+    job
+}

@@ -1,0 +1,270 @@
+//! What kind of rig a test wants, and making it.
+
+use std::fmt::Write;
+use std::fs;
+use std::process::{Command, Stdio};
+
+use super::Rig;
+use super::daemon::Daemon;
+use super::ground::Ground;
+use super::job::{start, tool};
+use super::person::{ACCESS_GROUP, STORAGE_USER};
+use super::privilege::lacks_root;
+
+/// A filesystem that the storage can be.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Fs {
+    Ext4,
+    Xfs,
+    Btrfs,
+    Tmpfs,
+}
+
+impl Fs {
+    fn name(self) -> &'static str {
+        match self {
+            Fs::Ext4 => "ext4",
+            Fs::Xfs => "xfs",
+            Fs::Btrfs => "btrfs",
+            Fs::Tmpfs => "tmpfs",
+        }
+    }
+
+    /// As PiKVM OS mounts it.
+    fn options(self) -> &'static str {
+        match self {
+            Fs::Ext4 => "ro,nodev,nosuid,noexec,errors=remount-ro",
+            _ => "ro,nodev,nosuid,noexec",
+        }
+    }
+}
+
+/// A rig to be.
+pub struct Setup {
+    fs: Fs,
+    pub(super) mount_name: String,
+    mounted: bool,
+    prepared: bool,
+    running: bool,
+    own_namespace: bool,
+    backing: Option<u64>,
+    head: String,
+    storage: String,
+    session: String,
+}
+
+impl Setup {
+    pub fn new(fs: Fs) -> Setup {
+        Setup {
+            fs,
+            mount_name: "pst".to_owned(),
+            mounted: true,
+            prepared: true,
+            running: true,
+            own_namespace: false,
+            backing: None,
+            head: String::new(),
+            storage: String::new(),
+            session: String::new(),
+        }
+    }
+
+    /// ext4 for root, a tmpfs in a user namespace.
+    pub fn any() -> Setup {
+        Setup::new(if lacks_root() { Fs::Tmpfs } else { Fs::Ext4 })
+    }
+
+    /// The mount point's name in the rig's directory.
+    pub fn mount_name(mut self, name: &str) -> Setup {
+        self.mount_name = name.to_owned();
+        self
+    }
+
+    /// Not mounted, so not prepared either.
+    pub fn unmounted(mut self) -> Setup {
+        self.mounted = false;
+        self.unprepared()
+    }
+
+    /// Mounted, but `pst prepare` has not run.
+    pub fn unprepared(mut self) -> Setup {
+        self.prepared = false;
+        self
+    }
+
+    /// The daemon is not started.
+    pub fn stopped(mut self) -> Setup {
+        self.running = false;
+        self
+    }
+
+    /// Everything happens in a mount namespace of its own, with shared
+    /// propagation, as on a booted system.
+    pub fn own_namespace(mut self) -> Setup {
+        self.own_namespace = true;
+        self
+    }
+
+    /// The image lies on a tmpfs of this many MiB.
+    pub fn backed_by_tmpfs(mut self, mebibytes: u64) -> Setup {
+        self.backing = Some(mebibytes);
+        self
+    }
+
+    /// A line at the top of the config file.
+    pub fn head(mut self, line: &str) -> Setup {
+        writeln!(self.head, "{line}").expect("a string");
+        self
+    }
+
+    /// A line in its `[storage]` table.
+    pub fn storage(mut self, line: &str) -> Setup {
+        writeln!(self.storage, "{line}").expect("a string");
+        self
+    }
+
+    /// A line in its `[session]` table.
+    pub fn session(mut self, line: &str) -> Setup {
+        writeln!(self.session, "{line}").expect("a string");
+        self
+    }
+
+    /// Makes it.
+    pub fn start(self) -> Rig {
+        let mut rig = Rig {
+            daemon: None,
+            at_end: self.mounted.then_some("ro"),
+            setup: self,
+            namespace: None,
+            ground: Ground::new(),
+        };
+        fs::create_dir(rig.mount()).expect("mount point");
+        if rig.setup.own_namespace {
+            rig.enter_namespace();
+        }
+        rig.make_filesystem();
+        rig.write_config();
+        if rig.setup.mounted {
+            rig.do_mount();
+        }
+        if rig.setup.prepared {
+            rig.prepare().must(0);
+        }
+        if rig.setup.running {
+            rig.start_daemon();
+        }
+        rig
+    }
+}
+
+impl Rig {
+    fn enter_namespace(&mut self) {
+        let mut holder = self.command("unshare");
+        // Two namespaces, as facts have it: shared propagation starts in the outer one.
+        holder.args([
+            "-m",
+            "sh",
+            "-c",
+            "mount --make-rshared / && echo up && exec sleep infinity",
+        ]);
+        let holder = start(holder.stdin(Stdio::null()));
+        holder.await_stdout("up");
+        self.namespace = Some(holder);
+    }
+
+    fn make_filesystem(&mut self) {
+        let mebibytes = match self.setup.fs {
+            Fs::Tmpfs => return,
+            Fs::Ext4 => 32,
+            Fs::Btrfs => 128,
+            Fs::Xfs => 320, // the least that mkfs.xfs takes is 300
+        };
+        let mut image = self.dir().join("image");
+        if let Some(size) = self.setup.backing {
+            let backing = self.dir().join("backing");
+            fs::create_dir(&backing).expect("backing");
+            let size = format!("size={size}m");
+            tool(
+                Command::new("mount")
+                    .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+                    .arg(&backing),
+            );
+            image = backing.join("image");
+        }
+        let device = self.ground.attach(&image, mebibytes);
+        let mut mkfs = Command::new(format!("mkfs.{}", self.setup.fs.name()));
+        mkfs.args(["-q", "-L", "PIPST"]);
+        if self.setup.fs == Fs::Ext4 {
+            // A partition in use has been initialised long ago.
+            mkfs.args(["-E", "lazy_itable_init=0,lazy_journal_init=0"]);
+        }
+        tool(mkfs.arg(device));
+    }
+
+    /// Mounts the storage as fstab has it, read-only.
+    pub fn do_mount(&self) {
+        let fs = self.setup.fs;
+        let source = self.ground.device.as_deref().unwrap_or("tmpfs");
+        let mut mount = self.command("mount");
+        mount
+            .args(["-t", fs.name(), "-o", fs.options(), source])
+            .arg(self.mount());
+        tool(&mut mount);
+    }
+
+    fn write_config(&self) {
+        let (user, group) = if lacks_root() {
+            (0, 0)
+        } else {
+            (STORAGE_USER, ACCESS_GROUP)
+        };
+        let fs = self.setup.fs;
+        let mount = self.mount().to_str().expect("UTF-8").replace(' ', "\\040");
+        let source = self.ground.device.as_deref().unwrap_or("tmpfs");
+        let fstab = format!(
+            "# the rig's own\n\
+             {source} {mount} {} {},X-kvmd.pst-user={user},X-kvmd.pst-group={group} 0 2\n",
+            fs.name(),
+            fs.options(),
+        );
+        let at = self.dir().join("fstab");
+        fs::write(&at, fstab).expect("fstab");
+        let Setup {
+            head,
+            storage,
+            session,
+            ..
+        } = &self.setup;
+        let group_line = if head.contains("group") {
+            String::new()
+        } else {
+            format!("group = \"{group}\"\n")
+        };
+        let config = format!(
+            "socket = {:?}\n{group_line}{head}\n\
+             [storage]\nfstab = {at:?}\nvolatile = {}\n{storage}\n\
+             [session]\n{session}",
+            self.socket(),
+            fs == Fs::Tmpfs,
+        );
+        fs::write(self.config(), config).expect("config");
+    }
+
+    /// Starts the daemon and waits until it says that it is ready.
+    pub fn start_daemon(&mut self) {
+        self.start_daemon_as(self.daemon_command());
+    }
+
+    /// The same with a command of the test's own.
+    pub fn start_daemon_as(&mut self, command: Command) {
+        assert!(self.daemon.is_none(), "there is one already");
+        self.daemon = Some(Daemon::start(command, self.dir()));
+    }
+
+    /// `pst daemon` with this rig's configuration.
+    pub fn daemon_command(&self) -> Command {
+        let mut command = self.pst(["daemon", "-c"]);
+        command.arg(self.config()).stdin(Stdio::null());
+        command
+    }
+}

@@ -1,0 +1,30 @@
+//! Waiting for conditions, never for time.
+
+use std::time::{Duration, Instant};
+
+/// How long a condition may take before the test fails: far more than anything
+/// here needs, so that a slow machine does not fail it.
+pub const BOUND: Duration = Duration::from_secs(20);
+
+/// Waits until the condition holds; fails with `what` after [`BOUND`].
+#[track_caller]
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    assert!(
+        holds_within(BOUND, condition),
+        "not within {BOUND:?}: {what}"
+    );
+}
+
+/// Whether the condition holds at some time within the bound.
+pub fn holds_within(bound: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + bound;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,105 @@
+//! What systemd is told, and what it hands over.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+
+use crate::needs_storage;
+use crate::rig::{Rig, RunToEnd, Setup};
+
+#[test]
+fn systemd_is_told_ready_status_and_stopping() {
+    needs_storage!();
+    let mut rig = Rig::any(); // has waited for READY=1
+    rig.await_notice("STATUS=");
+    let session = rig.session();
+    session.end().must(0);
+    let notices = rig.notices();
+    rig.stop_daemon();
+    crate::rig::wait_until("STOPPING=1", || {
+        notices
+            .lock()
+            .expect("lock")
+            .iter()
+            .any(|line| line == "STOPPING=1")
+    });
+}
+
+#[test]
+fn systemds_watchdog_is_fed_when_it_asks_for_it() {
+    needs_storage!();
+    let mut rig = Setup::any().stopped().start();
+    let mut command = rig.daemon_command();
+    command
+        .env("WATCHDOG_USEC", "200000")
+        .env_remove("WATCHDOG_PID");
+    rig.start_daemon_as(command);
+    rig.await_notice("WATCHDOG=1");
+    rig.stop_daemon();
+    let plain = rig.daemon_command();
+    rig.start_daemon_as(plain);
+    rig.sh("true").must(0);
+}
+
+#[test]
+fn a_socket_of_systemds_is_used() {
+    needs_storage!();
+    let mut rig = Setup::any().stopped().start();
+    let listener = UnixListener::bind(rig.socket()).expect("bind");
+    // What systemd does: the socket as descriptor 3, and our own pid.
+    let mut command = rig.command("sh");
+    command.args([
+        "-c",
+        "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"",
+        "sh",
+    ]);
+    command
+        .arg(rig.bin("pst"))
+        .args(["daemon", "-c"])
+        .arg(rig.config());
+    command.stdin(Stdio::from(OwnedFd::from(listener)));
+    rig.start_daemon_as(command);
+    rig.sh("env | grep LISTEN_").must(1);
+    rig.sh("echo x > $KVMD_PST_DATA/file").must(0);
+    rig.stop_daemon();
+    assert!(rig.socket().exists(), "systemd's socket was removed");
+}
+
+#[test]
+fn lines_for_the_journal_carry_their_priority() {
+    needs_storage!();
+    let mut rig = Setup::any().stopped().start();
+    let log = rig.dir().join("journal");
+    let file = std::fs::File::create(&log).expect("file");
+    let found = file.metadata().expect("stat");
+    // The shell opens it again: the rig has its own idea of standard error.
+    let mut command = rig.command("sh");
+    command
+        .args(["-c", "exec \"$@\" 2>>\"$LOG\"", "sh"])
+        .env("LOG", &log);
+    command
+        .arg(rig.bin("pst"))
+        .args(["daemon", "-c"])
+        .arg(rig.config());
+    command.env("JOURNAL_STREAM", format!("{}:{}", found.dev(), found.ino()));
+    rig.start_daemon_as(command);
+    rig.sh("true").must(0);
+    rig.stop_daemon();
+    let text = std::fs::read_to_string(&log).expect("log");
+    assert!(!text.is_empty());
+    for line in text.lines() {
+        let level = line.strip_prefix('<').and_then(|rest| rest.split_once('>'));
+        assert!(
+            level.is_some_and(|(n, _)| n.parse::<u8>().is_ok_and(|n| n < 8)),
+            "{line:?}"
+        );
+    }
+    rig.start_daemon();
+    assert!(
+        rig.log().lines().all(|line| !line.starts_with('<')),
+        "{}",
+        rig.log()
+    );
+    rig.pst(["status"]).to_end().must(0);
+}
