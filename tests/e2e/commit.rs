@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::needs_root;
-use crate::rig::{Fs, Rig, Setup};
+use crate::rig::{Fs, Rig, RunToEnd, Setup};
 
 #[test]
 fn p4_what_a_lone_session_wrote_is_on_the_medium() {
@@ -25,7 +25,10 @@ fn p4_what_a_session_wrote_is_on_the_medium_while_another_goes_on() {
     rig.sh("echo synced > $KVMD_PST_DATA/file").must(0);
     // The journal has it, if not its place in the tree: as recovery sees it.
     let copy = rig.dir().join("copy");
-    fs::copy(rig.device(), &copy).expect("a copy of the medium");
+    let mut dd = std::process::Command::new("dd");
+    dd.args(["bs=1M", "status=none", &format!("if={}", rig.device())])
+        .arg(format!("of={}", copy.display()));
+    dd.to_end().must(0);
     let fsck = std::process::Command::new("e2fsck")
         .arg("-fy")
         .arg(&copy)

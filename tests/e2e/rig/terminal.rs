@@ -33,7 +33,7 @@ impl<'a> Terminal<'a> {
             "--norc",
             "--noprofile",
         ]));
-        terminal.await_screen("$ ");
+        terminal.await_screen("$");
         terminal
     }
 
