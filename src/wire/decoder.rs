@@ -65,7 +65,7 @@ impl<M: Message> Decoder<M> {
         let Some((length, rest)) = self.buffer[self.done..].split_first_chunk() else {
             return Ok(None);
         };
-        let length = u16::from_le_bytes(*length);
+        let length = usize::from(u16::from_le_bytes(*length));
         if length == 0 {
             return Err(DecodeError::Empty);
         }
@@ -73,11 +73,11 @@ impl<M: Message> Decoder<M> {
             let limit = M::FRAME_MAX;
             return Err(DecodeError::FrameTooLong { length, limit });
         }
-        let Some([kind, payload @ ..]) = rest.get(..usize::from(length)) else {
+        let Some([kind, payload @ ..]) = rest.get(..length) else {
             return Ok(None);
         };
         let message = M::decode(*kind, payload)?;
-        self.done += 2 + usize::from(length);
+        self.done += 2 + length;
         Ok(Some(message))
     }
 }
@@ -96,9 +96,9 @@ pub enum DecodeError {
     /// A frame longer than its sender may send.
     FrameTooLong {
         /// The frame's length, in bytes.
-        length: u16,
+        length: usize,
         /// What is allowed.
-        limit: u16,
+        limit: usize,
     },
     /// A type that this direction does not have.
     UnknownType(u8),
@@ -125,7 +125,7 @@ pub enum DecodeError {
         /// What is allowed.
         limit: usize,
     },
-    /// A byte that is no bool, or none of its enum's values.
+    /// A byte that is neither a bool nor one of its enum's values.
     Value {
         /// The frame's type.
         kind: u8,
@@ -151,12 +151,12 @@ impl fmt::Display for DecodeError {
             Self::UnknownType(kind) => write!(f, "unknown message type 0x{kind:02x}"),
             Self::Version(version) => write!(
                 f,
-                "the other side speaks protocol version {version}, this one {VERSION}: \
-                 restart the daemon if pst was updated"
+                "cannot speak protocol version {version}, only {VERSION}: \
+                 if pst was updated, restart its daemon"
             ),
             Self::Short { kind } => write!(f, "message 0x{kind:02x} is cut short"),
             Self::Trailing { kind, count } => {
-                write!(f, "message 0x{kind:02x} has {count} bytes too many")
+                write!(f, "message 0x{kind:02x} has trailing bytes: {count}")
             }
             Self::TooLong {
                 kind,
@@ -172,6 +172,114 @@ impl fmt::Display for DecodeError {
             Self::NotUtf8 { kind } => {
                 write!(f, "message 0x{kind:02x} has a text that is not UTF-8")
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ClientMessage, DaemonMessage};
+    use super::*;
+
+    const CLOSE: &[u8] = b"\x01\x00\x02";
+
+    #[test]
+    fn no_memory_is_held_between_frames_nor_after_an_error() {
+        let mut decoder = Decoder::<ClientMessage>::new();
+        assert_eq!(decoder.buffer.capacity(), 0);
+        decoder.push(&CLOSE.repeat(10));
+        for _ in 0..10 {
+            assert_eq!(decoder.next_message(), Ok(Some(ClientMessage::Close)));
+        }
+        assert_eq!(decoder.buffer.capacity(), 0, "before `None` was asked for");
+        assert_eq!(decoder.next_message(), Ok(None));
+        assert_eq!(decoder.buffer.capacity(), 0);
+
+        decoder.push(b"\x01\x00\x55 and so on");
+        assert_eq!(decoder.next_message(), Err(DecodeError::UnknownType(0x55)));
+        decoder.push(&CLOSE.repeat(10));
+        assert_eq!(decoder.next_message(), Err(DecodeError::UnknownType(0x55)));
+        assert_eq!(decoder.buffer.capacity(), 0);
+    }
+
+    #[test]
+    fn only_an_unfinished_frame_is_kept() {
+        let mut decoder = Decoder::<ClientMessage>::new();
+        let mut bytes = CLOSE.repeat(5000);
+        bytes.extend_from_slice(&CLOSE[..2]);
+        decoder.push(&bytes);
+        let mut count = 0;
+        while decoder.next_message().unwrap().is_some() {
+            count += 1;
+        }
+        assert_eq!(count, 5000);
+        assert_eq!(decoder.buffer, CLOSE[..2]);
+        assert_eq!(decoder.buffer.capacity(), 2);
+        decoder.push(&CLOSE[2..]);
+        assert_eq!(decoder.next_message(), Ok(Some(ClientMessage::Close)));
+    }
+
+    #[test]
+    fn a_length_over_the_limit_is_refused_before_the_frame_comes() {
+        for length in 0..=u16::MAX {
+            let mut client = Decoder::<ClientMessage>::new();
+            let mut daemon = Decoder::<DaemonMessage>::new();
+            client.push(&length.to_le_bytes());
+            daemon.push(&length.to_le_bytes());
+            let length = usize::from(length);
+            let limit = super::super::CLIENT_FRAME_MAX;
+            match length {
+                0 => assert_eq!(client.next_message(), Err(DecodeError::Empty)),
+                1..=4096 => assert_eq!(client.next_message(), Ok(None)),
+                _ => assert_eq!(
+                    client.next_message(),
+                    Err(DecodeError::FrameTooLong { length, limit })
+                ),
+            }
+            match length {
+                0 => assert_eq!(daemon.next_message(), Err(DecodeError::Empty)),
+                _ => assert_eq!(daemon.next_message(), Ok(None)),
+            }
+        }
+    }
+
+    #[test]
+    fn every_error_is_one_line_that_names_the_fault() {
+        let (kind, length, limit) = (0x85, 5000, 4096);
+        for (error, line) in [
+            (DecodeError::Empty, "frame of length 0"),
+            (
+                DecodeError::FrameTooLong { length, limit },
+                "frame of 5000 bytes, only 4096 are allowed",
+            ),
+            (DecodeError::UnknownType(0x0a), "unknown message type 0x0a"),
+            (
+                DecodeError::Version(2),
+                "cannot speak protocol version 2, only 1: if pst was updated, restart its daemon",
+            ),
+            (DecodeError::Short { kind }, "message 0x85 is cut short"),
+            (
+                DecodeError::Trailing { kind, count: 1 },
+                "message 0x85 has trailing bytes: 1",
+            ),
+            (
+                DecodeError::TooLong {
+                    kind,
+                    length,
+                    limit,
+                },
+                "message 0x85 has a string of 5000 bytes, only 4096 are allowed",
+            ),
+            (
+                DecodeError::Value { kind, value: 9 },
+                "message 0x85 has an unknown value 9",
+            ),
+            (
+                DecodeError::NotUtf8 { kind },
+                "message 0x85 has a text that is not UTF-8",
+            ),
+        ] {
+            assert_eq!(error.to_string(), line);
         }
     }
 }

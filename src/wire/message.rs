@@ -10,7 +10,7 @@ use super::{
 /// Messages of one direction.
 pub trait Message: Sized {
     /// Longest frame of this direction: type and payload, in bytes.
-    const FRAME_MAX: u16;
+    const FRAME_MAX: usize;
 
     /// Reads a whole frame's payload; every byte of it must have its meaning.
     fn decode(kind: u8, payload: &[u8]) -> Result<Self, DecodeError>;
@@ -146,7 +146,7 @@ pub enum DaemonMessage {
 }
 
 impl Message for ClientMessage {
-    const FRAME_MAX: u16 = CLIENT_FRAME_MAX;
+    const FRAME_MAX: usize = CLIENT_FRAME_MAX;
 
     fn decode(kind: u8, payload: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(kind, payload);
@@ -179,7 +179,7 @@ impl Message for ClientMessage {
 }
 
 impl Message for DaemonMessage {
-    const FRAME_MAX: u16 = DAEMON_FRAME_MAX;
+    const FRAME_MAX: usize = DAEMON_FRAME_MAX;
 
     fn decode(kind: u8, payload: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(kind, payload);

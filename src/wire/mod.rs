@@ -59,9 +59,9 @@ pub use message::{ClientMessage, DaemonMessage, Message};
 pub const VERSION: u16 = 1;
 
 /// Longest frame that a client may send: type and payload, in bytes.
-pub const CLIENT_FRAME_MAX: u16 = 4096;
+pub const CLIENT_FRAME_MAX: usize = 4096;
 /// Longest frame that the daemon may send: type and payload, in bytes.
-pub const DAEMON_FRAME_MAX: u16 = u16::MAX;
+pub const DAEMON_FRAME_MAX: usize = u16::MAX as usize;
 
 /// Longest command, in bytes. A longer one is cut when it is encoded.
 pub const COMMAND_MAX: usize = 1024;
