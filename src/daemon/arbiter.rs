@@ -249,7 +249,10 @@ impl Arbiter {
             Input::Done(outcome) => self.done(outcome, now, &mut out),
             Input::Disturbed => self.look = true,
             Input::Released => self.released(now),
-            Input::Tick => self.tick(now, &mut out),
+            Input::Tick => {
+                self.armed = None;
+                self.tick(now, &mut out);
+            }
             Input::Stop => self.stop(now, &mut out),
         }
         self.proceed(now, &mut out);
@@ -266,8 +269,8 @@ impl Arbiter {
         }
         match self.running {
             Some(Job::MakeWritable) => State::GoingRw,
+            Some(Job::MakeReadOnly { .. }) if self.retry.is_none() => State::GoingRo,
             _ if self.retry.is_some() => State::Stuck,
-            Some(Job::MakeReadOnly { .. }) => State::GoingRo,
             _ if self.writable => State::ReadWrite,
             _ => State::ReadOnly,
         }
@@ -352,14 +355,19 @@ impl Arbiter {
 
     /// A writer is about to be gone: try at once, and a few times shortly after.
     fn released(&mut self, now: Moment) {
-        match &mut self.retry {
-            Some(retry) => {
-                retry.next = now;
-                retry.burst = Some(0);
-            }
+        if let Some(retry) = &mut self.retry {
+            retry.next = now;
+            retry.burst = Some(0);
+        } else if matches!(self.running, Some(Job::MakeReadOnly { .. })) {
+            // It may have come too late for this try.
+            self.retry = Some(Retry {
+                next: now,
+                wait: RETRY_FIRST,
+                burst: Some(0),
+            });
+        } else if !self.writable {
             // Nobody should have been able to write: somebody made it writable by hand.
-            None if !self.writable => self.look = true,
-            None => {}
+            self.look = true;
         }
     }
 

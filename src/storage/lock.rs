@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::survey::escape_path;
-use crate::sys::{file, process};
+use crate::sys::{file, own};
 
 /// The lock on a device; released when dropped. The file stays: removing it would let two
 /// processes lock two files of the same name.
@@ -47,16 +47,16 @@ impl DeviceLock {
             }
             other => (other.map_err(failed)?, false),
         };
-        let own = process::effective_uid();
+        let ours = own::effective_uid();
         let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() || ![0, own, owner].contains(&metadata.uid()) {
+        if !metadata.is_file() || ![0, ours, owner].contains(&metadata.uid()) {
             return Err(LockError::Failed(format!(
                 "{} belongs to user {}, who could keep the daemon out with it: remove it",
                 escape_path(&path),
                 metadata.uid()
             )));
         }
-        if made && own == 0 && owner != 0 {
+        if made && ours == 0 && owner != 0 {
             file::set_owner(file.as_fd(), owner, u32::MAX).map_err(failed)?;
         }
         match file::lock_exclusive(file.as_fd()) {

@@ -29,11 +29,16 @@ impl Owner {
     /// # Errors
     /// A line that names the user or group that does not exist.
     pub fn of(place: &Place) -> Result<Owner, String> {
-        let uid = user::uid_by_name(&place.user);
-        let gid = user::gid_by_name(&place.group);
+        let uid = user::uid_by_name(&place.user)
+            .map_err(|error| format!("cannot look up the user '{}': {error}", place.user))?;
+        let gid = user::gid_by_name(&place.group)
+            .map_err(|error| format!("cannot look up the group '{}': {error}", place.group))?;
+        let missing = |what, name: &str, tool| {
+            format!("there is no {what} '{name}': make it (`{tool} --system {name}`), or name another in fstab or the config file")
+        };
         Ok(Owner {
-            uid: uid.map_err(|error| format!("user {}: {error}", place.user))?,
-            gid: gid.map_err(|error| format!("group {}: {error}", place.group))?,
+            uid: uid.ok_or_else(|| missing("user", &place.user, "useradd"))?,
+            gid: gid.ok_or_else(|| missing("group", &place.group, "groupadd"))?,
         })
     }
 }

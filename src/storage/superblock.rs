@@ -14,7 +14,7 @@ use crate::daemon::arbiter::{Condition, Remount, Seen, Text};
 use crate::sys::fanotify::{Events, Group};
 use crate::sys::file::{self, MountId};
 use crate::sys::mount::{Mode, clear_mount_read_only, switch_superblock};
-use crate::sys::process;
+use crate::sys::own;
 
 /// While read-only: errors, and writers that there should not be.
 const GUARD: Events = Events {
@@ -188,7 +188,17 @@ impl Storage {
         }
     }
 
-    /// The pid of the daemon that has this device, if another has.
+    /// Claims the device, if it is there, so that no second daemon manages it.
+    ///
+    /// # Errors
+    /// A line that names who has it.
+    pub fn claim(&mut self) -> Result<(), String> {
+        match survey::find(&self.place) {
+            Ok(found) => self.take_lock(&found),
+            Err(_) => Ok(()),
+        }
+    }
+
     fn take_lock(&mut self, found: &Found) -> Result<(), String> {
         let device = found.mount.device;
         if self.lock.as_ref().is_some_and(|lock| lock.device() == device) {
@@ -244,7 +254,7 @@ impl Storage {
             }
             self.spoiled = None;
         }
-        if found.flag == Flag::SetHere && process::effective_uid() == 0 {
+        if found.flag == Flag::SetHere && own::effective_uid() == 0 {
             self.prepare_again(&mut found);
         }
         if found.flag != Flag::Clear {

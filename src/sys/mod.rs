@@ -6,6 +6,7 @@ pub mod descriptor;
 pub mod fanotify;
 pub mod file;
 pub mod mount;
+pub mod own;
 pub mod poll;
 pub mod process;
 pub mod signal;

@@ -106,3 +106,22 @@ pub fn clear_mount_read_only(root: BorrowedFd<'_>, noatime: bool) -> io::Result<
     })
     .map(drop)
 }
+
+/// Waits, without end, until one of these open mountinfo files tells of a change in its mount
+/// namespace. proc_pid_mountinfo(5) (POLLPRI); epoll(7) does not serve for these.
+pub fn wait_for_change(files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let watch = |file: &BorrowedFd<'_>| libc::pollfd {
+        fd: file.as_raw_fd(),
+        events: libc::POLLPRI,
+        revents: 0,
+    };
+    let mut watches: Vec<libc::pollfd> = files.iter().map(watch).collect();
+    loop {
+        // SAFETY: the array is live and as long as said.
+        let result = unsafe { libc::poll(watches.as_mut_ptr(), watches.len() as libc::nfds_t, -1) };
+        match check(result) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(drop),
+        }
+    }
+}
