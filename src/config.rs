@@ -244,10 +244,9 @@ impl Tables {
             storage,
             session,
         } = Config::default();
-        let mode = |value: &i64, written: &str| checked_mode(*value, written);
         Ok(Config {
             socket: checked(self.socket, text, checked_socket)?.unwrap_or(socket),
-            socket_mode: checked(self.socket_mode, text, mode)?.unwrap_or(socket_mode),
+            socket_mode: checked(self.socket_mode, text, checked_mode)?.unwrap_or(socket_mode),
             group: checked(self.group, text, checked_name)?.unwrap_or(group),
             storage: self.storage.0.check(text, storage)?,
             session: self.session.0.check(text, session)?,
@@ -284,24 +283,25 @@ impl SessionTable {
 fn checked<T, U>(
     value: Option<Spanned<T>>,
     text: &str,
-    check: impl FnOnce(&T, &str) -> Result<U, String>,
+    check: impl FnOnce(T, &str) -> Result<U, String>,
 ) -> Result<Option<U>, Invalid> {
     let Some(value) = value else { return Ok(None) };
-    let written = text.get(value.span()).unwrap_or_default();
-    match check(value.get_ref(), written) {
+    let span = value.span();
+    let written = text.get(span.clone()).unwrap_or_default();
+    match check(value.into_inner(), written) {
         Ok(value) => Ok(Some(value)),
         Err(message) => Err(Invalid {
-            span: Some(value.span()),
+            span: Some(span),
             message,
         }),
     }
 }
 
-fn checked_path(value: &String, _: &str) -> Result<PathBuf, String> {
-    absolute(OsStr::new(value)).map_err(|rule| format!("{value:?} {rule}"))
+fn checked_path(value: String, _: &str) -> Result<PathBuf, String> {
+    absolute(OsStr::new(&value)).map_err(|rule| format!("{value:?} {rule}"))
 }
 
-fn checked_socket(value: &String, written: &str) -> Result<PathBuf, String> {
+fn checked_socket(value: String, written: &str) -> Result<PathBuf, String> {
     let path = checked_path(value, written)?;
     if path.as_os_str().len() > SOCKET_PATH_LIMIT {
         return Err(format!(
@@ -311,15 +311,15 @@ fn checked_socket(value: &String, written: &str) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-fn checked_data(value: &String, _: &str) -> Result<PathBuf, String> {
+fn checked_data(value: String, _: &str) -> Result<PathBuf, String> {
     let rule = "must be a path below the storage root, without `..`";
-    normal_components(Path::new(value), rule).map_err(|rule| format!("{value:?} {rule}"))
+    normal_components(Path::new(&value), rule).map_err(|rule| format!("{value:?} {rule}"))
 }
 
-fn checked_name(value: &String, _: &str) -> Result<String, String> {
+fn checked_name(value: String, _: &str) -> Result<String, String> {
     match value.is_empty() {
         true => Err("a name must not be empty".into()),
-        false => Ok(value.clone()),
+        false => Ok(value),
     }
 }
 
@@ -338,18 +338,18 @@ fn checked_mode(value: i64, written: &str) -> Result<u32, String> {
     }
 }
 
-fn checked_grace(value: &f64, written: &str) -> Result<Duration, String> {
-    match Duration::try_from_secs_f64(*value) {
-        Ok(grace) if *value <= KILL_GRACE_LIMIT => Ok(grace),
+fn checked_grace(value: f64, written: &str) -> Result<Duration, String> {
+    match Duration::try_from_secs_f64(value) {
+        Ok(grace) if value <= KILL_GRACE_LIMIT => Ok(grace),
         _ => Err(format!(
             "{written} is out of range: 0 to {KILL_GRACE_LIMIT} seconds"
         )),
     }
 }
 
-fn checked_limit(value: &i64, written: &str) -> Result<usize, String> {
-    match usize::try_from(*value) {
-        Ok(limit) if (1..=CONNECTIONS_LIMIT).contains(value) => Ok(limit),
+fn checked_limit(value: i64, written: &str) -> Result<usize, String> {
+    match usize::try_from(value) {
+        Ok(limit) if (1..=CONNECTIONS_LIMIT).contains(&value) => Ok(limit),
         _ => Err(format!(
             "{written} is out of range: 1 to {CONNECTIONS_LIMIT} connections"
         )),
