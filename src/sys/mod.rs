@@ -2,6 +2,7 @@
 //! Nothing here decides anything; every wrapper names its man page.
 #![allow(unsafe_code)]
 
+pub mod descriptor;
 pub mod fanotify;
 pub mod file;
 pub mod mount;
