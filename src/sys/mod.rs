@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod descriptor;
+pub mod directory;
 pub mod fanotify;
 pub mod file;
 pub mod mount;
@@ -11,6 +12,7 @@ pub mod poll;
 pub mod process;
 pub mod signal;
 pub mod socket;
+pub mod stream;
 pub mod user;
 
 use std::io;
