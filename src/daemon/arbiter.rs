@@ -167,12 +167,18 @@ pub enum Effect {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     /// Unanswered. `seen`: the running job began after it came, so its answer is fresh.
-    Waiting { seen: bool },
+    Waiting {
+        seen: bool,
+    },
     Granted,
     /// Told to end, not gone yet. `lost`: its data is not safe.
-    Revoked { lost: bool },
+    Revoked {
+        lost: bool,
+    },
     /// Its close is unanswered. `covered`: the running job began after it, so its sync covers it.
-    Closing { covered: bool },
+    Closing {
+        covered: bool,
+    },
 }
 
 /// The tries to go read-only, while the kernel says busy.

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -147,7 +148,11 @@ impl Core {
     /// Opens a session for an admitted client.
     pub fn open(&self, seat: Rc<Seat>) {
         let id = seat.id;
-        log::info!("session {id} asked for by {}: {}", seat.peer, seat.command());
+        log::info!(
+            "session {id} asked for by {}: {}",
+            seat.peer,
+            seat.command()
+        );
         self.seats.borrow_mut().insert(id, seat);
         self.input(Input::Opened(id));
     }
@@ -176,7 +181,14 @@ impl Core {
                 Effect::Deny(id, reason, text) => {
                     log::warn!("session {id} denied: {text}");
                     let text = text.to_string();
-                    self.say_last(id, DaemonMessage::Denied { version: VERSION, reason, text });
+                    self.say_last(
+                        id,
+                        DaemonMessage::Denied {
+                            version: VERSION,
+                            reason,
+                            text,
+                        },
+                    );
                 }
                 Effect::Revoke(id, reason, text) => {
                     log::warn!("session {id} revoked: {text}");
@@ -260,7 +272,11 @@ impl Core {
         let clean = ended.await;
         let sent = poll_fn(|cx| {
             self.ending.waker.replace(Some(cx.waker().clone()));
-            if self.ending.unsent.get() == 0 { Poll::Ready(()) } else { Poll::Pending }
+            if self.ending.unsent.get() == 0 {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         });
         smol::future::or(sent, async {
             Timer::after(LAST_ANSWERS).await;
@@ -325,7 +341,7 @@ impl Core {
         let state = arbiter.state();
         let mounted = state != State::Absent;
         let space = mounted
-            .then(|| file::open_directory(&self.mount).and_then(|root| file::space(&root)))
+            .then(|| file::open_directory(&self.mount).and_then(|root| file::space(root.as_fd())))
             .and_then(Result::ok);
         DaemonMessage::Storage {
             version: VERSION,
@@ -333,11 +349,21 @@ impl Core {
             pid: std::process::id(),
             uptime_ms: milliseconds(self.start),
             state,
-            reason: arbiter.reason().map_or(String::new(), |text| text.to_string()),
+            reason: arbiter
+                .reason()
+                .map_or(String::new(), |text| text.to_string()),
             mount: self.mount.as_os_str().as_bytes().to_vec(),
             data: self.data.as_os_str().as_bytes().to_vec(),
-            device: if mounted { facts.device.clone() } else { String::new() },
-            fstype: if mounted { facts.fstype.clone() } else { String::new() },
+            device: if mounted {
+                facts.device.clone()
+            } else {
+                String::new()
+            },
+            fstype: if mounted {
+                facts.fstype.clone()
+            } else {
+                String::new()
+            },
             size: space.map_or(0, |space| space.size),
             free: space.map_or(0, |space| space.free),
         }

@@ -55,7 +55,9 @@ fn make(config: &Config, access: u32) -> Result<(UnixListener, Name), String> {
     match UnixStream::connect(path) {
         Ok(other) => {
             let pid = socket::peer(other.as_fd()).map_or(0, |peer| peer.pid);
-            return Err(format!("another daemon (pid {pid}) already listens at {shown}"));
+            return Err(format!(
+                "another daemon (pid {pid}) already listens at {shown}"
+            ));
         }
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => remove_stale(path)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -72,7 +74,14 @@ fn make(config: &Config, access: u32) -> Result<(UnixListener, Name), String> {
             .map_err(|e| format!("cannot give {shown} to the group '{}': {e}", config.group))?;
     }
     let path = path.clone();
-    Ok((socket, Name { path, status, _lock: lock }))
+    Ok((
+        socket,
+        Name {
+            path,
+            status,
+            _lock: lock,
+        },
+    ))
 }
 
 /// Two daemons that start at the same time must not both find the socket stale.
@@ -100,7 +109,10 @@ fn lock(socket: &Path) -> Result<File, String> {
             let other = UnixStream::connect(socket);
             let pid = other.and_then(|other| socket::peer(other.as_fd()));
             let pid = pid.map_or("pid unknown".into(), |peer| format!("pid {}", peer.pid));
-            Err(format!("another daemon ({pid}) already uses {}", escape_path(socket)))
+            Err(format!(
+                "another daemon ({pid}) already uses {}",
+                escape_path(socket)
+            ))
         }
         Err(error) => Err(format!("cannot lock {shown}: {error}")),
     }
@@ -119,9 +131,8 @@ fn remove_stale(path: &Path) -> Result<(), String> {
 impl Drop for Name {
     fn drop(&mut self) {
         let found = socket::name_status(&self.path);
-        let same = |found: &Status| {
-            (found.device, found.inode) == (self.status.device, self.status.inode)
-        };
+        let same =
+            |found: &Status| (found.device, found.inode) == (self.status.device, self.status.inode);
         if found.as_ref().is_ok_and(same) {
             let _ = std::fs::remove_file(&self.path);
         }

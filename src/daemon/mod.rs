@@ -18,7 +18,7 @@ use async_io::{Async, Timer};
 use smol::LocalExecutor;
 use smol::channel::{Receiver, unbounded};
 
-use crate::config::{Config, Place};
+use crate::config::Config;
 use crate::logging;
 use crate::storage::Storage;
 use crate::storage::roots::Owner;
@@ -116,7 +116,9 @@ async fn serve(
     if let Some(group) = group {
         let group = Async::new_nonblocking(group)
             .map_err(|error| format!("cannot watch the filesystem: {error}"))?;
-        executor.spawn(take_filesystem_events(core.clone(), group)).detach();
+        executor
+            .spawn(take_filesystem_events(core.clone(), group))
+            .detach();
     }
     if let Some(interval) = systemd::watchdog_interval() {
         executor.spawn(feed_watchdog(interval)).detach();

@@ -13,8 +13,8 @@ use smol::LocalExecutor;
 
 use super::core::Core;
 use super::session;
-use crate::sys::socket::{self, Peer};
 use crate::sys::own;
+use crate::sys::socket::{self, Peer};
 use crate::wire::{DaemonMessage, DenyReason, Message, VERSION};
 
 /// Wait after the kernel could not give a connection, before the next is asked for.
@@ -91,7 +91,12 @@ fn refuse(stream: &Async<UnixStream>, peer: Peer, limit: usize) {
         share(peer.uid, limit)
     );
     let mut bytes = Vec::new();
-    DaemonMessage::Denied { version: VERSION, reason, text }.encode(&mut bytes);
+    DaemonMessage::Denied {
+        version: VERSION,
+        reason,
+        text,
+    }
+    .encode(&mut bytes);
     let written = stream.get_ref().write(&bytes);
     if let Err(error) = written {
         log::debug!("{peer} was not told of the limit: {error}");
@@ -125,14 +130,20 @@ impl Connections {
         let own = counts.by_user.get(&uid).copied().unwrap_or(0);
         if counts.all >= limit || own >= share(uid, limit) {
             if !std::mem::replace(&mut counts.refused, true) {
-                log::warn!("user {uid} was refused: {own} connections open, {} in all", counts.all);
+                log::warn!(
+                    "user {uid} was refused: {own} connections open, {} in all",
+                    counts.all
+                );
             }
             return None;
         }
         counts.all += 1;
         counts.most = counts.most.max(counts.all);
         counts.by_user.insert(uid, own + 1);
-        Some(Entry { connections: self.clone(), uid })
+        Some(Entry {
+            connections: self.clone(),
+            uid,
+        })
     }
 }
 
@@ -158,4 +169,3 @@ impl Drop for Entry {
         }
     }
 }
-

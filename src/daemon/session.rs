@@ -48,7 +48,7 @@ pub struct Seat {
     pub opened: Instant,
     outbox: RefCell<VecDeque<DaemonMessage>>,
     cut: Cell<bool>,
-    waker: Cell<Option<Waker>>,
+    waker: RefCell<Option<Waker>>,
 }
 
 impl Seat {
@@ -92,11 +92,19 @@ impl From<io::Error> for Fault {
 
 /// Serves a connection to its end. `admitted`: its peer may open sessions.
 pub async fn serve(core: &Core, stream: Async<UnixStream>, peer: Peer, admitted: bool) {
-    let mut connection = Connection { stream, decoder: Decoder::new() };
+    let mut connection = Connection {
+        stream,
+        decoder: Decoder::new(),
+    };
     let result = connection.converse(core, peer, admitted).await;
     if let Err(Fault::Broken(text)) = result {
         log::warn!("a client ({peer}) broke the protocol: {text}");
-        let _ = connection.send(&[DaemonMessage::Error { version: VERSION, text }]).await;
+        let _ = connection
+            .send(&[DaemonMessage::Error {
+                version: VERSION,
+                text,
+            }])
+            .await;
     }
 }
 
@@ -131,7 +139,12 @@ impl Connection {
                 );
                 log::warn!("{peer} was refused: not in the group '{}'", core.access.1);
                 let reason = DenyReason::NotAdmitted;
-                self.send(&[DaemonMessage::Denied { version: VERSION, reason, text }]).await
+                self.send(&[DaemonMessage::Denied {
+                    version: VERSION,
+                    reason,
+                    text,
+                }])
+                .await
             }
             ClientMessage::Status { .. } => self.status(core).await,
             ClientMessage::Close => Err(Fault::Broken("Close without a session".into())),
@@ -147,7 +160,9 @@ impl Connection {
                 Opening::NeedMore => {}
                 Opening::Frames => break,
                 Opening::Other => {
-                    return Err(Fault::Broken("this is the socket of pst, and that is not its protocol".into()));
+                    return Err(Fault::Broken(
+                        "this is the socket of pst, and that is not its protocol".into(),
+                    ));
                 }
             }
         }
@@ -169,7 +184,7 @@ impl Connection {
             opened: Instant::now(),
             outbox: RefCell::default(),
             cut: Cell::new(false),
-            waker: Cell::new(None),
+            waker: RefCell::default(),
         });
         core.open(seat.clone());
         let _occupied = Occupied { core, seat: &seat };
@@ -249,7 +264,7 @@ impl Connection {
         if let Some(message) = seat.outbox.borrow_mut().pop_front() {
             return Poll::Ready(Ok(Turn::Say(message)));
         }
-        seat.waker.set(Some(cx.waker().clone()));
+        seat.waker.replace(Some(cx.waker().clone()));
         loop {
             if let Some(message) = self.decoded()? {
                 return Poll::Ready(Ok(Turn::Said(message)));

@@ -16,18 +16,20 @@ use crate::sys::mount::wait_for_change;
 pub fn start(events: smol::channel::Sender<Event>) -> io::Result<()> {
     let own = File::open("/proc/self/mountinfo")?;
     let host = File::open("/proc/1/mountinfo").ok();
-    thread::Builder::new().name("watcher".into()).spawn(move || {
-        let mut files = vec![own.as_fd()];
-        files.extend(host.as_ref().map(AsFd::as_fd));
-        loop {
-            if let Err(error) = wait_for_change(&files) {
-                log::error!("cannot wait for changes of the mounts: {error}");
-                return;
+    thread::Builder::new()
+        .name("watcher".into())
+        .spawn(move || {
+            let mut files = vec![own.as_fd()];
+            files.extend(host.as_ref().map(AsFd::as_fd));
+            loop {
+                if let Err(error) = wait_for_change(&files) {
+                    log::error!("cannot wait for changes of the mounts: {error}");
+                    return;
+                }
+                if events.try_send(Event::MountsChanged).is_err() {
+                    return;
+                }
             }
-            if events.try_send(Event::MountsChanged).is_err() {
-                return;
-            }
-        }
-    })?;
+        })?;
     Ok(())
 }

@@ -35,14 +35,16 @@ pub fn start(
     events: smol::channel::Sender<Event>,
 ) -> io::Result<mpsc::Sender<Job>> {
     let (jobs, inbox) = mpsc::channel();
-    thread::Builder::new().name("worker".into()).spawn(move || {
-        while let Ok(job) = inbox.recv() {
-            let report = run(&mut storage, job);
-            if events.try_send(Event::Done(report)).is_err() {
-                break; // the daemon is gone
+    thread::Builder::new()
+        .name("worker".into())
+        .spawn(move || {
+            while let Ok(job) = inbox.recv() {
+                let report = run(&mut storage, job);
+                if events.try_send(Event::Done(report)).is_err() {
+                    break; // the daemon is gone
+                }
             }
-        }
-    })?;
+        })?;
     Ok(jobs)
 }
 

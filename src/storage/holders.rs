@@ -117,7 +117,9 @@ fn mappings(base: &str, device: u64) -> Option<Vec<u8>> {
         if parse_device(target_device)? != device {
             return None;
         }
-        let link = Path::new(base).join("map_files").join(OsStr::from_bytes(range));
+        let link = Path::new(base)
+            .join("map_files")
+            .join(OsStr::from_bytes(range));
         let shared_writable = rights.get(1) == Some(&b'w') && rights.get(3) == Some(&b's');
         let start = line.iter().position(|byte| *byte == b'/')?;
         let path = line.get(start..)?.to_vec();
@@ -134,7 +136,9 @@ struct Target {
 /// filesystem, which might not answer.
 fn on_device(link: &Path, device: u64) -> Option<Target> {
     let (found, links) = file::peek(link).ok()?;
-    (found == device).then_some(Target { deleted: links == 0 })
+    (found == device).then_some(Target {
+        deleted: links == 0,
+    })
 }
 
 fn opened_for_writing(base: &str, descriptor: &OsStr) -> bool {
@@ -144,9 +148,8 @@ fn opened_for_writing(base: &str, descriptor: &OsStr) -> bool {
     };
     let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
-    flags.is_some_and(|flags| {
-        flags & libc::O_PATH == 0 && flags & libc::O_ACCMODE != libc::O_RDONLY
-    })
+    flags
+        .is_some_and(|flags| flags & libc::O_PATH == 0 && flags & libc::O_ACCMODE != libc::O_RDONLY)
 }
 
 fn name(link: &Path) -> Option<Vec<u8>> {
@@ -191,7 +194,8 @@ fn loops(device: u64) -> Vec<Holder> {
         let directory = block.path();
         let mut path = fs::read(directory.join("loop/backing_file")).ok()?;
         path.pop();
-        let read_only = fs::read(directory.join("ro")).is_ok_and(|text| text.first() == Some(&b'1'));
+        let read_only =
+            fs::read(directory.join("ro")).is_ok_and(|text| text.first() == Some(&b'1'));
         let there = file::peek(Path::new(OsStr::from_bytes(
             path.strip_suffix(b" (deleted)").unwrap_or(&path),
         )));
@@ -215,13 +219,15 @@ fn swaps(device: u64) -> Vec<Holder> {
     let files = files.filter_map(|line| {
         let path = line.split(|byte| matches!(byte, b' ' | b'\t')).next()?;
         let there = file::peek(Path::new(OsStr::from_bytes(path)));
-        there.is_ok_and(|(found, _)| found == device).then(|| Holder {
-            kind: HolderKind::Swap,
-            pid: 0,
-            uid: 0,
-            command: Vec::new(),
-            path: path.to_vec(),
-        })
+        there
+            .is_ok_and(|(found, _)| found == device)
+            .then(|| Holder {
+                kind: HolderKind::Swap,
+                pid: 0,
+                uid: 0,
+                command: Vec::new(),
+                path: path.to_vec(),
+            })
     });
     files.collect()
 }

@@ -38,7 +38,8 @@ impl DeviceLock {
         };
         // Read-only: a daemon that is not root may only read what `prepare` made.
         let mut open = OpenOptions::new();
-        open.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        open.read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let (mut file, made) = match open.open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut create = open.clone();
@@ -67,7 +68,10 @@ impl DeviceLock {
             }
             other => other.map_err(failed)?,
         }
-        Ok(DeviceLock { _file: file, device })
+        Ok(DeviceLock {
+            _file: file,
+            device,
+        })
     }
 
     /// Writes this process into the file, so that who comes second can name it. Best effort.

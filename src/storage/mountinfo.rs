@@ -162,7 +162,10 @@ mod tests {
     #[test]
     fn this_machines_own_file_is_understood() {
         let text = read(Path::new("/proc/self/mountinfo")).unwrap();
-        let lines = text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).count();
+        let lines = text
+            .split(|b| *b == b'\n')
+            .filter(|l| !l.is_empty())
+            .count();
         assert_eq!(parse(&text).len(), lines);
     }
 }

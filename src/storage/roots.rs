@@ -34,7 +34,9 @@ impl Owner {
         let gid = user::gid_by_name(&place.group)
             .map_err(|error| format!("cannot look up the group '{}': {error}", place.group))?;
         let missing = |what, name: &str, tool| {
-            format!("there is no {what} '{name}': make it (`{tool} --system {name}`), or name another in fstab or the config file")
+            format!(
+                "there is no {what} '{name}': make it (`{tool} --system {name}`), or name another in fstab or the config file"
+            )
         };
         Ok(Owner {
             uid: uid.ok_or_else(|| missing("user", &place.user, "useradd"))?,
@@ -64,11 +66,8 @@ pub fn check(mount: BorrowedFd<'_>, place: &Place, owner: Owner) -> Result<Owned
             }
             other => other.map_err(|error| refused(path, &error))?,
         };
-        is_right(directory.as_fd(), path, owner).and_then(|right| {
-            right
-                .then_some(directory)
-                .ok_or(Trouble::NeedsWrite)
-        })
+        is_right(directory.as_fd(), path, owner)
+            .and_then(|right| right.then_some(directory).ok_or(Trouble::NeedsWrite))
     })
 }
 
@@ -104,7 +103,10 @@ fn walk(
     place: &Place,
     mut each: impl FnMut(BorrowedFd<'_>, &Path, &Path) -> Result<OwnedFd, Trouble>,
 ) -> Result<OwnedFd, Trouble> {
-    let below = place.root.strip_prefix(&place.mount).unwrap_or(Path::new(""));
+    let below = place
+        .root
+        .strip_prefix(&place.mount)
+        .unwrap_or(Path::new(""));
     let mut path = place.mount.clone();
     let mut directory = if below.as_os_str().is_empty() {
         each(mount, &path, Path::new("."))?
@@ -143,7 +145,9 @@ fn own(directory: BorrowedFd<'_>, path: &Path, owner: Owner) -> Result<(), Troub
 fn refused(path: &Path, error: &io::Error) -> Trouble {
     let why = match error.raw_os_error() {
         Some(libc::ELOOP) => "a symbolic link stands in its place; remove it".to_owned(),
-        Some(libc::ENOTDIR) => "something that is no directory stands in its place; remove it".into(),
+        Some(libc::ENOTDIR) => {
+            "something that is no directory stands in its place; remove it".into()
+        }
         Some(libc::EXDEV) => "another filesystem is mounted there; unmount it".into(),
         Some(libc::EACCES | libc::EPERM) => {
             format!("{error}; run `pst prepare` as root while the daemon is stopped")

@@ -102,7 +102,13 @@ impl Storage {
         let was_writable = !found.mount.superblock_read_only();
         let unfit = |text: String, writable| {
             let condition = Condition::Unprepared(text.into());
-            (Seen { condition, writable }, false)
+            (
+                Seen {
+                    condition,
+                    writable,
+                },
+                false,
+            )
         };
         // Before anything is written: what would be refused is refused without wear.
         let data = match roots::check(found.root.as_fd(), &self.place, self.owner) {
@@ -112,7 +118,13 @@ impl Storage {
         if let Err(error) = switch_superblock(found.root.as_fd(), Mode::ReadWrite) {
             let text = self.cannot_switch(&found, "read-write", &error);
             let condition = Condition::Failed(text.into());
-            return (Seen { condition, writable: was_writable }, false);
+            return (
+                Seen {
+                    condition,
+                    writable: was_writable,
+                },
+                false,
+            );
         }
         let data = match data {
             Some(data) => Ok(data),
@@ -130,7 +142,13 @@ impl Storage {
             id: found.id,
         });
         let condition = Condition::Ready;
-        (Seen { condition, writable: true }, watched)
+        (
+            Seen {
+                condition,
+                writable: true,
+            },
+            watched,
+        )
     }
 
     /// Remounts read-only, then syncs through the descriptor that was open before, then lets go
@@ -140,7 +158,10 @@ impl Storage {
             Some(period) => period,
             // Writable before this daemon came, or by somebody's hand.
             None => match survey::find(&self.place) {
-                Ok(found) => Period { root: found.root, id: found.id },
+                Ok(found) => Period {
+                    root: found.root,
+                    id: found.id,
+                },
                 Err(_) => return (Remount::Done, Ok(())),
             },
         };
@@ -159,8 +180,11 @@ impl Storage {
             }
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Remount::Busy,
             Err(error) => Remount::Failed(
-                format!("{}: cannot be made read-only: {error}", escape_path(&self.place.mount))
-                    .into(),
+                format!(
+                    "{}: cannot be made read-only: {error}",
+                    escape_path(&self.place.mount)
+                )
+                .into(),
             ),
         };
         if remount == Remount::Busy && sync.is_ok() && !release {
@@ -201,7 +225,11 @@ impl Storage {
 
     fn take_lock(&mut self, found: &Found) -> Result<(), String> {
         let device = found.mount.device;
-        if self.lock.as_ref().is_some_and(|lock| lock.device() == device) {
+        if self
+            .lock
+            .as_ref()
+            .is_some_and(|lock| lock.device() == device)
+        {
             return Ok(());
         }
         self.lock = None;
@@ -222,7 +250,10 @@ impl Storage {
 
     /// Finds the storage, and everything that could speak against using it.
     fn survey(&mut self) -> Result<Found, Seen> {
-        let not = |condition| Seen { condition, writable: false };
+        let not = |condition| Seen {
+            condition,
+            writable: false,
+        };
         let mut found = survey::find(&self.place).map_err(not)?;
         if let Some(period) = &self.period {
             if period.id != found.id {
@@ -245,12 +276,18 @@ impl Storage {
         let writable = !found.mount.superblock_read_only();
         if let Some(text) = found.illness() {
             let writable = writable && found.mount.given_up().is_none();
-            return Err(Seen { condition: Condition::Failed(text.into()), writable });
+            return Err(Seen {
+                condition: Condition::Failed(text.into()),
+                writable,
+            });
         }
         if let Some((id, text)) = &self.spoiled {
             if *id == found.id {
                 let condition = Condition::Failed(text.clone().into());
-                return Err(Seen { condition, writable });
+                return Err(Seen {
+                    condition,
+                    writable,
+                });
             }
             self.spoiled = None;
         }
@@ -262,7 +299,10 @@ impl Storage {
                 "the mount on {} is read-only by itself: run `pst prepare` as root",
                 escape_path(&self.place.mount)
             );
-            return Err(Seen { condition: Condition::Unprepared(text.into()), writable });
+            return Err(Seen {
+                condition: Condition::Unprepared(text.into()),
+                writable,
+            });
         }
         if self.period.is_none() {
             self.guard(&found, Mode::ReadOnly);

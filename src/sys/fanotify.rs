@@ -30,10 +30,8 @@ impl Group {
     /// # Errors
     /// EPERM without CAP_SYS_ADMIN.
     pub fn new() -> io::Result<Group> {
-        let flags = libc::FAN_CLASS_NOTIF
-            | libc::FAN_CLOEXEC
-            | libc::FAN_NONBLOCK
-            | libc::FAN_REPORT_FID;
+        let flags =
+            libc::FAN_CLASS_NOTIF | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK | libc::FAN_REPORT_FID;
         // SAFETY: takes no pointer; returns a new descriptor or -1.
         let fd = check(unsafe { libc::fanotify_init(flags, 0) })?;
         // SAFETY: the kernel has just made this descriptor for us alone.
@@ -79,13 +77,8 @@ impl Group {
         let mut buffer = [0u8; 4096];
         loop {
             // SAFETY: the buffer is live and of the size given.
-            let read = unsafe {
-                libc::read(
-                    self.0.as_raw_fd(),
-                    buffer.as_mut_ptr().cast(),
-                    buffer.len(),
-                )
-            };
+            let read =
+                unsafe { libc::read(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
             let length = match check(read) {
                 Ok(length) => usize::try_from(length).unwrap_or(0),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(found),
