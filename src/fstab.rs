@@ -1,1 +1,279 @@
-//! (stub)
+//! fstab(5): its entries, as bytes.
+//! Never decides which entry is the storage's: `config` does.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// Options that say how access times are kept. `lazytime` is none of them: it says when they are
+/// written, not whether.
+const ATIME_OPTIONS: [&str; 8] = [
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+];
+
+/// One filesystem of fstab, its octal escapes resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Line in the file, from 1.
+    pub line: usize,
+    /// What is mounted: a device, `LABEL=…`, `UUID=…`, …
+    pub spec: OsString,
+    /// Where, as written; `none` for swap.
+    pub mount: PathBuf,
+    /// Filesystem type.
+    pub fstype: OsString,
+    /// Mount options, in the order written.
+    pub options: Vec<OsString>,
+}
+
+impl Entry {
+    /// The value of an option: the last one's if it stands there several times, as mount(8) has it;
+    /// empty if the option has no value.
+    pub fn option(&self, name: &str) -> Option<&OsStr> {
+        self.options.iter().rev().find_map(|option| {
+            match option.as_bytes().strip_prefix(name.as_bytes())? {
+                [] => Some(OsStr::new("")),
+                [b'=', value @ ..] => Some(OsStr::from_bytes(value)),
+                _ => None,
+            }
+        })
+    }
+
+    /// Whether an option begins so.
+    pub fn has_option_beginning(&self, prefix: &str) -> bool {
+        self.options
+            .iter()
+            .any(|option| option.as_bytes().starts_with(prefix.as_bytes()))
+    }
+
+    /// Whether an option says how access times are kept.
+    pub fn names_atime(&self) -> bool {
+        ATIME_OPTIONS
+            .iter()
+            .any(|name| self.options.iter().any(|option| option == name))
+    }
+}
+
+/// Why an fstab cannot be read.
+#[derive(Debug)]
+pub enum FstabError {
+    /// The file cannot be read.
+    Read(PathBuf, io::Error),
+    /// A line, counted from 1, has fewer than four fields: how many.
+    Fields(PathBuf, usize, usize),
+}
+
+impl FstabError {
+    /// Whether there is no such file.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Read(_, error) if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+impl fmt::Display for FstabError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(path, error) => write!(f, "{}: cannot read: {error}", path.display()),
+            Self::Fields(path, line, fields) => write!(
+                f,
+                "{}:{line}: {fields} of at least 4 fields (device, mount point, type, options)",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for FstabError {}
+
+/// All entries of a file.
+pub fn read(path: &Path) -> Result<Vec<Entry>, FstabError> {
+    let text = fs::read(path).map_err(|error| FstabError::Read(path.to_owned(), error))?;
+    parse(&text).map_err(|(line, fields)| FstabError::Fields(path.to_owned(), line, fields))
+}
+
+/// All entries of a text; the error is the first line that is none, and how many fields it has.
+fn parse(text: &[u8]) -> Result<Vec<Entry>, (usize, usize)> {
+    let mut entries = Vec::new();
+    for (line, content) in (1..).zip(text.split(|&byte| byte == b'\n')) {
+        let fields: Vec<&[u8]> = content
+            .split(|&byte| matches!(byte, b' ' | b'\t' | b'\r'))
+            .filter(|field| !field.is_empty())
+            .collect();
+        match fields[..] {
+            [] => {}
+            [[b'#', ..], ..] => {}
+            [spec, mount, fstype, options, ..] => entries.push(Entry {
+                line,
+                spec: unescape(spec),
+                mount: unescape(mount).into(),
+                fstype: unescape(fstype),
+                options: options.split(|&byte| byte == b',').map(unescape).collect(),
+            }),
+            _ => return Err((line, fields.len())),
+        }
+    }
+    Ok(entries)
+}
+
+/// Resolves `\040` and the like: a backslash and three octal digits. Other backslashes stay.
+fn unescape(mut field: &[u8]) -> OsString {
+    let mut bytes = Vec::with_capacity(field.len());
+    while let [first, rest @ ..] = field {
+        match field {
+            [
+                b'\\',
+                a @ b'0'..=b'3',
+                b @ b'0'..=b'7',
+                c @ b'0'..=b'7',
+                rest @ ..,
+            ] => {
+                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                field = rest;
+            }
+            _ => {
+                bytes.push(*first);
+                field = rest;
+            }
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn only(text: &str) -> Entry {
+        let mut entries = parse(text.as_bytes()).unwrap();
+        assert_eq!(entries.len(), 1, "{text}");
+        entries.remove(0)
+    }
+
+    #[test]
+    fn pikvms_own_line() {
+        let entry = only(
+            "LABEL=PIPST  /var/lib/kvmd/pst  ext4  nodev,nosuid,noexec,ro,errors=remount-ro,X-kvmd.pst-user=kvmd-pst  0 2\n",
+        );
+        assert_eq!(entry.spec, "LABEL=PIPST");
+        assert_eq!(entry.mount, Path::new("/var/lib/kvmd/pst"));
+        assert_eq!(entry.fstype, "ext4");
+        assert_eq!(entry.options.len(), 6);
+        assert_eq!(entry.option("X-kvmd.pst-user").unwrap(), "kvmd-pst");
+        assert_eq!(entry.option("ro").unwrap(), "");
+        assert_eq!(entry.option("X-kvmd.pst-group"), None);
+        assert_eq!(entry.option("X-kvmd.pst"), None, "a prefix is no option");
+        assert!(entry.has_option_beginning("X-kvmd.pst-"));
+        assert!(!entry.has_option_beginning("X-kvmd.otgmsd-"));
+    }
+
+    #[test]
+    fn comments_blank_lines_and_separators() {
+        let text = b"# a b c d\n\n \t \n\t # indented\r\n/dev/a\t/a \t ext4  ro\r\n/dev/b /b btrfs rw 0\n/dev/#c /c xfs ro,x 0 0 more";
+        let entries = parse(text).unwrap();
+        let seen: Vec<_> = entries
+            .iter()
+            .map(|entry| {
+                (
+                    entry.line,
+                    entry.spec.to_str().unwrap(),
+                    entry.options.len(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [(5, "/dev/a", 1), (6, "/dev/b", 1), (7, "/dev/#c", 2)]
+        );
+        assert_eq!(entries[0].options, ["ro"], "no carriage return in it");
+        assert_eq!(parse(b"").unwrap(), []);
+    }
+
+    #[test]
+    fn escapes_in_every_field_are_bytes() {
+        for (escaped, bytes) in [
+            (r"a\040b", &b"a b"[..]),
+            (r"\011\012\134\043", b"\t\n\\#"),
+            (r"\377\200", b"\xff\x80"),
+            (r"\\040", b"\\ "),
+            (r"\134040", b"\\040"),
+            (r"\04", b"\\04"),
+            (r"\048\x41\", b"\\048\\x41\\"),
+            (r"\400\777", b"\\400\\777"),
+            ("ä", "ä".as_bytes()),
+        ] {
+            let entry = only(&format!("s{escaped} /m{escaped} t{escaped} o,p{escaped}"));
+            let with = |first: &[u8]| OsString::from_vec([first, bytes].concat());
+            assert_eq!(entry.spec, with(b"s"));
+            assert_eq!(entry.mount.as_os_str(), with(b"/m"));
+            assert_eq!(entry.fstype, with(b"t"));
+            assert_eq!(entry.options, [OsString::from("o"), with(b"p")]);
+        }
+        let comma = only(r"s /m t a=1\0542,b");
+        assert_eq!(comma.option("a").unwrap(), "1,2", "split before unescaped");
+    }
+
+    #[test]
+    fn fields_that_are_no_utf8_stay_what_they_are() {
+        let entries = parse(b"s\xff /m\xfe ext4 X-kvmd.pst-root=/m\xfe").unwrap();
+        assert_eq!(entries[0].mount.as_os_str().as_bytes(), b"/m\xfe");
+        let root = entries[0].option("X-kvmd.pst-root").unwrap();
+        assert_eq!(root.as_bytes(), b"/m\xfe");
+    }
+
+    #[test]
+    fn the_last_of_several_options_counts() {
+        let entry = only("s /m t o=1,o=2");
+        assert_eq!(entry.option("o").unwrap(), "2");
+    }
+
+    #[test]
+    fn a_line_with_too_few_fields_is_named() {
+        for (text, error) in [
+            ("/dev/a", (1, 1)),
+            ("# x\n\n/dev/a /a\n", (3, 2)),
+            ("/dev/a /a ext4 ro 0 0\n/dev/b /b ext4", (2, 3)),
+        ] {
+            assert_eq!(parse(text.as_bytes()), Err(error), "{text}");
+        }
+        let error = FstabError::Fields("/etc/fstab".into(), 3, 2).to_string();
+        assert!(error.starts_with("/etc/fstab:3: 2 of at least 4 fields"));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_told_from_one_that_cannot_be_read() {
+        let missing = read(Path::new("/nonexistent/fstab")).unwrap_err();
+        assert!(missing.is_missing());
+        assert_eq!(
+            missing.to_string(),
+            "/nonexistent/fstab: cannot read: No such file or directory (os error 2)"
+        );
+        let directory = read(Path::new("/")).unwrap_err();
+        assert!(!directory.is_missing(), "{directory}");
+    }
+
+    #[test]
+    fn atime_policies_are_known_by_name() {
+        for (options, named) in [
+            ("ro", false),
+            ("ro,noatime", true),
+            ("relatime", true),
+            ("strictatime,ro", true),
+            ("nodiratime", true),
+            ("lazytime,nolazytime", false),
+            ("xnoatime,noatime=1", false),
+        ] {
+            let entry = only(&format!("s /m t {options}"));
+            assert_eq!(entry.names_atime(), named, "{options}");
+        }
+    }
+}

@@ -1,1 +1,181 @@
-//! (stub)
+//! The user and group databases: names to numbers and back.
+//! Never looks at a process's credentials, and keeps nothing: every call asks the databases.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::ptr;
+
+use libc::{c_char, c_int, size_t};
+
+/// No entry needs more: even a group of 100,000 members fits.
+const BUFFER_LIMIT: usize = 16 << 20;
+
+/// The user's number, or `None` if there is no such user; getpwnam_r(3).
+/// A name of digits only that names no user is taken as the number itself.
+pub fn uid_by_name(name: &str) -> io::Result<Option<u32>> {
+    let Ok(c_name) = CString::new(name) else {
+        return Ok(None);
+    };
+    let found = lookup(
+        // SAFETY: the name is a C string; `lookup` vouches for the rest.
+        |entry, buffer, size, result| unsafe {
+            libc::getpwnam_r(c_name.as_ptr(), entry, buffer, size, result)
+        },
+        |entry: &libc::passwd| entry.pw_uid,
+    )?;
+    Ok(found.or_else(|| number(name)))
+}
+
+/// The group's number, or `None` if there is no such group; getgrnam_r(3).
+/// A name of digits only that names no group is taken as the number itself.
+pub fn gid_by_name(name: &str) -> io::Result<Option<u32>> {
+    let Ok(c_name) = CString::new(name) else {
+        return Ok(None);
+    };
+    let found = lookup(
+        // SAFETY: the name is a C string; `lookup` vouches for the rest.
+        |entry, buffer, size, result| unsafe {
+            libc::getgrnam_r(c_name.as_ptr(), entry, buffer, size, result)
+        },
+        |entry: &libc::group| entry.gr_gid,
+    )?;
+    Ok(found.or_else(|| number(name)))
+}
+
+/// The user's name; `None` also where the database cannot be asked: the caller shows the number
+/// then; getpwuid_r(3).
+pub fn user_name(uid: u32) -> Option<String> {
+    lookup(
+        // SAFETY: `lookup` vouches for all pointers.
+        |entry, buffer, size, result| unsafe { libc::getpwuid_r(uid, entry, buffer, size, result) },
+        // SAFETY: in an entry that was found, the name points to a C string in `lookup`'s buffer.
+        |entry: &libc::passwd| unsafe { name_of(entry.pw_name) },
+    )
+    .ok()
+    .flatten()
+}
+
+/// The group's name; `None` also where the database cannot be asked: the caller shows the number
+/// then; getgrgid_r(3).
+pub fn group_name(gid: u32) -> Option<String> {
+    lookup(
+        // SAFETY: `lookup` vouches for all pointers.
+        |entry, buffer, size, result| unsafe { libc::getgrgid_r(gid, entry, buffer, size, result) },
+        // SAFETY: in an entry that was found, the name points to a C string in `lookup`'s buffer.
+        |entry: &libc::group| unsafe { name_of(entry.gr_name) },
+    )
+    .ok()
+    .flatten()
+}
+
+/// Calls one of the four `get…_r` functions with valid pointers for entry, buffer (with its size)
+/// and result, in a larger buffer as long as it says ERANGE, and `take`s from the entry while its
+/// buffer is alive.
+fn lookup<E, T>(
+    mut call: impl FnMut(*mut E, *mut c_char, size_t, *mut *mut E) -> c_int,
+    take: impl Fn(&E) -> T,
+) -> io::Result<Option<T>> {
+    let mut buffer: Vec<c_char> = vec![0; 1024];
+    loop {
+        let mut entry = std::mem::MaybeUninit::<E>::uninit();
+        let mut result = ptr::null_mut();
+        let code = call(
+            entry.as_mut_ptr(),
+            buffer.as_mut_ptr(),
+            buffer.len(),
+            &mut result,
+        );
+        match code {
+            // ENOENT and ESRCH: what some databases say for "not found", see getpwnam_r(3).
+            0 | libc::ENOENT | libc::ESRCH => {
+                // SAFETY: not null, it points to `entry`, which the call has filled; its strings
+                // are in `buffer`.
+                return Ok(unsafe { result.as_ref() }.map(take));
+            }
+            libc::EINTR => {}
+            libc::ERANGE if buffer.len() < BUFFER_LIMIT => buffer.resize(buffer.len() * 4, 0),
+            errno => return Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+/// # Safety
+/// `name` points to a C string.
+unsafe fn name_of(name: *const c_char) -> String {
+    // SAFETY: the caller's promise.
+    let name = unsafe { CStr::from_ptr(name) };
+    name.to_string_lossy().into_owned()
+}
+
+/// All ones is no id: chown(2) takes it as "leave it".
+fn number(name: &str) -> Option<u32> {
+    if !name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None; // `parse` would take "+5"
+    }
+    name.parse().ok().filter(|&id| id != u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_found_both_ways() {
+        assert_eq!(uid_by_name("root").unwrap(), Some(0));
+        assert_eq!(gid_by_name("root").unwrap(), Some(0));
+        assert_eq!(user_name(0).as_deref(), Some("root"));
+        assert_eq!(group_name(0).as_deref(), Some("root"));
+    }
+
+    #[test]
+    fn what_is_not_there_is_no_error() {
+        for name in ["no-such-name-here", "", "a\0b", "-1", "+5", " 5", "5 "] {
+            assert_eq!(uid_by_name(name).unwrap(), None, "{name:?}");
+            assert_eq!(gid_by_name(name).unwrap(), None, "{name:?}");
+        }
+        assert_eq!(user_name(4_000_000_001), None);
+        assert_eq!(group_name(4_000_000_001), None);
+    }
+
+    #[test]
+    fn digits_are_a_number() {
+        assert_eq!(uid_by_name("4000000001").unwrap(), Some(4_000_000_001));
+        assert_eq!(gid_by_name("0").unwrap(), Some(0));
+        for too_large in ["4294967295", "4294967296", "99999999999999999999"] {
+            assert_eq!(uid_by_name(too_large).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn the_buffer_grows_until_the_entry_fits_or_is_absurd() {
+        let mut sizes = Vec::new();
+        let found = lookup(
+            |entry: *mut u32, _, size, result| {
+                sizes.push(size);
+                if size < 50_000 {
+                    return libc::ERANGE;
+                }
+                // SAFETY: `lookup`'s pointers are valid.
+                unsafe {
+                    *entry = 7;
+                    *result = entry;
+                }
+                0
+            },
+            |&entry| entry,
+        );
+        assert_eq!(found.unwrap(), Some(7));
+        assert_eq!(sizes, [1024, 4096, 16384, 65536]);
+
+        let endless = lookup(|_: *mut u32, _, _, _| libc::ERANGE, |&entry| entry);
+        assert_eq!(endless.unwrap_err().raw_os_error(), Some(libc::ERANGE));
+    }
+
+    #[test]
+    fn a_failed_lookup_is_not_taken_as_not_found() {
+        let failed = lookup(|_: *mut u32, _, _, _| libc::EIO, |&entry| entry);
+        assert_eq!(failed.unwrap_err().raw_os_error(), Some(libc::EIO));
+        let absent = lookup(|_: *mut u32, _, _, _| libc::ENOENT, |&entry| entry);
+        assert_eq!(absent.unwrap(), None);
+    }
+}

@@ -1,0 +1,285 @@
+//! From a stream of bytes to messages, in pieces of any size, and what can be
+//! wrong with them. It never reads from anywhere: the caller brings the bytes.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use super::{Message, VERSION};
+
+/// Cuts a peer's bytes into frames and these into messages `M`.
+///
+/// Call [`Decoder::next_message`] until it gives `None` before each
+/// [`Decoder::push`]: then no more is kept than an unfinished frame, and no
+/// memory at all between two frames.
+#[derive(Debug)]
+pub struct Decoder<M> {
+    buffer: Vec<u8>,
+    /// So many bytes at the buffer's start are decoded.
+    done: usize,
+    failed: Option<DecodeError>,
+    messages: PhantomData<fn() -> M>,
+}
+
+impl<M: Message> Decoder<M> {
+    /// A decoder at the start of a frame.
+    pub fn new() -> Self {
+        Decoder {
+            buffer: Vec::new(),
+            done: 0,
+            failed: None,
+            messages: PhantomData,
+        }
+    }
+
+    /// Takes bytes as they came. After an error they are dropped.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.failed.is_none() {
+            self.buffer.extend_from_slice(bytes);
+        }
+    }
+
+    /// The next message; `None`: its end has not come yet.
+    ///
+    /// The first error is final: where the next frame would begin is no longer
+    /// known, so the same error is returned ever after.
+    pub fn next_message(&mut self) -> Result<Option<M>, DecodeError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let result = self.decode();
+        if let Err(error) = result {
+            self.failed = Some(error);
+            self.done = self.buffer.len();
+        }
+        let idle = matches!(result, Ok(None)) && self.done > 0;
+        if idle || self.done == self.buffer.len() {
+            // A fresh vector of just the rest, since most of a read's memory may
+            // be behind us; without a rest it has no memory.
+            self.buffer = self.buffer[self.done..].to_vec();
+            self.done = 0;
+        }
+        result
+    }
+
+    fn decode(&mut self) -> Result<Option<M>, DecodeError> {
+        let Some((length, rest)) = self.buffer[self.done..].split_first_chunk() else {
+            return Ok(None);
+        };
+        let length = usize::from(u16::from_le_bytes(*length));
+        if length == 0 {
+            return Err(DecodeError::Empty);
+        }
+        if length > M::FRAME_MAX {
+            let limit = M::FRAME_MAX;
+            return Err(DecodeError::FrameTooLong { length, limit });
+        }
+        let Some([kind, payload @ ..]) = rest.get(..length) else {
+            return Ok(None);
+        };
+        let message = M::decode(*kind, payload)?;
+        self.done += 2 + length;
+        Ok(Some(message))
+    }
+}
+
+impl<M: Message> Default for Decoder<M> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Why bytes are not a message. `kind` is the type byte of the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    /// A frame of length 0: it has not even a type.
+    Empty,
+    /// A frame longer than its sender may send.
+    FrameTooLong {
+        /// The frame's length, in bytes.
+        length: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// A type that this direction does not have.
+    UnknownType(u8),
+    /// The peer speaks another version of the protocol, this one.
+    Version(u16),
+    /// The frame ends within a field.
+    Short {
+        /// The frame's type.
+        kind: u8,
+    },
+    /// The frame goes on after the last field.
+    Trailing {
+        /// The frame's type.
+        kind: u8,
+        /// Bytes after the last field.
+        count: usize,
+    },
+    /// A string longer than its field may be.
+    TooLong {
+        /// The frame's type.
+        kind: u8,
+        /// The string's length, in bytes.
+        length: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// A byte that is neither a bool nor one of its enum's values.
+    Value {
+        /// The frame's type.
+        kind: u8,
+        /// The byte.
+        value: u8,
+    },
+    /// A text that is not UTF-8.
+    NotUtf8 {
+        /// The frame's type.
+        kind: u8,
+    },
+}
+
+impl std::error::Error for DecodeError {}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Empty => write!(f, "frame of length 0"),
+            Self::FrameTooLong { length, limit } => {
+                write!(f, "frame of {length} bytes, only {limit} are allowed")
+            }
+            Self::UnknownType(kind) => write!(f, "unknown message type 0x{kind:02x}"),
+            Self::Version(version) => write!(
+                f,
+                "cannot speak protocol version {version}, only {VERSION}: \
+                 if pst was updated, restart its daemon"
+            ),
+            Self::Short { kind } => write!(f, "message 0x{kind:02x} is cut short"),
+            Self::Trailing { kind, count } => {
+                write!(f, "message 0x{kind:02x} has trailing bytes: {count}")
+            }
+            Self::TooLong {
+                kind,
+                length,
+                limit,
+            } => write!(
+                f,
+                "message 0x{kind:02x} has a string of {length} bytes, only {limit} are allowed"
+            ),
+            Self::Value { kind, value } => {
+                write!(f, "message 0x{kind:02x} has an unknown value {value}")
+            }
+            Self::NotUtf8 { kind } => {
+                write!(f, "message 0x{kind:02x} has a text that is not UTF-8")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ClientMessage, DaemonMessage};
+    use super::*;
+
+    const CLOSE: &[u8] = b"\x01\x00\x02";
+
+    #[test]
+    fn no_memory_is_held_between_frames_nor_after_an_error() {
+        let mut decoder = Decoder::<ClientMessage>::new();
+        assert_eq!(decoder.buffer.capacity(), 0);
+        decoder.push(&CLOSE.repeat(10));
+        for _ in 0..10 {
+            assert_eq!(decoder.next_message(), Ok(Some(ClientMessage::Close)));
+        }
+        assert_eq!(decoder.buffer.capacity(), 0, "before `None` was asked for");
+        assert_eq!(decoder.next_message(), Ok(None));
+        assert_eq!(decoder.buffer.capacity(), 0);
+
+        decoder.push(b"\x01\x00\x55 and so on");
+        assert_eq!(decoder.next_message(), Err(DecodeError::UnknownType(0x55)));
+        decoder.push(&CLOSE.repeat(10));
+        assert_eq!(decoder.next_message(), Err(DecodeError::UnknownType(0x55)));
+        assert_eq!(decoder.buffer.capacity(), 0);
+    }
+
+    #[test]
+    fn only_an_unfinished_frame_is_kept() {
+        let mut decoder = Decoder::<ClientMessage>::new();
+        let mut bytes = CLOSE.repeat(5000);
+        bytes.extend_from_slice(&CLOSE[..2]);
+        decoder.push(&bytes);
+        let mut count = 0;
+        while decoder.next_message().unwrap().is_some() {
+            count += 1;
+        }
+        assert_eq!(count, 5000);
+        assert_eq!(decoder.buffer, CLOSE[..2]);
+        assert_eq!(decoder.buffer.capacity(), 2);
+        decoder.push(&CLOSE[2..]);
+        assert_eq!(decoder.next_message(), Ok(Some(ClientMessage::Close)));
+    }
+
+    #[test]
+    fn a_length_over_the_limit_is_refused_before_the_frame_comes() {
+        for length in 0..=u16::MAX {
+            let mut client = Decoder::<ClientMessage>::new();
+            let mut daemon = Decoder::<DaemonMessage>::new();
+            client.push(&length.to_le_bytes());
+            daemon.push(&length.to_le_bytes());
+            let length = usize::from(length);
+            let limit = super::super::CLIENT_FRAME_MAX;
+            match length {
+                0 => assert_eq!(client.next_message(), Err(DecodeError::Empty)),
+                1..=4096 => assert_eq!(client.next_message(), Ok(None)),
+                _ => assert_eq!(
+                    client.next_message(),
+                    Err(DecodeError::FrameTooLong { length, limit })
+                ),
+            }
+            match length {
+                0 => assert_eq!(daemon.next_message(), Err(DecodeError::Empty)),
+                _ => assert_eq!(daemon.next_message(), Ok(None)),
+            }
+        }
+    }
+
+    #[test]
+    fn every_error_is_one_line_that_names_the_fault() {
+        let (kind, length, limit) = (0x85, 5000, 4096);
+        for (error, line) in [
+            (DecodeError::Empty, "frame of length 0"),
+            (
+                DecodeError::FrameTooLong { length, limit },
+                "frame of 5000 bytes, only 4096 are allowed",
+            ),
+            (DecodeError::UnknownType(0x0a), "unknown message type 0x0a"),
+            (
+                DecodeError::Version(2),
+                "cannot speak protocol version 2, only 1: if pst was updated, restart its daemon",
+            ),
+            (DecodeError::Short { kind }, "message 0x85 is cut short"),
+            (
+                DecodeError::Trailing { kind, count: 1 },
+                "message 0x85 has trailing bytes: 1",
+            ),
+            (
+                DecodeError::TooLong {
+                    kind,
+                    length,
+                    limit,
+                },
+                "message 0x85 has a string of 5000 bytes, only 4096 are allowed",
+            ),
+            (
+                DecodeError::Value { kind, value: 9 },
+                "message 0x85 has an unknown value 9",
+            ),
+            (
+                DecodeError::NotUtf8 { kind },
+                "message 0x85 has a text that is not UTF-8",
+            ),
+        ] {
+            assert_eq!(error.to_string(), line);
+        }
+    }
+}

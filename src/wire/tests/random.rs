@@ -1,0 +1,202 @@
+//! Arbitrary messages in arbitrary pieces, and arbitrary bytes.
+
+use proptest::sample::{Index, select};
+
+use super::*;
+
+fn code<T: TryFrom<u8> + Clone + Debug + 'static>() -> impl Strategy<Value = T> {
+    select(codes::<T>()).prop_map(|(_, value)| value)
+}
+
+fn command() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        9 => prop::collection::vec(any::<u8>(), 0..40),
+        1 => prop::collection::vec(any::<u8>(), COMMAND_MAX),
+    ]
+}
+
+fn path() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        9 => prop::collection::vec(any::<u8>(), 0..40),
+        1 => prop::collection::vec(any::<u8>(), PATH_MAX),
+    ]
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![9 => any::<String>(), 1 => Just("x".repeat(TEXT_MAX))]
+}
+
+fn client_message() -> impl Strategy<Value = ClientMessage> {
+    let version = VERSION;
+    prop_oneof![
+        command().prop_map(move |command| ClientMessage::Open { version, command }),
+        Just(ClientMessage::Close),
+        any::<bool>().prop_map(move |watch| ClientMessage::Status { version, watch }),
+    ]
+}
+
+fn daemon_message() -> impl Strategy<Value = DaemonMessage> {
+    let version = VERSION;
+    let storage = (
+        (text(), any::<u32>(), any::<u64>(), code(), text()),
+        (path(), path(), text(), text(), any::<(u64, u64)>()),
+    );
+    let session = (any::<(u64, u32, u32, u64)>(), code(), command());
+    prop_oneof![
+        (path(), any::<u64>(), any::<u32>()).prop_map(move |(data, device, kill_grace_ms)| {
+            DaemonMessage::Granted {
+                version,
+                data,
+                device,
+                kill_grace_ms,
+            }
+        }),
+        (code(), text()).prop_map(move |(reason, text)| DaemonMessage::Denied {
+            version,
+            reason,
+            text
+        }),
+        (code(), text()).prop_map(|(reason, text)| DaemonMessage::Revoked { reason, text }),
+        (code(), text()).prop_map(|(result, text)| DaemonMessage::Closed { result, text }),
+        storage.prop_map(
+            move |(
+                (daemon_version, pid, uptime_ms, state, reason),
+                (mount, data, device, fstype, (size, free)),
+            )| DaemonMessage::Storage {
+                version,
+                daemon_version,
+                pid,
+                uptime_ms,
+                state,
+                reason,
+                mount,
+                data,
+                device,
+                fstype,
+                size,
+                free,
+            }
+        ),
+        session.prop_map(
+            |((id, pid, uid, age_ms), phase, command)| DaemonMessage::Session {
+                id,
+                pid,
+                uid,
+                phase,
+                age_ms,
+                command,
+            }
+        ),
+        (code(), any::<u32>(), any::<u32>(), command(), path()).prop_map(
+            |(kind, pid, uid, command, path)| DaemonMessage::Holder {
+                kind,
+                pid,
+                uid,
+                command,
+                path,
+            }
+        ),
+        Just(DaemonMessage::End),
+        (any::<u16>(), text()).prop_map(|(version, text)| DaemonMessage::Error { version, text }),
+    ]
+}
+
+/// Messages in a row, their bytes in pieces: all come out, in order.
+fn all_come_out<M>(messages: Vec<M>, pieces: Vec<usize>) -> Result<(), TestCaseError>
+where
+    M: Message + Debug + PartialEq,
+{
+    let mut bytes = Vec::new();
+    for message in &messages {
+        message.encode(&mut bytes);
+    }
+    let mut decoder = Decoder::<M>::new();
+    let mut came = Vec::new();
+    let mut pieces = pieces.into_iter().cycle();
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        let size = pieces.next().unwrap_or(1).min(rest.len());
+        let (piece, after) = rest.split_at(size);
+        decoder.push(piece);
+        while let Some(message) = decoder.next_message()? {
+            came.push(message);
+        }
+        rest = after;
+    }
+    prop_assert_eq!(came, messages);
+    Ok(())
+}
+
+fn pieces() -> impl Strategy<Value = Vec<usize>> {
+    prop_oneof![
+        Just(vec![1]),
+        Just(vec![usize::MAX]),
+        prop::collection::vec(1..3000usize, 1..20),
+        prop::collection::vec(1..8usize, 1..20),
+    ]
+}
+
+/// Bytes with the shape of frames, so that more than the length is looked at.
+fn frames() -> impl Strategy<Value = Vec<u8>> {
+    let kind = prop_oneof![0x01..=0x03u8, 0x81..=0x89u8, any::<u8>()];
+    let version = prop_oneof![Just(vec![]), Just(VERSION.to_le_bytes().to_vec())];
+    let low = prop::collection::vec(prop_oneof![0..3u8, any::<u8>()], 0..60);
+    let one = (kind, version, low).prop_map(|(k, v, p)| frame(k, &[v, p].concat()));
+    prop::collection::vec(one, 0..8).prop_map(|frames| frames.concat())
+}
+
+proptest! {
+    #[test]
+    fn client_messages_round_trip(
+        messages in prop::collection::vec(client_message(), 1..10),
+        pieces in pieces(),
+    ) {
+        all_come_out(messages, pieces)?;
+    }
+
+    #[test]
+    fn daemon_messages_round_trip(
+        messages in prop::collection::vec(daemon_message(), 1..10),
+        pieces in pieces(),
+    ) {
+        all_come_out(messages, pieces)?;
+    }
+
+    #[test]
+    fn a_flipped_bit_is_refused_or_another_valid_message(
+        client in client_message(),
+        daemon in daemon_message(),
+        at: Index,
+        bit in 0..8u8,
+    ) {
+        let mut bytes = encoded(&client);
+        let index = at.index(bytes.len());
+        bytes[index] ^= 1u8 << bit;
+        refused_or_the_same_bytes::<ClientMessage>(&bytes)?;
+
+        let mut bytes = encoded(&daemon);
+        let index = at.index(bytes.len());
+        bytes[index] ^= 1u8 << bit;
+        refused_or_the_same_bytes::<DaemonMessage>(&bytes)?;
+    }
+
+    #[test]
+    fn a_cut_frame_is_never_a_message(
+        client in client_message(),
+        daemon in daemon_message(),
+        at: Index,
+    ) {
+        let bytes = encoded(&client);
+        prop_assert_eq!(decoded(&bytes[..at.index(bytes.len())]), (Vec::<ClientMessage>::new(), None));
+        let bytes = encoded(&daemon);
+        prop_assert_eq!(decoded(&bytes[..at.index(bytes.len())]), (Vec::<DaemonMessage>::new(), None));
+    }
+
+    #[test]
+    fn made_up_bytes_are_refused_or_valid(bytes: Vec<u8>, frames in frames()) {
+        for bytes in [bytes, frames] {
+            refused_or_the_same_bytes::<ClientMessage>(&bytes)?;
+            refused_or_the_same_bytes::<DaemonMessage>(&bytes)?;
+        }
+    }
+}
