@@ -15,6 +15,7 @@ mod namespaces;
 mod prepare;
 mod rig;
 mod rig_itself;
+mod sandbox;
 mod sharing;
 mod start;
 mod status;

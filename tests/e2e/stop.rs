@@ -1,7 +1,7 @@
 //! P5 and P6: when the daemon or `pst run` goes, the command goes.
 
 use crate::needs_storage;
-use crate::rig::{Rig, alive, await_death, start, wait_until};
+use crate::rig::{Rig, RunToEnd, alive, await_death, children, signal, start, wait_until};
 
 /// A session whose command writes its pid, and is that pid.
 fn sleeper(rig: &Rig) -> (crate::rig::Job, u32) {
@@ -139,4 +139,58 @@ fn p5_a_daemon_stopped_under_load_still_ends() {
     for job in jobs {
         assert_ne!(job.end().code(), 0);
     }
+}
+
+#[test]
+fn p6_a_killed_keeper_ends_the_command_and_the_session() {
+    needs_storage!();
+    let rig = Rig::any();
+    let (job, command) = sleeper(&rig);
+    let keepers = children(job.pid());
+    assert_eq!(keepers.len(), 1, "{keepers:?}");
+    signal(keepers[0], "KILL");
+    await_death(command);
+    rig.await_superblock("ro");
+    assert_ne!(job.end().code(), 0);
+}
+
+#[test]
+fn p6_a_killed_client_takes_the_whole_tree_along() {
+    needs_storage!();
+    let rig = Rig::any();
+    let script = "trap '' TERM; setsid sleep 1001 & (sleep 1002 & sleep 1003 & kill -STOP $! ; wait) & echo started; wait";
+    let job = start(&mut rig.run(["sh", "-c", script]));
+    job.await_stdout("started");
+    let sleepers = || {
+        let listed = rig
+            .command("pgrep")
+            .args(["-f", "^sleep 100[123]$"])
+            .to_end()
+            .text();
+        listed
+            .lines()
+            .filter_map(|pid| pid.parse().ok())
+            .filter(|pid| rig.is_mine(*pid))
+            .count()
+    };
+    wait_until("the tree is there", || sleepers() == 3);
+    job.signal("KILL");
+    wait_until("the tree is gone", || sleepers() == 0);
+    rig.await_superblock("ro");
+}
+
+#[test]
+fn p7_before_the_grant_it_says_that_it_waits_and_an_interrupt_ends_it() {
+    needs_storage!();
+    let rig = Rig::any();
+    rig.signal_daemon("STOP");
+    let job = start(&mut rig.run(["echo", "started"]));
+    wait_until("it says that it waits", || {
+        job.stderr().lines().count() == 2
+    });
+    job.signal("INT");
+    let ended = job.end().must(130);
+    assert_eq!(ended.text(), "");
+    rig.signal_daemon("CONT");
+    rig.sh("true").must(0);
 }

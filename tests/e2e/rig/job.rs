@@ -169,6 +169,15 @@ impl Drop for Job {
     }
 }
 
+/// The living children of a process.
+pub fn children(pid: u32) -> Vec<u32> {
+    let list =
+        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace()
+        .map(|pid| pid.parse().expect("a pid"))
+        .collect()
+}
+
 /// Sends a signal to one process.
 pub fn signal(pid: u32, name: &str) {
     let sent = Command::new("sh")

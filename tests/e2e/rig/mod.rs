@@ -22,8 +22,8 @@ use std::process::Command;
 
 use daemon::Daemon;
 use ground::Ground;
-pub use job::{Job, Outcome, RunToEnd, alive, await_death, signal, start};
-pub use person::{ACCESS_GROUP, MEMBER, OUTSIDER, PRIMARY, Person};
+pub use job::{Job, Outcome, RunToEnd, alive, await_death, children, signal, start};
+pub use person::{ACCESS_GROUP, MEMBER, OUTSIDER, PRIMARY, Person, STORAGE_USER};
 pub use privilege::{lacks_root, lacks_storage, leave_out};
 pub use setup::{Fs, Setup};
 pub use terminal::Terminal;
@@ -103,9 +103,14 @@ impl Rig {
         self.dir().join("pst.toml")
     }
 
+    /// Where the daemon has its socket: `/run/kvmd` of the rig.
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir().join("run")
+    }
+
     /// The daemon's socket.
     pub fn socket(&self) -> PathBuf {
-        self.dir().join("pst.sock")
+        self.run_dir().join("pst.sock")
     }
 
     /// The binary under one of its names: `pst`, `kvmd-pst`, `kvmd-pstrun`.
@@ -191,6 +196,11 @@ impl Rig {
     /// `pst prepare` with this rig's configuration.
     pub fn prepare(&self) -> Outcome {
         self.pst(["prepare", "-c"]).arg(self.config()).to_end()
+    }
+
+    /// Whether this process is of this rig.
+    pub fn is_mine(&self, pid: u32) -> bool {
+        observe::is_marked(pid, &self.ground.id)
     }
 
     /// Lets the storage be anything at the end: for tests that break it.

@@ -137,15 +137,16 @@ fn mode(options: &str) -> &'static str {
 
 /// The living processes of a rig.
 pub fn marked(id: &str) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("/proc");
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| is_marked(*pid, id)).collect()
+}
+
+/// Whether a living process belongs to a rig. A corpse has no environment.
+pub fn is_marked(pid: u32, id: &str) -> bool {
     let mark = format!("PST_RIG={id}");
-    let pids = fs::read_dir("/proc")
-        .expect("/proc")
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment
-            .split(|byte| *byte == 0)
-            .any(|word| word == mark.as_bytes())
-    })
-    .collect()
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment
+        .split(|byte| *byte == 0)
+        .any(|word| word == mark.as_bytes())
 }

@@ -139,6 +139,7 @@ impl Setup {
             ground: Ground::new(),
         };
         fs::create_dir(rig.mount()).expect("mount point");
+        fs::create_dir(rig.run_dir()).expect("run");
         if rig.setup.own_namespace {
             rig.enter_namespace();
         }

@@ -1,0 +1,89 @@
+//! P8: the daemon needs no root: a user of its own, three capabilities, and a
+//! private mount namespace will do.
+
+use std::process::Command;
+
+use crate::needs_root;
+use crate::rig::{
+    ACCESS_GROUP, Fs, MEMBER, Rig, RunToEnd, STORAGE_USER, Setup, signal, wait_until,
+};
+
+/// What the unit gives the daemon.
+const CAPABILITIES: &str = "+sys_admin,+sys_ptrace,+dac_read_search";
+
+fn setup() -> Setup {
+    Setup::new(Fs::Ext4).own_namespace().stopped()
+}
+
+/// `pst daemon` as the storage's user in a namespace of its own.
+fn sandboxed(rig: &Rig) -> Command {
+    std::os::unix::fs::chown(rig.run_dir(), Some(STORAGE_USER), Some(ACCESS_GROUP)).expect("chown");
+    let mut command = rig.command("unshare");
+    command.args(["-m", "--propagation", "slave", "setpriv"]);
+    command.args([
+        &format!("--reuid={STORAGE_USER}"),
+        &format!("--regid={ACCESS_GROUP}"),
+        "--clear-groups",
+    ]);
+    command.args([
+        "--no-new-privs",
+        &format!("--bounding-set=-all,{CAPABILITIES}"),
+    ]);
+    command.args([
+        &format!("--inh-caps=-all,{CAPABILITIES}"),
+        &format!("--ambient-caps=-all,{CAPABILITIES}"),
+    ]);
+    command
+        .arg(rig.bin("pst"))
+        .args(["daemon", "-c"])
+        .arg(rig.config());
+    command
+}
+
+#[test]
+fn p8_a_daemon_that_is_not_root_serves() {
+    needs_root!("other users");
+    let mut rig = setup().start();
+    rig.start_daemon_as(sandboxed(&rig));
+    for who in [MEMBER, MEMBER] {
+        rig.run_as(who, ["sh", "-c", "echo x > $KVMD_PST_DATA/$$"])
+            .to_end()
+            .must(0);
+        assert_eq!(rig.superblock(), "ro");
+        assert!(!rig.needs_recovery());
+    }
+    rig.sh("echo x > $KVMD_PST_DATA/root").must(0);
+}
+
+#[test]
+fn p10_a_daemon_that_is_not_root_names_the_holder_too() {
+    needs_root!("other users");
+    let mut rig = setup().start();
+    rig.start_daemon_as(sandboxed(&rig));
+    let ended = rig
+        .sh("sleep 1000 > $KVMD_PST_DATA/leftover & echo $!")
+        .must(0);
+    let pid: u32 = ended.text().parse().expect("a pid");
+    rig.await_state("stuck");
+    wait_until("it is named", || rig.status()["holders"][0]["pid"] == pid);
+    signal(pid, "KILL");
+    rig.await_superblock("ro");
+}
+
+#[test]
+fn p3_an_unprepared_storage_is_denied_with_what_to_do() {
+    needs_root!("other users");
+    let mut rig = setup().unprepared().start();
+    rig.start_daemon_as(sandboxed(&rig));
+    assert_eq!(rig.state(), "unprepared");
+    let status = rig.pst(["status"]).to_end().must(1);
+    assert!(status.text().contains("pst prepare"), "{status:?}");
+    let denied = rig.sh("echo started").must(1);
+    assert_eq!(denied.text(), "");
+    assert!(denied.stderr.contains("pst prepare"), "{denied:?}");
+    rig.prepare().must(0);
+    rig.sh("echo x > $KVMD_PST_DATA/file").must(0);
+    // The flag comes back by hand; in the daemon's namespace only the prepared
+    // copy is seen, so this is for who looks at the host's.
+    assert_eq!(rig.state(), "ro");
+}
