@@ -1,3 +1,7 @@
 //! `pst`: which applet is meant, and its exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pst::cli::main(std::env::args_os())
+}
