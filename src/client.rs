@@ -1,1 +1,175 @@
-//! (stub)
+//! The daemon's socket from its clients' side: connecting, sending, receiving.
+//! Shared by `run` and `status`. It never prints, and never blocks for long.
+
+use std::fmt;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::escape::escape;
+use crate::sys::stream::Stream;
+use crate::sys::user;
+use crate::wire::{ClientMessage, DaemonMessage, DecodeError, Decoder, MAGIC, Message};
+
+/// Between two tries while the daemon's backlog is full, doubling.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection to the daemon; non-blocking.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    decoder: Decoder<DaemonMessage>,
+}
+
+/// Connects to the daemon. As long as its backlog is full, `pause` is called to
+/// wait for the time that it is given, and may break it off.
+pub fn connect<B>(
+    socket: &Path,
+    mut pause: impl FnMut(Duration) -> ControlFlow<B>,
+) -> ControlFlow<B, Result<Connection, ConnectError>> {
+    let mut time = FIRST_PAUSE;
+    loop {
+        match Stream::connect(socket) {
+            Ok(stream) => {
+                return ControlFlow::Continue(Ok(Connection {
+                    stream,
+                    decoder: Decoder::new(),
+                }));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                pause(time)?;
+                time = (time * 2).min(LONGEST_PAUSE);
+            }
+            Err(error) => return ControlFlow::Continue(Err(ConnectError::new(socket, error))),
+        }
+    }
+}
+
+impl Connection {
+    /// Sends the first message, after the bytes that name the protocol.
+    pub fn greet(&self, message: &ClientMessage) -> io::Result<()> {
+        let mut bytes = MAGIC.to_vec();
+        message.encode(&mut bytes);
+        self.stream.send(&bytes)
+    }
+
+    /// Sends a later message.
+    pub fn send(&self, message: &ClientMessage) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        self.stream.send(&bytes)
+    }
+
+    /// The next message, if a whole one has come.
+    pub fn receive(&mut self) -> Result<Option<DaemonMessage>, ReceiveError> {
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some(message) = self.decoder.next_message().map_err(ReceiveError::Decode)? {
+                return Ok(Some(message));
+            }
+            match self.stream.receive(&mut buffer) {
+                Ok(0) => return Err(ReceiveError::Closed),
+                Ok(got) => self.decoder.push(&buffer[..got]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(ReceiveError::Io(error)),
+            }
+        }
+    }
+
+    /// See [`Stream::wake_this_process`].
+    pub fn wake_this_process(&self) -> io::Result<()> {
+        self.stream.wake_this_process()
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+/// Why there is no connection. Its text says what to do.
+#[derive(Debug)]
+pub struct ConnectError {
+    socket: PathBuf,
+    error: io::Error,
+    /// Whose members may open the socket, where that is why.
+    group: Option<String>,
+}
+
+impl ConnectError {
+    fn new(socket: &Path, error: io::Error) -> Self {
+        let refused = error.kind() == io::ErrorKind::PermissionDenied;
+        let group = refused.then(|| group_of(socket)).flatten();
+        Self {
+            socket: socket.to_owned(),
+            error,
+            group,
+        }
+    }
+
+    /// No daemon is there, as opposed to one that cannot be reached.
+    pub fn is_no_daemon(&self) -> bool {
+        matches!(
+            self.error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+        )
+    }
+}
+
+/// The name of a file's group, or its number.
+fn group_of(path: &Path) -> Option<String> {
+    let gid = std::fs::metadata(path).ok()?.gid();
+    Some(user::group_name(gid).unwrap_or_else(|| gid.to_string()))
+}
+
+impl std::error::Error for ConnectError {}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let socket = escape(self.socket.as_os_str().as_bytes());
+        let error = &self.error;
+        if self.is_no_daemon() {
+            return write!(
+                f,
+                "no daemon answers at {socket}: {error}; start it with `systemctl start pst`"
+            );
+        }
+        match &self.group {
+            Some(group) => write!(
+                f,
+                "not allowed to open {socket}: only root and members of the group {} are",
+                escape(group)
+            ),
+            None => write!(f, "cannot connect to the daemon at {socket}: {error}"),
+        }
+    }
+}
+
+/// Why nothing more can be received.
+#[derive(Debug)]
+pub enum ReceiveError {
+    /// The daemon closed the connection.
+    Closed,
+    /// The connection failed.
+    Io(io::Error),
+    /// What came is not the protocol.
+    Decode(DecodeError),
+}
+
+impl std::error::Error for ReceiveError {}
+
+impl fmt::Display for ReceiveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => write!(f, "the daemon went away"),
+            Self::Io(error) => write!(f, "the connection to the daemon failed: {error}"),
+            Self::Decode(error) => write!(f, "the daemon's answer is not understood: {error}"),
+        }
+    }
+}

@@ -1,7 +1,6 @@
 //! `pst`: which applet is meant, and its exit code.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
+fn main() -> std::process::ExitCode {
+    pst::sys::signal::block_before_threads(); // first: a thread keeps the mask it is started with
     pst::cli::main(std::env::args_os())
 }

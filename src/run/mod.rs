@@ -1,1 +1,133 @@
-//! (stub)
+//! `pst run`: one session and its command.
+//!
+//! Three processes: this one, which the caller knows and which alone talks with
+//! the daemon; its child, the keeper, which starts the command; the command.
+//! Whichever of the first two loses the other, or the daemon, ends everything
+//! that descends from the command, so no single SIGKILL leaves it unwatched.
+
+mod closing;
+mod command;
+mod keeper;
+mod link;
+mod opening;
+mod output;
+mod tree;
+mod watch;
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::client::Connection;
+use crate::escape::escape;
+use crate::sys::directory;
+use crate::sys::process::Program;
+use crate::sys::signal::{self, Signals};
+use opening::Grant;
+use output::Output;
+use watch::Ending;
+
+/// The applet's options.
+#[derive(Debug)]
+pub struct Options {
+    /// The daemon's socket.
+    pub socket: PathBuf,
+    /// Say nothing below ERROR.
+    pub quiet: bool,
+    /// The command and its arguments; at least the former.
+    pub command: Vec<OsString>,
+}
+
+/// Why there is no session, in a line for the user, and the exit code.
+struct Failure {
+    code: u8,
+    text: String,
+}
+
+impl Failure {
+    fn new(text: impl std::fmt::Display) -> Self {
+        let text = text.to_string();
+        Self { code: 1, text }
+    }
+}
+
+/// Runs the command while the storage is writable. `main` must have called
+/// [`signal::block_before_threads`] first, and started no thread.
+///
+/// The exit code is the command's own if it is not 0 (128+N if signal N killed
+/// it); 126 if it is not executable; 127 if it is not found; 1 if the storage was
+/// denied, revoked, or its data not committed; 128+N if signal N came before the
+/// storage was granted, or while a successful command's data was being committed.
+pub fn main(options: Options) -> ExitCode {
+    let output = Output {
+        quiet: options.quiet,
+    };
+    match run(options, output) {
+        Ok(code) => code.into(),
+        Err(failure) => {
+            output.error(failure.text);
+            failure.code.into()
+        }
+    }
+}
+
+fn run(options: Options, output: Output) -> Result<u8, Failure> {
+    let signals = Signals::new(signal::HANDLED.into_iter().chain([libc::SIGCHLD]))
+        .map_err(|error| Failure::new(format_args!("cannot read signals: {error}")))?;
+    output.info("Opening PST session ...");
+    let command = options.command.join(OsStr::new(" "));
+    let (mut connection, grant) =
+        opening::open(&options.socket, command.as_bytes(), &signals, output)?;
+    check_storage(&grant)?;
+    output.info(format_args!(
+        "PST write is allowed: {}",
+        escape(&grant.data)
+    ));
+    let program = Program::new(
+        options.command,
+        "KVMD_PST_DATA",
+        OsStr::from_bytes(&grant.data),
+    )
+    .ok_or_else(|| Failure::new("no command was given"))?;
+    let ending = watch::run(&mut connection, &signals, &program, &grant, output)?;
+    Ok(finish(ending, connection, &signals, output))
+}
+
+/// P3: the storage that was granted is the one that is seen here, and is
+/// writable here. A service in a mount namespace of its own may see another.
+fn check_storage(grant: &Grant) -> Result<(), Failure> {
+    let data = escape(&grant.data);
+    let fail = |text: &dyn std::fmt::Display| {
+        Failure::new(format_args!(
+            "the storage was granted, but {data} {text} in this mount namespace: \
+             restart this service or login after `pst prepare`"
+        ))
+    };
+    let path = CString::new(grant.data.as_slice()).map_err(Failure::new)?;
+    let sight = directory::look_at(&path).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOENT) => fail(&"is not mounted"),
+        _ => Failure::new(format_args!("cannot open {data}: {error}")),
+    })?;
+    if sight.device != grant.device {
+        return Err(fail(&"is not mounted"));
+    }
+    if sight.read_only {
+        return Err(fail(&"is read-only"));
+    }
+    Ok(())
+}
+
+/// From how the command ended to the exit code: P7.
+fn finish(ending: Ending, connection: Connection, signals: &Signals, output: Output) -> u8 {
+    match ending {
+        Ending::Finished(status) => closing::close(connection, status.code(), signals, output),
+        Ending::Revoked(Some(status)) => or(status.code(), 1),
+        Ending::Revoked(None) | Ending::Failed => 1,
+    }
+}
+
+/// The command's own code if it is not 0.
+fn or(code: u8, otherwise: u8) -> u8 {
+    if code == 0 { otherwise } else { code }
+}

@@ -3,11 +3,25 @@
 #![allow(unsafe_code)]
 
 pub mod descriptor;
+pub mod directory;
 pub mod fanotify;
 pub mod file;
 pub mod mount;
+pub mod own;
 pub mod poll;
 pub mod process;
 pub mod signal;
 pub mod socket;
+pub mod stream;
 pub mod user;
+
+use std::io;
+
+/// The value of a call that returns -1 and sets errno on failure.
+fn check<T: PartialEq + From<i8>>(value: T) -> io::Result<T> {
+    if value == T::from(-1) {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(value)
+    }
+}

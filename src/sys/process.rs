@@ -1,1 +1,255 @@
-//! (stub)
+//! Processes: fork and exec, subreapers, reaping, and signals to exactly the
+//! process that is meant.
+
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ptr;
+
+use super::check;
+
+/// A process id, as the kernel counts them in this process's pid namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pid(libc::pid_t);
+
+impl Pid {
+    /// From a number that the kernel gave; `None` for what names no process.
+    pub fn new(number: libc::pid_t) -> Option<Self> {
+        (number > 0).then_some(Self(number))
+    }
+
+    /// This process.
+    pub fn own() -> Self {
+        // SAFETY: getpid(2) cannot fail.
+        Self(unsafe { libc::getpid() })
+    }
+
+    /// This process's parent; `None` if that is outside the pid namespace.
+    pub fn parent() -> Option<Self> {
+        // SAFETY: getppid(2) cannot fail.
+        Self::new(unsafe { libc::getppid() })
+    }
+
+    /// The number.
+    pub fn number(self) -> libc::pid_t {
+        self.0
+    }
+
+    /// Whether it is in this process's process group; see getpgid(2).
+    pub fn shares_group(self) -> bool {
+        // SAFETY: neither takes pointers.
+        unsafe { libc::getpgid(self.0) == libc::getpgid(0) }
+    }
+
+    /// Sends a signal to a child of this process that was not reaped, so that
+    /// the number cannot mean another process. See kill(2).
+    pub fn signal_child(self, signal: libc::c_int) -> io::Result<()> {
+        // SAFETY: kill(2) takes no pointers; the number is above 0: no group.
+        check(unsafe { libc::kill(self.0, signal) }).map(drop)
+    }
+}
+
+impl std::fmt::Display for Pid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A descriptor that means one process, whatever becomes of its number; see pidfd_open(2).
+#[derive(Debug)]
+pub struct PidFd(OwnedFd);
+
+impl PidFd {
+    /// Of the process that has this number now.
+    pub fn open(pid: Pid) -> io::Result<Self> {
+        // SAFETY: pidfd_open(2) takes integers; the new descriptor is nobody
+        // else's (and closed on exec by itself).
+        unsafe {
+            let fd = libc::syscall(libc::SYS_pidfd_open, pid.0, 0);
+            let fd = check(fd as libc::c_int)?;
+            Ok(Self(OwnedFd::from_raw_fd(fd)))
+        }
+    }
+
+    /// Sends a signal; 0 only asks whether the process is still there (a zombie
+    /// is). See pidfd_send_signal(2).
+    pub fn signal(&self, signal: libc::c_int) -> io::Result<()> {
+        let info = ptr::null::<libc::siginfo_t>();
+        // SAFETY: a null siginfo means what kill(2) would send.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.0.as_raw_fd(),
+                signal,
+                info,
+                0,
+            )
+        };
+        check(result as libc::c_int).map(drop)
+    }
+}
+
+/// How a process ended; see waitpid(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitStatus(pub libc::c_int);
+
+impl WaitStatus {
+    /// As a shell says it: its code, or 128 + the signal that killed it.
+    pub fn code(self) -> u8 {
+        let code = if libc::WIFSIGNALED(self.0) {
+            128 + libc::WTERMSIG(self.0)
+        } else {
+            libc::WEXITSTATUS(self.0)
+        };
+        code as u8 // both are below 256
+    }
+}
+
+/// What [`reap`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaped {
+    /// This child has ended, and is reaped.
+    Child(Pid, WaitStatus),
+    /// Children there are, but none has ended.
+    NoneEnded,
+    /// There is no child at all.
+    NoChildren,
+}
+
+/// Reaps any one child that has ended, without waiting; see waitpid(2).
+pub fn reap() -> Reaped {
+    let mut status = 0;
+    loop {
+        // SAFETY: the status is written to a valid place.
+        match unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) } {
+            0 => return Reaped::NoneEnded,
+            -1 => {
+                if io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+                    return Reaped::NoChildren;
+                }
+            }
+            pid => return Reaped::Child(Pid(pid), WaitStatus(status)),
+        }
+    }
+}
+
+/// Whether this process has children, ended ones included; reaps none. See waitid(2).
+pub fn has_children() -> bool {
+    // SAFETY: waitid(2) takes a null siginfo.
+    let result = unsafe {
+        libc::waitid(
+            libc::P_ALL,
+            0,
+            ptr::null_mut(),
+            libc::WEXITED | libc::WNOHANG | libc::WNOWAIT,
+        )
+    };
+    result == 0
+}
+
+/// Orphans among this process's descendants become its children from now on;
+/// see PR_SET_CHILD_SUBREAPER(2const).
+pub fn become_subreaper() -> io::Result<()> {
+    let on: libc::c_ulong = 1;
+    // SAFETY: this option takes an integer.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, on) }).map(drop)
+}
+
+/// The name in `ps` and `killall`, cut to 15 bytes; see PR_SET_NAME(2const).
+pub fn set_name(name: &CStr) {
+    // SAFETY: a string that ends in 0; the kernel copies at most 16 bytes of it.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// Which of the two a process is after [`fork`].
+#[derive(Debug)]
+pub enum Fork {
+    /// The one that called, and the new one's id.
+    Parent(Pid),
+    /// The new one.
+    Child,
+}
+
+/// Makes a copy of this process; see fork(2). `main` must not have started a
+/// thread: this is looked at in debug builds.
+pub fn fork() -> io::Result<Fork> {
+    debug_assert!(
+        std::fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() == 1),
+        "fork with threads"
+    );
+    // SAFETY: there is one thread, so the child's memory is as consistent as its parent's.
+    match check(unsafe { libc::fork() })? {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(Pid(pid))),
+    }
+}
+
+/// Ends this process at once, running nothing more; see _exit(2).
+pub fn exit_now(code: u8) -> ! {
+    // SAFETY: _exit(2) runs no destructor or handler of anybody.
+    unsafe { libc::_exit(code.into()) }
+}
+
+/// A program, ready for exec: what needs memory is done.
+#[derive(Debug)]
+pub struct Program {
+    words: Vec<CString>,
+    variable: CString,
+}
+
+unsafe extern "C" {
+    static environ: *const *const libc::c_char;
+}
+
+impl Program {
+    /// `words` (at least one), with `name=value` in place of what the caller's
+    /// environment says for `name`. `None` if there is no word, or a 0 within.
+    pub fn new(words: Vec<OsString>, name: &str, value: &OsStr) -> Option<Self> {
+        let words: Vec<_> = words
+            .into_iter()
+            .map(|word| CString::new(word.into_vec()))
+            .collect::<Result<_, _>>()
+            .ok()?;
+        let variable = [name.as_bytes(), b"=", value.as_bytes()].concat();
+        let variable = CString::new(variable).ok()?;
+        (!words.is_empty()).then_some(Self { words, variable })
+    }
+
+    /// The program's name, as the caller wrote it.
+    pub fn name(&self) -> &[u8] {
+        self.words[0].to_bytes()
+    }
+
+    /// Becomes the program, found as execvp(3) does; returns only with an error.
+    pub fn exec(&self) -> io::Error {
+        let mut words: Vec<_> = self.words.iter().map(|word| word.as_ptr()).collect();
+        words.push(ptr::null());
+        let mut variables = self.environment();
+        variables.push(self.variable.as_ptr());
+        variables.push(ptr::null());
+        // SAFETY: both lists end in null, and their strings live until the exec.
+        unsafe { libc::execvpe(words[0], words.as_ptr(), variables.as_ptr()) };
+        io::Error::last_os_error()
+    }
+
+    /// The caller's variables, byte for byte, also those without `=`.
+    fn environment(&self) -> Vec<*const libc::c_char> {
+        let variable = self.variable.to_bytes();
+        let name_end = variable.iter().position(|&b| b == b'=');
+        let name = &variable[..name_end.map_or(0, |at| at + 1)];
+        let mut variables = Vec::new();
+        // SAFETY: environ is null or a list of strings that ends in null; there is one
+        // thread, and nothing in this program changes it.
+        unsafe {
+            let mut next = environ;
+            while !next.is_null() && !(*next).is_null() {
+                if !CStr::from_ptr(*next).to_bytes().starts_with(name) {
+                    variables.push(*next);
+                }
+                next = next.add(1);
+            }
+        }
+        variables
+    }
+}

@@ -1,0 +1,99 @@
+//! What `run` and its keeper tell each other. The end of either one's side is a
+//! message too: the keeper ends the tree, `run` takes over from the keeper.
+
+use std::io;
+
+use crate::sys::process::WaitStatus;
+use crate::sys::stream::Stream;
+
+/// A signal that was sent to `run`, for the keeper to pass on to the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// Its number.
+    pub signal: libc::c_int,
+    /// Who sent it: if the keeper has it from the same, so has the command.
+    pub sender: libc::pid_t,
+}
+
+/// The keeper's last word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The command could not be started: an errno.
+    NotStarted(i32),
+    /// The command ended by itself.
+    Finished(WaitStatus),
+    /// The tree was ended; how the command ended, if it did.
+    Ended(Option<WaitStatus>),
+}
+
+/// What has come over the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard<M> {
+    /// A message.
+    Message(M),
+    /// Nothing yet.
+    Nothing,
+    /// The other side is closed, and all it sent was received.
+    End,
+}
+
+type Packet = [i32; 2];
+
+/// The keeper hears what is passed on.
+pub fn hear_passed(link: &Stream) -> Heard<Passed> {
+    receive(link).map(|[signal, sender]| Passed { signal, sender })
+}
+
+/// A signal more or less: if the keeper is stopped and its queue full, it is lost.
+pub fn pass(link: &Stream, passed: Passed) {
+    let _ = send(link, [passed.signal, passed.sender]);
+}
+
+/// `run` hears the keeper's report.
+pub fn hear_report(link: &Stream) -> Heard<Report> {
+    receive(link).map(|[kind, value]| match kind {
+        0 => Report::NotStarted(value),
+        1 => Report::Finished(WaitStatus(value)),
+        2 => Report::Ended(Some(WaitStatus(value))),
+        _ => Report::Ended(None),
+    })
+}
+
+/// Says the keeper's last word; without anybody to hear it, it is lost.
+pub fn report(link: &Stream, report: Report) {
+    let packet = match report {
+        Report::NotStarted(errno) => [0, errno],
+        Report::Finished(status) => [1, status.0],
+        Report::Ended(Some(status)) => [2, status.0],
+        Report::Ended(None) => [3, 0],
+    };
+    let _ = send(link, packet);
+}
+
+impl<M> Heard<M> {
+    fn map<N>(self, f: impl FnOnce(M) -> N) -> Heard<N> {
+        match self {
+            Self::Message(message) => Heard::Message(f(message)),
+            Self::Nothing => Heard::Nothing,
+            Self::End => Heard::End,
+        }
+    }
+}
+
+fn send(link: &Stream, packet: Packet) -> io::Result<()> {
+    let [a, b] = packet.map(i32::to_ne_bytes);
+    link.send(&[a, b].concat())
+}
+
+fn receive(link: &Stream) -> Heard<Packet> {
+    let mut bytes = [0; 8];
+    match link.receive(&mut bytes) {
+        Ok(0) => Heard::End,
+        Ok(_) => {
+            let [a, b, c, d, e, f, g, h] = bytes;
+            Heard::Message([[a, b, c, d], [e, f, g, h]].map(i32::from_ne_bytes))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Heard::Nothing,
+        Err(_) => Heard::End, // ECONNRESET: it died with messages unread
+    }
+}

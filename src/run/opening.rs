@@ -1,0 +1,156 @@
+//! From nothing to a granted session.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::Failure;
+use super::output::Output;
+use crate::client::{self, Connection};
+use crate::escape::escape;
+use crate::sys::poll::{self, Watch};
+use crate::sys::signal::{self, Signals};
+use crate::wire::{ClientMessage, DaemonMessage, VERSION};
+
+/// So long without an answer is worth a line. See also [`super::closing`].
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the daemon granted.
+#[derive(Debug)]
+pub struct Grant {
+    /// The data root's path.
+    pub data: Vec<u8>,
+    /// The device that must be seen there.
+    pub device: u64,
+    /// From SIGTERM to SIGKILL for a command that must die.
+    pub kill_grace: Duration,
+}
+
+/// Opens a session; waits for the grant as long as it takes, or until a signal comes.
+pub fn open(
+    socket: &Path,
+    command: &[u8],
+    signals: &Signals,
+    output: Output,
+) -> Result<(Connection, Grant), Failure> {
+    let mut patience = Patience::new(output);
+    let connected = client::connect(socket, |time| {
+        patience.wait(&mut [Watch::new(signals, libc::POLLIN)], Some(time));
+        match signal_to_give_up(signals) {
+            Some(failure) => ControlFlow::Break(failure),
+            None => ControlFlow::Continue(()),
+        }
+    });
+    let mut connection = match connected {
+        ControlFlow::Continue(result) => result.map_err(Failure::new)?,
+        ControlFlow::Break(failure) => return Err(failure),
+    };
+    let open = ClientMessage::Open {
+        version: VERSION,
+        command: command.to_vec(),
+    };
+    // A daemon that is gone already is seen below, perhaps with its reason.
+    let _ = connection.greet(&open);
+    loop {
+        let mut watches = [
+            Watch::new(signals, libc::POLLIN),
+            Watch::new(&connection, libc::POLLIN),
+        ];
+        patience.wait(&mut watches, None);
+        let signal = watches[0].seen();
+        if let Some(failure) = signal.then(|| signal_to_give_up(signals)).flatten() {
+            return Err(failure);
+        }
+        if let Some(answer) = connection.receive().map_err(Failure::new)? {
+            return grant(answer).map(|grant| (connection, grant));
+        }
+    }
+}
+
+fn grant(answer: DaemonMessage) -> Result<Grant, Failure> {
+    match answer {
+        DaemonMessage::Granted {
+            data,
+            device,
+            kill_grace_ms,
+            ..
+        } => Ok(Grant {
+            data,
+            device,
+            kill_grace: Duration::from_millis(kill_grace_ms.into()),
+        }),
+        DaemonMessage::Denied { text, .. } => Err(Failure::new(format_args!(
+            "PST write is denied: {}",
+            escape(&text)
+        ))),
+        DaemonMessage::Error { text, .. } => Err(Failure::new(format_args!(
+            "the daemon refused: {}",
+            escape(&text)
+        ))),
+        _ => Err(Failure::new("the daemon's answer is out of place")),
+    }
+}
+
+/// Before the grant every signal that would end a program ends the waiting.
+fn signal_to_give_up(signals: &Signals) -> Option<Failure> {
+    let signal = ending_signal(signals)?;
+    Some(Failure {
+        code: code_of(signal),
+        text: format!(
+            "given up, {} came before the storage was granted",
+            signal::name(signal)
+        ),
+    })
+}
+
+/// The next pending signal that asks for an end; others are passed over.
+pub fn ending_signal(signals: &Signals) -> Option<libc::c_int> {
+    while let Ok(Some(received)) = signals.next() {
+        if !matches!(received.signal, libc::SIGCHLD | libc::SIGWINCH) {
+            return Some(received.signal);
+        }
+    }
+    None
+}
+
+/// The exit code for an end by this signal, as a shell says it.
+pub fn code_of(signal: libc::c_int) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
+}
+
+/// Waits, and says once if it takes long.
+pub struct Patience {
+    output: Output,
+    until: Option<Instant>,
+}
+
+impl Patience {
+    /// Counts from now.
+    pub fn new(output: Output) -> Self {
+        Self {
+            output,
+            until: Some(Instant::now() + PATIENCE),
+        }
+    }
+
+    /// As [`poll::wait`].
+    pub fn wait(&mut self, watches: &mut [Watch<'_>], timeout: Option<Duration>) {
+        let left = self
+            .until
+            .map(|until| until.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            self.until = None;
+            self.output.warning(format_args!(
+                "No answer from the daemon for {} s, waiting on ...",
+                PATIENCE.as_secs()
+            ));
+        }
+        let left = left.filter(|left| !left.is_zero());
+        let timeout = match (left, timeout) {
+            (Some(left), Some(timeout)) => Some(left.min(timeout)),
+            (left, timeout) => left.or(timeout),
+        };
+        // It fails for want of kernel memory only; the callers then look and come again.
+        let _ = poll::wait(watches, timeout);
+    }
+}

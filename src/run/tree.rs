@@ -1,0 +1,209 @@
+//! The end of a process tree: everything that descends from this process. It
+//! must be a child subreaper, so that no descendant can get out of its reach
+//! (orphans come to it). Nothing else is ever signalled: no process group, no
+//! terminal, no process that is not a descendant.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use super::output::Output;
+use crate::escape::escape;
+use crate::sys::poll::{self, Watch};
+use crate::sys::process::{self, Pid, PidFd, Reaped, WaitStatus};
+use crate::sys::signal::Signals;
+use crate::sys::user;
+
+/// For a process that was sent SIGKILL, since the last one that died …
+const KILL_TIME: Duration = Duration::from_secs(1);
+/// … and in all, should a tree grow as fast as it is killed.
+const KILL_TIME_IN_ALL: Duration = Duration::from_millis(1500);
+/// The kernel may pass over a child while it lists them: look again after this.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Ends all descendants but the children in `spare` and what descends from them:
+/// SIGTERM and SIGCONT to each, after `grace` SIGKILL to the children, until none
+/// is left. Gives the children that are still there: they may not be signalled
+/// (they changed their user), or do not die. Whoever was reaped is told of.
+pub fn end(
+    signals: &Signals,
+    spare: &[Pid],
+    grace: Duration,
+    mut reaped: impl FnMut(Pid, WaitStatus),
+) -> Vec<Pid> {
+    let mut tree = Tree {
+        signals,
+        spare,
+        reaped: &mut reaped,
+    };
+    tree.terminate();
+    if tree.dies_until(Instant::now() + grace) {
+        return Vec::new();
+    }
+    tree.kill();
+    tree.children()
+}
+
+/// All descendants of this process.
+pub fn descendants() -> Vec<Pid> {
+    let mut found = children_of(Pid::own());
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        found.extend(children_of(pid));
+        next += 1;
+    }
+    found
+}
+
+/// Says who could not be ended.
+pub fn name(survivors: &[Pid], output: Output) {
+    for pid in survivors {
+        let command = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let user = fs::metadata(format!("/proc/{pid}")).map(|process| process.uid());
+        let user = user.map_or_else(
+            |_| "?".into(),
+            |uid| user::user_name(uid).unwrap_or_else(|| uid.to_string()),
+        );
+        output.error(format_args!(
+            "Can't end process {pid} ({}) of user {}: it may go on writing",
+            escape(command.trim_ascii_end()),
+            escape(&user)
+        ));
+    }
+}
+
+struct Tree<'a> {
+    signals: &'a Signals,
+    spare: &'a [Pid],
+    reaped: &'a mut dyn FnMut(Pid, WaitStatus),
+}
+
+impl Tree<'_> {
+    fn children(&self) -> Vec<Pid> {
+        let mut children = children_of(Pid::own());
+        children.retain(|pid| !self.spare.contains(pid));
+        children
+    }
+
+    /// SIGTERM and SIGCONT to every descendant, parents first: a script must not
+    /// go on with its next line because the program of this one was ended.
+    fn terminate(&self) {
+        let own = Pid::own();
+        let mut left: Vec<_> = self.children().into_iter().map(|pid| (pid, own)).collect();
+        while let Some((pid, parent)) = left.pop() {
+            let Ok(process) = PidFd::open(pid) else {
+                continue;
+            };
+            // The number may be another process's by now. An orphan is ours.
+            if !parent_of(pid).is_some_and(|now| now == parent || now == own) {
+                continue;
+            }
+            let children = children_of(pid);
+            // If it was reaped meanwhile, these may be a stranger's children.
+            if is_gone(&process) {
+                continue;
+            }
+            // What may not be signalled is named at the end.
+            let _ = process.signal(libc::SIGTERM);
+            let _ = process.signal(libc::SIGCONT);
+            left.extend(children.into_iter().map(|child| (child, pid)));
+        }
+    }
+
+    /// SIGKILL to the children, whose orphans come to us, until none is left or
+    /// time is up. An unreaped child's number cannot become another process's.
+    fn kill(&mut self) {
+        let start = Instant::now();
+        let mut last_death = start;
+        loop {
+            for child in self.children() {
+                let _ = child.signal_child(libc::SIGKILL);
+            }
+            match self.reap() {
+                Reap::NoneLeft => return,
+                Reap::Some => last_death = Instant::now(),
+                Reap::None => {}
+            }
+            let until = (last_death + KILL_TIME).min(start + KILL_TIME_IN_ALL);
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.wait(left.min(LOOK_AGAIN));
+        }
+    }
+
+    /// Whether none is left before `until`.
+    fn dies_until(&mut self, until: Instant) -> bool {
+        loop {
+            if let Reap::NoneLeft = self.reap() {
+                return true;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            self.wait(left);
+        }
+    }
+
+    /// Waits until a child may have died. Other signals are of no matter any more.
+    fn wait(&self, time: Duration) {
+        // It fails for want of kernel memory only; the caller looks, and comes again.
+        let _ = poll::wait(&mut [Watch::new(self.signals, libc::POLLIN)], Some(time));
+        while let Ok(Some(_)) = self.signals.next() {}
+    }
+
+    fn reap(&mut self) -> Reap {
+        let mut some = false;
+        loop {
+            match process::reap() {
+                Reaped::Child(pid, status) => {
+                    (self.reaped)(pid, status);
+                    some = true;
+                }
+                Reaped::NoChildren => return Reap::NoneLeft,
+                Reaped::NoneEnded if !self.spare.is_empty() && self.children().is_empty() => {
+                    return Reap::NoneLeft;
+                }
+                Reaped::NoneEnded if some => return Reap::Some,
+                Reaped::NoneEnded => return Reap::None,
+            }
+        }
+    }
+}
+
+enum Reap {
+    Some,
+    None,
+    NoneLeft,
+}
+
+fn is_gone(process: &PidFd) -> bool {
+    let result = process.signal(0);
+    result.is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+}
+
+/// A process's children, of all its threads; none if it is gone. See proc_tid_children(5).
+fn children_of(pid: Pid) -> Vec<Pid> {
+    let mut children = Vec::new();
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return children;
+    };
+    for task in tasks.flatten() {
+        let list = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        let numbers = list.split_ascii_whitespace().filter_map(|n| n.parse().ok());
+        children.extend(numbers.filter_map(Pid::new));
+    }
+    children
+}
+
+/// A process's parent; `None` if it is gone. See proc_pid_stat(5).
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may contain anything, but it ends with the last ")".
+    let after_name = stat.rsplit(|&b| b == b')').next()?;
+    let fields = std::str::from_utf8(after_name).ok()?;
+    let parent = fields.split_ascii_whitespace().nth(1)?;
+    Pid::new(parent.parse().ok()?)
+}

@@ -1,0 +1,219 @@
+//! While the command lives: signals are passed on, the daemon and the keeper are
+//! watched, and whichever is lost, the command's whole tree ends.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::keeper::{self, Keeper, Orders};
+use super::link::{self, Heard, Passed, Report};
+use super::opening::Grant;
+use super::output::Output;
+use super::{Failure, tree};
+use crate::client::Connection;
+use crate::escape::escape;
+use crate::sys::poll::{self, Watch};
+use crate::sys::process::{self, Pid, Program, Reaped, WaitStatus};
+use crate::sys::signal::Signals;
+use crate::wire::{DaemonMessage, RevokeReason};
+
+/// For the keeper to end the tree, beyond the kill grace; then it is killed itself.
+const KEEPER_TIME: Duration = Duration::from_secs(2);
+
+/// How it ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// The command ended by itself, with the session intact.
+    Finished(WaitStatus),
+    /// The session is over; this is what the command's own code still counts for.
+    Revoked(Option<WaitStatus>),
+    /// It went wrong, and was said.
+    Failed,
+}
+
+/// Why the session is over while the command lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// The daemon stops, or is gone.
+    DaemonEnds,
+    /// What the command wrote is lost.
+    StorageLost,
+}
+
+/// Starts the command under a keeper, and watches both to their end.
+pub fn run(
+    connection: &mut Connection,
+    signals: &Signals,
+    program: &Program,
+    grant: &Grant,
+    output: Output,
+) -> Result<Ending, Failure> {
+    let failed = |error: io::Error| Failure::new(format_args!("cannot watch a command: {error}"));
+    // Children that the caller started before it became us are not the command's.
+    let spare = match process::has_children() {
+        true => tree::descendants(),
+        false => Vec::new(),
+    };
+    process::become_subreaper().map_err(failed)?;
+    connection.wake_this_process().map_err(failed)?;
+    // What came before the kernel could wake us by it must be seen before the start.
+    if hear_daemon(connection, output).is_some() {
+        return Ok(Ending::Failed);
+    }
+    output.info("Running the process ...");
+    let keeper = keeper::start(Orders {
+        connection,
+        signals,
+        program,
+        kill_grace: grant.kill_grace,
+        output,
+    })
+    .map_err(failed)?;
+    let run = Run {
+        connection,
+        signals,
+        keeper,
+        spare,
+        kill_grace: grant.kill_grace,
+        output,
+        trouble: None,
+        deadline: None,
+    };
+    Ok(run.watch())
+}
+
+struct Run<'a> {
+    connection: &'a mut Connection,
+    signals: &'a Signals,
+    keeper: Keeper,
+    spare: Vec<Pid>,
+    kill_grace: Duration,
+    output: Output,
+    trouble: Option<Trouble>,
+    /// When the keeper must have ended the tree.
+    deadline: Option<Instant>,
+}
+
+impl Run<'_> {
+    fn watch(mut self) -> Ending {
+        loop {
+            let mut watches = [
+                Watch::new(self.signals, libc::POLLIN),
+                Watch::new(&self.keeper.link, libc::POLLIN),
+                Watch::when(
+                    self.trouble.is_none(),
+                    self.connection,
+                    libc::POLLIN | libc::POLLRDHUP,
+                ),
+            ];
+            let left = self
+                .deadline
+                .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            // It fails for want of kernel memory only; then nothing is seen, and it is tried again.
+            let _ = poll::wait(&mut watches, left);
+            let [signal, report, daemon] = watches.map(|watch| watch.seen());
+            let reaped = signal && self.read_signals();
+            if report || reaped {
+                match link::hear_report(&self.keeper.link) {
+                    Heard::Message(report) => return self.ending(report),
+                    Heard::Nothing if !reaped => {}
+                    Heard::Nothing | Heard::End => return self.end_without_keeper(reaped),
+                }
+            }
+            if daemon {
+                self.trouble = hear_daemon(self.connection, self.output);
+                if self.trouble.is_some() {
+                    self.keeper.link.end_sending();
+                    self.deadline = Some(Instant::now() + self.kill_grace + KEEPER_TIME);
+                }
+            }
+            if left == Some(Duration::ZERO) {
+                return self.end_without_keeper(false);
+            }
+        }
+    }
+
+    /// Has the keeper pass on what processes sent; what the terminal sent has
+    /// reached the command already. Whether the keeper has ended.
+    fn read_signals(&self) -> bool {
+        let mut child = false;
+        while let Ok(Some(received)) = self.signals.next() {
+            if received.signal == libc::SIGCHLD {
+                child = true;
+            } else if received.by_process {
+                let passed = Passed {
+                    signal: received.signal,
+                    sender: received.pid,
+                };
+                link::pass(&self.keeper.link, passed);
+            }
+        }
+        child && self.reap_keeper()
+    }
+
+    fn reap_keeper(&self) -> bool {
+        loop {
+            match process::reap() {
+                Reaped::Child(pid, _) if pid == self.keeper.pid => return true,
+                Reaped::Child(..) => {}
+                Reaped::NoneEnded | Reaped::NoChildren => return false,
+            }
+        }
+    }
+
+    fn ending(mut self, report: Report) -> Ending {
+        if matches!(report, Report::Ended(_)) && self.trouble.is_none() {
+            // The keeper saw the daemon's end before we did.
+            self.trouble = hear_daemon(self.connection, self.output);
+        }
+        match (report, self.trouble) {
+            (Report::NotStarted(errno), _) => {
+                let error = io::Error::from_raw_os_error(errno);
+                self.output
+                    .error(format_args!("Can't start the process: {error}"));
+                Ending::Failed
+            }
+            (Report::Finished(status), None) => Ending::Finished(status),
+            (Report::Finished(status), Some(_)) => Ending::Revoked(Some(status)),
+            (Report::Ended(_), Some(Trouble::StorageLost)) => Ending::Failed,
+            (Report::Ended(status), _) => Ending::Revoked(status),
+        }
+    }
+
+    /// The keeper is lost, or does not do its work: its orphans come to us.
+    fn end_without_keeper(self, reaped: bool) -> Ending {
+        let output = self.output;
+        output.error("The command's keeper was lost: ending the command");
+        if !reaped {
+            let _ = self.keeper.pid.signal_child(libc::SIGKILL);
+        }
+        let survivors = tree::end(self.signals, &self.spare, self.kill_grace, |_, _| {});
+        tree::name(&survivors, output);
+        Ending::Failed
+    }
+}
+
+/// Hears the daemon until there is nothing more; says what happened, if the
+/// session is over.
+fn hear_daemon(connection: &mut Connection, output: Output) -> Option<Trouble> {
+    loop {
+        match connection.receive() {
+            Ok(None) => return None,
+            Ok(Some(DaemonMessage::Revoked { reason, text })) => {
+                output.error(format_args!("PST write is revoked: {}", escape(&text)));
+                return Some(match reason {
+                    RevokeReason::Stopping => Trouble::DaemonEnds,
+                    RevokeReason::Lost => Trouble::StorageLost,
+                });
+            }
+            Ok(Some(DaemonMessage::Error { text, .. })) => {
+                output.error(format_args!("the daemon refused: {}", escape(&text)));
+                return Some(Trouble::DaemonEnds);
+            }
+            Ok(Some(_)) => {} // nothing else is for a granted session
+            Err(error) => {
+                output.error(format_args!("PST write is over: {error}"));
+                return Some(Trouble::DaemonEnds);
+            }
+        }
+    }
+}
