@@ -18,6 +18,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use toml::Spanned;
 
+use crate::escape::escape;
+
 pub use place::{Fault, Place, PlaceError};
 
 /// Where the config file is, unless `-c` or PST_CONFIG says otherwise.
@@ -119,7 +121,7 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.path.display())?;
+        write!(f, "{}:", escape(self.path.as_os_str().as_bytes()))?;
         if let Some((line, column)) = self.position {
             write!(f, "{line}:{column}:")?;
         }

@@ -2,9 +2,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::{Config, absolute};
+use crate::escape::escape;
 use crate::fstab::{self, Entry, FstabError};
 
 /// An fstab entry with such an option is the storage's.
@@ -78,19 +80,23 @@ impl fmt::Display for PlaceError {
             Self::NoEntry(fstab) => write!(
                 f,
                 "{}: no entry has an {MARK}* option; add {USER}={DEFAULT_OWNER} to the options of the storage's entry, or set storage.mount in the config file",
-                fstab.display()
+                escape(fstab.as_os_str().as_bytes())
             ),
             Self::SeveralEntries(fstab, lines) => {
                 let lines: Vec<String> = lines.iter().map(usize::to_string).collect();
                 write!(
                     f,
                     "{}: lines {} have {MARK}* options; only one entry may be the storage's: remove them from the others, or set storage.mount in the config file",
-                    fstab.display(),
+                    escape(fstab.as_os_str().as_bytes()),
                     lines.join(", ")
                 )
             }
             Self::Entry(fstab, line, fault) => {
-                write!(f, "{}:{line}: {fault}; mend this entry", fstab.display())?;
+                write!(
+                    f,
+                    "{}:{line}: {fault}; mend this entry",
+                    escape(fstab.as_os_str().as_bytes())
+                )?;
                 match fault {
                     Fault::Option(..) => Ok(()),
                     _ => f.write_str(", or set storage.mount and storage.root in the config file"),
@@ -111,19 +117,20 @@ impl fmt::Display for Fault {
         match self {
             Self::Mount(path) => write!(
                 f,
-                "the storage's mount point {path:?} is no absolute path without `..`"
+                "the storage's mount point '{}' is no absolute path without `..`",
+                escape(path.as_os_str().as_bytes())
             ),
             Self::RootFilesystem => {
                 f.write_str("the storage must be a filesystem of its own, not `/`")
             }
             Self::Option(name, value) => {
-                write!(f, "{name}={} makes no sense", Path::new(value).display())
+                write!(f, "{name}={} makes no sense", escape(value.as_bytes()))
             }
             Self::Outside { root, mount } => write!(
                 f,
                 "the storage root {} is not below the mount point {}",
-                root.display(),
-                mount.display()
+                escape(root.as_os_str().as_bytes()),
+                escape(mount.as_os_str().as_bytes())
             ),
         }
     }

@@ -9,6 +9,7 @@ mod session;
 mod watcher;
 mod worker;
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -35,6 +36,13 @@ use self::listener::Listener;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// A client that has not taken an answer by then is cut.
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+/// When to look again after the filesystem told of an error, each after the one before.
+const ERROR_LOOKS: [Duration; 4] = [
+    Duration::from_millis(2),
+    Duration::from_millis(8),
+    Duration::from_millis(90),
+    Duration::from_millis(400),
+];
 /// At the exit, answers get this long to be taken.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -117,7 +125,11 @@ async fn serve(
         let group = Async::new_nonblocking(group)
             .map_err(|error| format!("cannot watch the filesystem: {error}"))?;
         executor
-            .spawn(take_filesystem_events(core.clone(), group))
+            .spawn(take_filesystem_events(
+                core.clone(),
+                executor.clone(),
+                group,
+            ))
             .detach();
     }
     if let Some(interval) = systemd::watchdog_interval() {
@@ -149,14 +161,21 @@ async fn take_signals(core: Rc<Core>, signals: Async<Signals>) {
     }
 }
 
-async fn take_filesystem_events(core: Rc<Core>, group: Async<Group>) {
+async fn take_filesystem_events(
+    core: Rc<Core>,
+    executor: Rc<LocalExecutor<'static>>,
+    group: Async<Group>,
+) {
+    let looking = Rc::new(Cell::new(false));
     while group.readable().await.is_ok() {
         match group.get_ref().take() {
             Ok(events) => {
-                if events.error {
-                    core.input(Input::Disturbed);
+                if events.error && !looking.replace(true) {
+                    executor
+                        .spawn(look_repeatedly(core.clone(), looking.clone()))
+                        .detach();
                 }
-                if events.close_write {
+                if events.release {
                     core.input(Input::Released);
                 }
             }
@@ -166,6 +185,16 @@ async fn take_filesystem_events(core: Rc<Core>, group: Async<Group>) {
             }
         }
     }
+}
+
+/// ext4 tells of an error just before it acts on it: one look would often come too early.
+async fn look_repeatedly(core: Rc<Core>, looking: Rc<Cell<bool>>) {
+    core.input(Input::Disturbed);
+    for wait in ERROR_LOOKS {
+        Timer::after(wait).await;
+        core.input(Input::Disturbed);
+    }
+    looking.set(false);
 }
 
 async fn feed_watchdog(interval: Duration) {

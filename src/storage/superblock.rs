@@ -19,12 +19,12 @@ use crate::sys::own;
 /// While read-only: errors, and writers that there should not be.
 const GUARD: Events = Events {
     error: true,
-    close_write: true,
+    release: true,
 };
 /// Only of interest while nobody should write.
 const WRITERS: Events = Events {
     error: false,
-    close_write: true,
+    release: true,
 };
 
 /// From going read-write to read-only again.

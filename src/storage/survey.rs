@@ -177,10 +177,8 @@ pub fn journal_error(root: std::os::fd::BorrowedFd<'_>) -> Option<String> {
 
 fn flag(mount: &Mount) -> Flag {
     let host = mountinfo::read(Path::new(HOST)).map(|text| mountinfo::parse(&text));
-    let there = host.unwrap_or_default().into_iter();
-    let there = there
-        .filter(|m| m.point == mount.point && m.device == mount.device)
-        .last();
+    let same = |other: &Mount| other.point == mount.point && other.device == mount.device;
+    let there = host.unwrap_or_default().into_iter().rfind(same);
     match there {
         // The same mount, not a copy: this is the host's namespace.
         Some(there) if there.id == mount.id && there.read_only => Flag::SetHere,

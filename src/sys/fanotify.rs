@@ -5,13 +5,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::check;
 
+const RELEASE: u64 = libc::FAN_CLOSE_WRITE | libc::FAN_DELETE_SELF;
+
 /// A set of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Events {
     /// The filesystem hit an error (FAN_FS_ERROR, Linux 5.16; on ext4, and xfs since 6.19).
     pub error: bool,
-    /// A file that was open for writing was closed (FAN_CLOSE_WRITE).
-    pub close_write: bool,
+    /// Something that keeps a filesystem from going read-only may be gone: a file that was open
+    /// for writing was closed (FAN_CLOSE_WRITE), or a deleted one was closed for the last time
+    /// (FAN_DELETE_SELF, Linux 5.1 for whole filesystems).
+    pub release: bool,
 }
 
 /// A fanotify group. Its marks keep neither the filesystem busy nor its mounts.
@@ -98,8 +102,8 @@ fn mask(events: Events) -> u64 {
     if events.error {
         mask |= libc::FAN_FS_ERROR;
     }
-    if events.close_write {
-        mask |= libc::FAN_CLOSE_WRITE;
+    if events.release {
+        mask |= RELEASE;
     }
     mask
 }
@@ -113,7 +117,7 @@ fn read_events(mut bytes: &[u8], found: &mut Events) {
         found.error |= event & libc::FAN_FS_ERROR != 0;
         // An overflow has lost events: take it for whatever could have been in it.
         let overflow = event & libc::FAN_Q_OVERFLOW != 0;
-        found.close_write |= overflow || event & libc::FAN_CLOSE_WRITE != 0;
+        found.release |= overflow || event & RELEASE != 0;
         found.error |= overflow;
         match bytes.get(length.max(1)..) {
             Some(rest) => bytes = rest,
@@ -138,14 +142,14 @@ mod tests {
         let bytes = [record(libc::FAN_CLOSE_WRITE), record(libc::FAN_FS_ERROR)].concat();
         let mut found = Events::default();
         read_events(&bytes, &mut found);
-        assert!(found.error && found.close_write);
+        assert!(found.error && found.release);
     }
 
     #[test]
     fn an_overflow_counts_as_everything() {
         let mut found = Events::default();
         read_events(&record(libc::FAN_Q_OVERFLOW), &mut found);
-        assert!(found.error && found.close_write);
+        assert!(found.error && found.release);
     }
 
     #[test]

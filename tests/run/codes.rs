@@ -1,0 +1,248 @@
+//! P3, P4, P7: when the command is started, and what is returned.
+
+use std::fs;
+use std::io::BufRead;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::{Child, Output};
+
+use pst::wire::{ClientMessage, CloseResult, DaemonMessage, DenyReason, RevokeReason, VERSION};
+
+use crate::rig::{Rig, child_of};
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn finish(child: Child) -> Output {
+    child.wait_with_output().unwrap()
+}
+
+/// One line at ERROR with this in it, and 1.
+#[track_caller]
+fn is_refused(output: &Output, text: &str) {
+    let stderr = stderr(output);
+    let errors: Vec<_> = stderr.lines().filter(|l| !l.contains("INFO")).collect();
+    assert_eq!(errors.len(), 1, "{stderr}");
+    assert!(errors[0].starts_with("--   ERROR -- "), "{stderr}");
+    assert!(errors[0].contains(text), "{stderr}");
+    assert_eq!(code(output), Some(1));
+}
+
+#[test]
+fn p7_a_session_without_trouble_says_exactly_four_lines() {
+    let rig = Rig::new();
+    let output = rig.served(rig.run(&["true"]));
+    assert_eq!(code(&output), Some(0));
+    let data = rig.data();
+    let expected = format!(
+        "--    INFO -- Opening PST session ...\n\
+         --    INFO -- PST write is allowed: {}\n\
+         --    INFO -- Running the process ...\n\
+         --    INFO -- Process finished: returncode=0\n",
+        data.display()
+    );
+    assert_eq!(stderr(&output), expected);
+}
+
+#[test]
+fn quiet_says_nothing_below_error() {
+    let rig = Rig::new();
+    let mut command = rig.command(env!("CARGO_BIN_EXE_pst"));
+    command.args(["run", "-q", "--", "true"]);
+    assert_eq!(stderr(&rig.served(command)), "");
+}
+
+#[test]
+fn p7_the_commands_own_code_is_returned() {
+    let rig = Rig::new();
+    let script = rig.folder.join("not-executable");
+    fs::write(&script, "").unwrap();
+    for (words, expected) in [
+        (&["sh", "-c", "exit 7"][..], 7),
+        (&["sh", "-c", "kill -TERM $$"], 143),
+        (&["sh", "-c", "kill -KILL $$"], 137),
+        (&["/nonexistent"], 127),
+        (&["nonexistent-in-path"], 127),
+        (&[""], 127),
+        (&["/"], 126),
+        (&[script.to_str().unwrap()], 126),
+    ] {
+        let output = rig.served(rig.run(words));
+        assert_eq!(code(&output), Some(expected), "{words:?}");
+        let line = format!("returncode={expected}\n");
+        assert!(stderr(&output).ends_with(&line), "{words:?}");
+        let said = stderr(&output).matches("ERROR -- Can't run").count();
+        assert_eq!(
+            said,
+            usize::from(matches!(expected, 126 | 127)),
+            "{words:?}"
+        );
+    }
+}
+
+#[test]
+fn p7_no_daemon_is_one_line_and_1() {
+    let rig = Rig::new();
+    let mut command = rig.run(&["true"]);
+    command.env("PST_SOCKET", rig.folder.join("no-socket"));
+    let output = command.output().unwrap();
+    is_refused(&output, "start it with `systemctl start pst`");
+    // A socket that a dead daemon left.
+    let left = rig.folder.join("left");
+    drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+    let mut command = rig.run(&["true"]);
+    command.env("PST_SOCKET", left);
+    is_refused(&command.output().unwrap(), "Connection refused");
+}
+
+#[test]
+fn p8_who_may_not_open_the_socket_is_told_the_group() {
+    let rig = Rig::new();
+    fs::set_permissions(rig.socket(), fs::Permissions::from_mode(0o660)).unwrap();
+    // Where the binary is, others may not look; a shell that was root has it open.
+    let script = "exec 9<$PST; exec setpriv --reuid 65534 --clear-groups /proc/self/fd/9 run true";
+    let output = rig.bash(script).output().unwrap();
+    is_refused(&output, "members of the group root");
+}
+
+#[test]
+fn p3_without_a_grant_no_command_is_started() {
+    let denied = DaemonMessage::Denied {
+        version: VERSION,
+        reason: DenyReason::Failed,
+        text: "the card\x1b[31m is broken".into(),
+    };
+    let error = DaemonMessage::Error {
+        version: VERSION,
+        text: "bad frame".into(),
+    };
+    for (answer, text) in [
+        (Some(denied), r"the card\x1b[31m is broken"),
+        (Some(error), "bad frame"),
+        (Some(DaemonMessage::End), "out of place"),
+        (None, "went away"),
+    ] {
+        let rig = Rig::new();
+        let child = rig.run(&["touch", "/proc/self/cwd/started"]);
+        let child = { child }.current_dir(&rig.folder).spawn().unwrap();
+        let mut client = rig.accept();
+        if let Some(answer) = answer {
+            client.send(&answer);
+        }
+        drop(client);
+        is_refused(&finish(child), text);
+        assert!(!rig.folder.join("started").exists());
+    }
+}
+
+#[test]
+fn p3_a_storage_that_is_not_seen_here_starts_no_command() {
+    let rig = Rig::new();
+    let device = fs::metadata(rig.data()).unwrap().dev();
+    for (data, device) in [(rig.data(), device + 1), (rig.folder.join("none"), device)] {
+        let mut command = rig.run(&["touch", "started"]);
+        let child = command.current_dir(&rig.folder).spawn().unwrap();
+        let mut client = rig.accept();
+        client.grant_as(&rig, data.as_os_str(), device);
+        is_refused(&finish(child), "is not mounted");
+        assert_eq!(client.next(), None);
+        assert!(!rig.folder.join("started").exists());
+    }
+}
+
+#[test]
+fn p3_a_storage_that_is_read_only_here_starts_no_command() {
+    let rig = Rig::new();
+    let mut command = rig.command("unshare");
+    command.args([
+        "-rm",
+        "sh",
+        "-c",
+        "mount --bind $F/data $F/data && mount -o remount,bind,ro $F/data && $PST run touch $F/started",
+    ]);
+    let child = command.spawn().unwrap();
+    rig.accept().grant(&rig);
+    is_refused(&finish(child), "is read-only");
+    assert!(!rig.folder.join("started").exists());
+}
+
+#[test]
+fn p4_a_close_that_fails_returns_1_or_the_commands_code() {
+    let rig = Rig::new();
+    for (script, expected) in [("exit 0", 1), ("exit 7", 7)] {
+        for answer in [Some(CloseResult::Failed), None] {
+            let child = rig.run(&["sh", "-c", script]).spawn().unwrap();
+            let mut client = rig.accept();
+            client.grant(&rig);
+            assert_eq!(client.next(), Some(ClientMessage::Close));
+            if let Some(answer) = answer {
+                client.close(answer);
+            }
+            drop(client);
+            let output = finish(child);
+            assert_eq!(code(&output), Some(expected));
+            assert!(stderr(&output).contains("may not be on the medium"));
+        }
+    }
+}
+
+#[test]
+fn p7_a_revoked_session_never_returns_0() {
+    let loops = "echo > $F/up; while :; do sleep 0.01; done";
+    for (reason, trap, expected) in [
+        (RevokeReason::Stopping, "", 143),
+        (RevokeReason::Stopping, "trap '' TERM;", 137),
+        (RevokeReason::Stopping, "trap 'exit 5' TERM;", 5),
+        (RevokeReason::Stopping, "trap 'exit 0' TERM;", 1),
+        (RevokeReason::Lost, "", 1),
+        (RevokeReason::Lost, "trap 'exit 5' TERM;", 1),
+    ] {
+        let rig = Rig::new();
+        let script = format!("{trap} {loops}");
+        let child = rig.run(&["bash", "-c", &script]).spawn().unwrap();
+        let mut client = rig.accept();
+        client.grant(&rig);
+        rig.line_of("up");
+        client.revoke(reason);
+        assert_eq!(client.next(), None);
+        let output = finish(child);
+        assert_eq!(code(&output), Some(expected), "{reason:?} {trap}");
+        assert!(stderr(&output).contains("revoked: for this test"));
+        rig.all_end();
+    }
+}
+
+#[test]
+fn p7_a_daemon_that_dies_gives_the_killed_commands_code() {
+    let rig = Rig::new();
+    let child = rig.run(&["sleep", "100"]).spawn().unwrap();
+    let mut client = rig.accept();
+    client.grant(&rig);
+    child_of(child_of(child.id() as i32));
+    drop(client);
+    let output = finish(child);
+    assert_eq!(code(&output), Some(143));
+    assert!(stderr(&output).contains("went away"));
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_is_said_and_waited_for() {
+    let rig = Rig::new();
+    let mut child = rig.run(&["true"]).spawn().unwrap();
+    let mut client = rig.accept();
+    let mut said = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut next = || said.next().unwrap().unwrap();
+    assert!(next().contains("Opening"));
+    assert!(next().contains("WARNING -- No answer"));
+    client.grant(&rig);
+    assert_eq!(client.next(), Some(ClientMessage::Close));
+    while !next().contains("finished") {}
+    assert!(next().contains("WARNING -- No answer"));
+    client.close(CloseResult::Durable);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(said.next().is_none());
+}

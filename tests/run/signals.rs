@@ -1,0 +1,176 @@
+//! Signals to `pst run`: before the grant, during the command, during the close.
+
+use std::os::unix::net::UnixStream;
+
+use pst::wire::{ClientMessage, CloseResult};
+
+use crate::rig::{Client, Rig, child_of, is_alive, signal, until};
+
+/// Counts each signal that it gets into a file, and says when it is ready.
+const COUNTS: &str = "for s in TERM HUP INT QUIT USR1 USR2 ALRM; do
+    trap \"echo $s >> $F/got\" $s; done
+    echo $$ > $F/up
+    while [ ! -e $F/stop ]; do sleep 0.01; done; exit 9";
+
+#[test]
+fn before_the_grant_a_signal_gives_up() {
+    for number in [
+        libc::SIGTERM,
+        libc::SIGINT,
+        libc::SIGHUP,
+        libc::SIGQUIT,
+        libc::SIGUSR1,
+    ] {
+        let rig = Rig::new();
+        let child = rig.run(&["true"]).spawn().unwrap();
+        let mut client = rig.accept();
+        signal(child.id() as i32, libc::SIGWINCH); // resizing is no reason
+        signal(child.id() as i32, number);
+        assert_eq!(client.next(), None);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(128 + number));
+    }
+}
+
+#[test]
+fn a_full_backlog_is_waited_for_and_left_by_a_signal() {
+    let rig = Rig::new();
+    // The listener that std makes has the longest backlog: one more, with none.
+    let socket = rig.folder.join("narrow");
+    let narrow = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    // SAFETY: takes integers; listening again only changes the backlog.
+    unsafe { libc::listen(std::os::fd::AsRawFd::as_raw_fd(&narrow), 0) };
+    let _first = UnixStream::connect(&socket).unwrap();
+    let mut command = rig.run(&["true"]);
+    let child = command.env("PST_SOCKET", &socket).spawn().unwrap();
+    let stack = format!("/proc/{}/status", child.id());
+    until("signals blocked", || {
+        let status = std::fs::read_to_string(&stack).ok()?;
+        let blocked = status.lines().find(|l| l.starts_with("SigBlk:"))?;
+        (!blocked.ends_with("0000000000000000")).then_some(())
+    });
+    signal(child.id() as i32, libc::SIGTERM);
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(143));
+}
+
+/// Starts the counting command, has `send` send something, then ends all; gives
+/// what the command got.
+fn got(rig: &Rig, prefix: &[&str], send: impl FnOnce(i32)) -> Vec<String> {
+    let mut command = rig.command("setsid"); // a process group of our own to signal
+    command.arg(env!("CARGO_BIN_EXE_pst")).args(["run", "--"]);
+    command.args(prefix).args(["bash", "-c", COUNTS]);
+    let child = command.spawn().unwrap();
+    let mut client = rig.accept();
+    client.grant(rig);
+    rig.line_of("up");
+    send(child.id() as i32);
+    // A last one marks the end: what was sent before has come before.
+    signal(child.id() as i32, libc::SIGUSR2);
+    let file = rig.folder.join("got");
+    let text = until("USR2", || {
+        let text = std::fs::read_to_string(&file).ok()?;
+        text.contains("USR2\n").then_some(text)
+    });
+    std::fs::write(rig.folder.join("stop"), "").unwrap();
+    finish(&mut client);
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(9));
+    text.lines().map(str::to_owned).collect()
+}
+
+fn finish(client: &mut Client) {
+    assert_eq!(client.next(), Some(ClientMessage::Close));
+    client.close(CloseResult::Durable);
+}
+
+#[test]
+fn what_kill_sends_is_passed_on_once() {
+    for (name, number) in [
+        ("TERM", libc::SIGTERM),
+        ("HUP", libc::SIGHUP),
+        ("INT", libc::SIGINT),
+        ("QUIT", libc::SIGQUIT),
+        ("USR1", libc::SIGUSR1),
+        ("ALRM", libc::SIGALRM),
+    ] {
+        let rig = Rig::new();
+        assert_eq!(got(&rig, &[], |pid| signal(pid, number)), [name, "USR2"]);
+    }
+}
+
+fn kill_group(rig: &Rig, pid: i32) {
+    let script = format!("kill -TERM -- -{pid}");
+    assert!(rig.bash(&script).status().unwrap().success());
+}
+
+#[test]
+fn what_is_sent_to_the_whole_group_is_not_doubled() {
+    let rig = Rig::new();
+    assert_eq!(
+        got(&rig, &[], |pid| kill_group(&rig, pid)),
+        ["TERM", "USR2"]
+    );
+}
+
+#[test]
+fn what_is_sent_to_the_group_reaches_a_command_outside_of_it_once() {
+    let rig = Rig::new();
+    let sent = got(&rig, &["setsid"], |pid| kill_group(&rig, pid));
+    assert_eq!(sent, ["TERM", "USR2"]);
+}
+
+#[test]
+fn a_group_signal_from_the_commands_own_tree_is_not_doubled() {
+    let rig = Rig::new();
+    let sent = got(&rig, &[], |pid| {
+        // A child of the command, in its group.
+        let command = rig.pid_of("up");
+        assert_eq!(command, child_of(child_of(pid)));
+        let script = format!("kill -TERM -- -{pid}");
+        let mut kill = rig.command("setpriv");
+        kill.args(["--pdeathsig", "keep", "bash", "-c", &script]);
+        kill.status().unwrap();
+    });
+    assert_eq!(sent, ["TERM", "USR2"]);
+}
+
+#[test]
+fn signals_that_the_caller_ignored_are_nobodys() {
+    let rig = Rig::new();
+    let mut command = rig.command("env");
+    command.args(["--ignore-signal=HUP", env!("CARGO_BIN_EXE_pst"), "run"]);
+    let child = command
+        .args(["sh", "-c", "echo > $F/up; sleep 100"])
+        .spawn()
+        .unwrap();
+    let pid = child.id() as i32;
+    let mut client = rig.accept();
+    signal(pid, libc::SIGHUP);
+    client.grant(&rig);
+    rig.line_of("up");
+    signal(pid, libc::SIGHUP);
+    signal(pid, libc::SIGTERM);
+    finish(&mut client);
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(143));
+}
+
+#[test]
+fn p4_during_the_close_a_signal_gives_up_and_says_so() {
+    for (script, number, expected) in [
+        ("exit 0", libc::SIGTERM, 143),
+        ("exit 0", libc::SIGINT, 130),
+        ("exit 0", libc::SIGHUP, 129),
+        ("exit 7", libc::SIGTERM, 7),
+    ] {
+        let rig = Rig::new();
+        let child = rig.run(&["sh", "-c", script]).spawn().unwrap();
+        let mut client = rig.accept();
+        client.grant(&rig);
+        assert_eq!(client.next(), Some(ClientMessage::Close));
+        assert!(is_alive(child.id() as i32));
+        signal(child.id() as i32, number);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(expected));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("the data may not be on the medium"));
+    }
+}

@@ -1,0 +1,277 @@
+//! P5, P6: whoever is lost, the command's whole tree ends, and nobody else.
+
+use std::process::{Child, Command};
+
+use pst::wire::{ClientMessage, CloseResult, RevokeReason};
+
+use crate::rig::{Client, Rig, becomes, child_of, is_alive, signal, until};
+
+/// A shell that ignores TERM, with children that do not want to die either.
+const STUBBORN: &str = "trap '' TERM HUP INT
+    setsid sleep 1001 &
+    (setsid bash -c 'sleep 1002 & echo $! > $F/double' &) &
+    bash -c 'trap \"\" TERM; sleep 1003 & wait' &
+    sleep 1004 & stopped=$!; kill -STOP $stopped; echo $stopped > $F/stopped
+    while [ ! -s $F/double ]; do sleep 0.01; done
+    echo $$ > $F/up
+    while :; do sleep 0.01; done";
+
+struct Started {
+    child: Child,
+    client: Client,
+    run: i32,
+    keeper: i32,
+}
+
+impl Started {
+    fn new(rig: &Rig, mut command: Command) -> Self {
+        let child = command.spawn().unwrap();
+        let mut client = rig.accept();
+        client.grant(rig);
+        rig.line_of("up");
+        let run = child.id() as i32;
+        let keeper = child_of(run);
+        Self {
+            child,
+            client,
+            run,
+            keeper,
+        }
+    }
+
+    fn stubborn(rig: &Rig) -> Self {
+        Self::new(rig, rig.run(&["bash", "-c", STUBBORN]))
+    }
+
+    /// The session ends, and by then nothing of it is left.
+    #[track_caller]
+    fn ends_with_all(mut self, rig: &Rig, expected: Option<i32>) -> String {
+        assert_eq!(
+            self.client.next(),
+            None,
+            "the session ends by its connection's end"
+        );
+        let alive: Vec<_> = rig.marked();
+        let own: Vec<_> = alive
+            .into_iter()
+            .filter(|&pid| pid != self.run && pid != self.keeper)
+            .collect();
+        assert_eq!(own, [0; 0], "the session outlived its tree");
+        let output = self.child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), expected);
+        rig.all_end();
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+#[test]
+fn p5_the_daemon_dies() {
+    let rig = Rig::new();
+    let started = Started::stubborn(&rig);
+    // As SIGKILL does it: without a word. The session's end is not to be seen then.
+    let Started { child, client, .. } = started;
+    drop(client);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(137));
+    rig.all_end();
+}
+
+#[test]
+fn p5_the_daemon_stops() {
+    let rig = Rig::new();
+    let mut started = Started::stubborn(&rig);
+    started.client.revoke(RevokeReason::Stopping);
+    started.ends_with_all(&rig, Some(137));
+}
+
+#[test]
+fn p5_the_storage_is_lost() {
+    let rig = Rig::new();
+    let mut started = Started::stubborn(&rig);
+    started.client.revoke(RevokeReason::Lost);
+    started.ends_with_all(&rig, Some(1));
+}
+
+#[test]
+fn p6_run_is_killed() {
+    let rig = Rig::new();
+    let started = Started::stubborn(&rig);
+    signal(started.run, libc::SIGKILL);
+    let stderr = started.ends_with_all(&rig, None);
+    assert!(stderr.contains("`pst run` was killed"));
+}
+
+#[test]
+fn p6_the_keeper_is_killed() {
+    let rig = Rig::new();
+    let started = Started::stubborn(&rig);
+    signal(started.keeper, libc::SIGKILL);
+    let stderr = started.ends_with_all(&rig, Some(1));
+    assert!(stderr.contains("keeper was lost"));
+}
+
+#[test]
+fn p5_the_daemon_dies_while_all_is_stopped() {
+    let rig = Rig::new();
+    let started = Started::stubborn(&rig);
+    let stopped: Vec<_> = rig.marked();
+    for pid in &stopped {
+        signal(*pid, libc::SIGSTOP);
+    }
+    becomes(started.run, "T");
+    becomes(started.keeper, "T");
+    let Started { child, client, .. } = started;
+    drop(client);
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(137));
+    rig.all_end();
+}
+
+#[test]
+fn p6_run_is_killed_while_all_is_stopped() {
+    let rig = Rig::new();
+    let started = Started::stubborn(&rig);
+    for pid in rig.marked() {
+        signal(pid, libc::SIGSTOP);
+    }
+    becomes(started.keeper, "T");
+    signal(started.run, libc::SIGKILL);
+    started.ends_with_all(&rig, None);
+}
+
+#[test]
+fn p5_a_keeper_that_stays_stopped_is_replaced() {
+    let rig = Rig::new();
+    let mut started = Started::stubborn(&rig);
+    let keeper = started.keeper;
+    let alive = std::sync::Arc::new(());
+    let stop = std::sync::Arc::downgrade(&alive);
+    let stopper = std::thread::spawn(move || {
+        while stop.upgrade().is_some() {
+            signal(keeper, libc::SIGSTOP);
+            std::thread::yield_now();
+        }
+    });
+    becomes(keeper, "T");
+    started.client.revoke(RevokeReason::Stopping);
+    started.ends_with_all(&rig, Some(1));
+    drop(alive);
+    stopper.join().unwrap();
+}
+
+#[test]
+fn p5_a_fork_storm_ends() {
+    let rig = Rig::new();
+    let storm = "for i in 1 2 3 4 5 6 7 8; do
+            (trap '' TERM; while :; do (sleep 100 &); sleep 0.02; done) &
+        done; trap '' TERM; echo > $F/up; while :; do wait; done";
+    let mut started = Started::new(&rig, rig.run(&["bash", "-c", storm]));
+    until("many", || (rig.marked().len() > 60).then_some(()));
+    started.client.revoke(RevokeReason::Stopping);
+    started.ends_with_all(&rig, Some(137));
+}
+
+#[test]
+fn p5_a_large_tree_ends() {
+    let rig = Rig::new();
+    let script = "for i in $(seq 400); do sleep 1000 & done; echo > $F/up; wait";
+    let mut started = Started::new(&rig, rig.run(&["bash", "-c", script]));
+    started.client.revoke(RevokeReason::Stopping);
+    started.ends_with_all(&rig, Some(143));
+}
+
+#[test]
+fn p5_the_tree_is_asked_before_it_is_killed() {
+    let rig = Rig::new();
+    let script =
+        "(trap 'echo bye > $F/bye; exit' TERM; echo > $F/up; while :; do sleep 0.01; done) & wait";
+    let mut started = Started::new(&rig, rig.run(&["bash", "-c", script]));
+    started.client.revoke(RevokeReason::Stopping);
+    started.ends_with_all(&rig, Some(143));
+    assert_eq!(rig.line_of("bye"), "bye");
+}
+
+#[test]
+fn what_outlives_a_command_that_ended_by_itself_is_left_alone() {
+    let rig = Rig::new();
+    let script = "sleep 100 & echo $! > $F/left";
+    let mut child = rig
+        .run(&["sh", "-c", script])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stderr.take();
+    let mut client = rig.accept();
+    client.grant(&rig);
+    assert_eq!(client.next(), Some(ClientMessage::Close));
+    client.close(CloseResult::Durable);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(is_alive(rig.pid_of("left")));
+}
+
+#[test]
+fn p5_the_callers_group_and_children_are_left_alone() {
+    // In one process group with the caller and its other child; and the latter
+    // is a child of `pst run`, which the caller becomes by exec.
+    for kill_keeper in [false, true] {
+        let rig = Rig::new();
+        let mut command = rig.command("setsid");
+        command.args(["-w", "bash", "-c"]);
+        command.arg(
+            "bash -c 'sleep 100 & sleep 100 & wait' & echo $! > $F/other
+             bash -c 'sleep 100 & echo $! > $F/child; exec $PST run bash -c \"echo > $F/up; sleep 100\"'
+             echo $? > $F/code; wait",
+        );
+        let child = command.spawn().unwrap();
+        let mut client = rig.accept();
+        client.grant(&rig);
+        rig.line_of("up");
+        let (other, left) = (rig.pid_of("other"), rig.pid_of("child"));
+        if kill_keeper {
+            let parent = |pid: i32| -> Option<i32> {
+                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+                stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+            };
+            let run = parent(left).unwrap();
+            let comm = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            let marked = rig.marked().into_iter();
+            let mut keepers = marked.filter(|pid| comm(pid).is_ok_and(|name| name == "keeper\n"));
+            let keeper = keepers.next().unwrap();
+            assert_eq!(parent(keeper), Some(run));
+            signal(keeper, libc::SIGKILL);
+            assert_eq!(client.next(), None);
+            assert_eq!(rig.line_of("code"), "1");
+        } else {
+            drop(client);
+            assert_eq!(rig.line_of("code"), "143");
+        }
+        assert!(is_alive(left) && is_alive(other));
+        assert_eq!(
+            rig.marked().len(),
+            6 - 1,
+            "setsid, bash, its child with two, one more"
+        );
+        drop(rig);
+        child.wait_with_output().unwrap();
+    }
+}
+
+#[test]
+fn p5_what_may_not_be_signalled_is_named() {
+    let rig = Rig::new();
+    // A member's command that becomes root, as sudo does: really root, not only effectively.
+    let script = "cp $(command -v setpriv) $F/su && chmod 4755 $F/su && chmod 755 $F && chmod 777 $F/data $F/sock
+        exec 9<$PST
+        exec setpriv --reuid 65534 --clear-groups /proc/self/fd/9 run $F/su --reuid 0 bash -c 'echo $$ > $F/up; exec sleep 100'";
+    let mut started = Started::new(&rig, rig.bash(script));
+    let root = rig.pid_of("up");
+    started.client.revoke(RevokeReason::Stopping);
+    assert_eq!(started.client.next(), None);
+    let Started { mut child, .. } = started;
+    let mut stderr = String::new();
+    let code = child.wait().unwrap().code();
+    signal(root, libc::SIGKILL); // it holds stderr
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut stderr).unwrap();
+    assert_eq!(code, Some(1));
+    let named = format!("Can't end process {root} (sleep) of user root");
+    assert!(stderr.contains(&named), "{stderr}");
+}
