@@ -2,6 +2,8 @@
 //! and each way in which it could be broken. `make test` runs them; the rig
 //! says what it checks after each.
 
+#![allow(clippy::expect_used)] // all of it is tests, not only what bears the attribute
+
 mod admission;
 mod cli;
 mod codes;

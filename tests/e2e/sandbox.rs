@@ -73,7 +73,11 @@ fn p10_a_daemon_that_is_not_root_names_the_holder_too() {
 #[test]
 fn p3_an_unprepared_storage_is_denied_with_what_to_do() {
     needs_root!("other users");
-    let mut rig = setup().unprepared().start();
+    // In the host's namespace: the flag that counts is that of process 1's mount.
+    // Its roots are made; what is missing after a new mount is the mount's flag.
+    let mut rig = Setup::new(Fs::Ext4).stopped().start();
+    rig.umount(&[]);
+    rig.do_mount();
     rig.start_daemon_as(sandboxed(&rig));
     assert_eq!(rig.state(), "unprepared");
     let status = rig.pst(["status"]).to_end().must(1);
@@ -83,7 +87,10 @@ fn p3_an_unprepared_storage_is_denied_with_what_to_do() {
     assert!(denied.stderr.contains("pst prepare"), "{denied:?}");
     rig.prepare().must(0);
     rig.sh("echo x > $KVMD_PST_DATA/file").must(0);
-    // The flag comes back by hand; in the daemon's namespace only the prepared
-    // copy is seen, so this is for who looks at the host's.
-    assert_eq!(rig.state(), "ro");
+    // By hand, the flag comes back.
+    rig.remount_by_hand("ro");
+    rig.await_state("unprepared");
+    rig.sh("true").must(1);
+    rig.prepare().must(0);
+    rig.await_state("ro");
 }

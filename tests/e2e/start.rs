@@ -8,7 +8,7 @@ use crate::rig::{Rig, RunToEnd, Setup};
 #[test]
 fn p3_it_starts_without_a_storage_and_serves_when_it_comes() {
     needs_storage!();
-    let rig = Setup::any().unmounted().start();
+    let mut rig = Setup::any().unmounted().start();
     assert_eq!(rig.state(), "absent");
     let denied = rig.sh("echo started").must(1);
     assert_eq!(denied.text(), "");
@@ -16,6 +16,7 @@ fn p3_it_starts_without_a_storage_and_serves_when_it_comes() {
     rig.do_mount();
     rig.prepare().must(0);
     rig.await_state("ro");
+    rig.renew_footprint();
     rig.sh("echo x > $KVMD_PST_DATA/file").must(0);
     assert_eq!(rig.superblock(), "ro");
 }

@@ -158,7 +158,14 @@ fn p6_a_killed_keeper_ends_the_command_and_the_session() {
 fn p6_a_killed_client_takes_the_whole_tree_along() {
     needs_storage!();
     let rig = Rig::any();
-    let script = "trap '' TERM; setsid sleep 1001 & (sleep 1002 & sleep 1003 & kill -STOP $! ; wait) & echo started; wait";
+    let script = "trap '' TERM
+        setsid sleep 1001 &
+        (sleep 1002 & wait) &
+        sleep 1003 &
+        until grep -q sleep /proc/$!/comm; do :; done
+        kill -STOP $!
+        echo started
+        wait";
     let job = start(&mut rig.run(["sh", "-c", script]));
     job.await_stdout("started");
     let sleepers = || {

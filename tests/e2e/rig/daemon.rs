@@ -8,7 +8,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use super::Rig;
-use super::job::{Job, Outcome, start};
+use super::job::{Job, Outcome, children, signal, start};
+use super::namespace::Namespace;
 use super::wait::{BOUND, holds_within};
 
 /// How much more private memory than at READY it may have at the end of a test. Not
@@ -19,6 +20,8 @@ const MEMORY_TOLERANCE_KIB: u64 = 512;
 /// A running daemon.
 pub struct Daemon {
     pub job: Job,
+    /// Its own pid: the job may be what entered the namespace for it.
+    pid: u32,
     notify: Notify,
     at_ready: Footprint,
 }
@@ -77,8 +80,8 @@ fn kind(link: &str) -> String {
 }
 
 impl Daemon {
-    pub fn start(mut command: Command, dir: &Path) -> Daemon {
-        let notify = Notify::new(dir);
+    pub fn start(mut command: Command, rig: &Rig) -> Daemon {
+        let notify = Notify::new(rig.dir());
         let mut job = start(command.env("NOTIFY_SOCKET", &notify.path));
         let ready = holds_within(BOUND, || notify.said("READY=1") || !job.is_running());
         assert!(
@@ -86,9 +89,16 @@ impl Daemon {
             "the daemon did not become ready:\n{}",
             job.stderr()
         );
-        let at_ready = Footprint::of(job.pid());
+        let inside = rig.namespace.as_ref().is_some_and(Namespace::has_pids);
+        let pid = if inside {
+            children(job.pid())[0]
+        } else {
+            job.pid()
+        };
+        let at_ready = Footprint::of(pid);
         Daemon {
             job,
+            pid,
             notify,
             at_ready,
         }
@@ -99,10 +109,10 @@ impl Daemon {
     pub fn await_footprint(&self) {
         let bound = self.at_ready.memory + MEMORY_TOLERANCE_KIB;
         let back = holds_within(BOUND, || {
-            let now = Footprint::of(self.job.pid());
+            let now = Footprint::of(self.pid);
             now.holds_no_more_descriptors_than(&self.at_ready) && now.memory <= bound
         });
-        let now = Footprint::of(self.job.pid());
+        let now = Footprint::of(self.pid);
         assert!(
             back,
             "the daemon grew:\nwas {:?}\nis  {now:?}",
@@ -114,11 +124,14 @@ impl Daemon {
 impl Rig {
     /// The daemon's pid.
     pub fn daemon_pid(&self) -> u32 {
-        self.daemon_job().pid()
+        self.daemon.as_ref().expect("no daemon is running").pid
     }
 
-    fn daemon_job(&self) -> &Job {
-        &self.daemon.as_ref().expect("no daemon is running").job
+    /// From now on this is what it may hold: it has come to know its storage's
+    /// device, and keeps a lock for it.
+    pub fn renew_footprint(&mut self) {
+        let daemon = self.daemon.as_mut().expect("no daemon is running");
+        daemon.at_ready = Footprint::of(daemon.pid);
     }
 
     /// What it wrote, if there is one.
@@ -155,7 +168,7 @@ impl Rig {
 
     /// Sends it a signal, and leaves it to the test to see what happens.
     pub fn signal_daemon(&self, name: &str) {
-        self.daemon_job().signal(name);
+        signal(self.daemon_pid(), name);
     }
 
     /// Stops it as systemd would; it must exit with 0.

@@ -9,6 +9,7 @@
 mod daemon;
 mod ground;
 mod job;
+mod namespace;
 mod observe;
 mod person;
 mod privilege;
@@ -23,6 +24,7 @@ use std::process::Command;
 use daemon::Daemon;
 use ground::Ground;
 pub use job::{Job, Outcome, RunToEnd, alive, await_death, children, signal, start};
+use namespace::Namespace;
 pub use person::{ACCESS_GROUP, MEMBER, OUTSIDER, PRIMARY, Person, STORAGE_USER};
 pub use privilege::{lacks_root, lacks_storage, leave_out};
 pub use setup::{Fs, Setup};
@@ -57,8 +59,7 @@ pub struct Rig {
     /// What the storage must look like at the end; `None`: anything goes.
     at_end: Option<&'static str>,
     setup: Setup,
-    /// Keeps the mount namespace of a rig that has one of its own.
-    namespace: Option<Job>,
+    namespace: Option<Namespace>,
     // Last: it is dropped last, and takes down what is left of the rest.
     ground: Ground,
 }
@@ -132,10 +133,12 @@ impl Rig {
 
     fn command_behind(&self, prefix: &[&str], program: &OsStr) -> Command {
         let mut words: Vec<&OsStr> = Vec::new();
-        let holder = self.namespace.as_ref().map(|job| job.pid().to_string());
-        if let Some(pid) = &holder {
-            words.extend(["nsenter", "-m", "-t", pid, "--"].map(OsStr::new));
-        }
+        let enter = self
+            .namespace
+            .as_ref()
+            .map(Namespace::prefix)
+            .unwrap_or_default();
+        words.extend(enter.iter().map(OsStr::new));
         words.extend(prefix.iter().map(OsStr::new));
         words.push(program);
         let mut command = Command::new(words[0]);
@@ -218,11 +221,15 @@ impl Rig {
                 self.superblock() == state
             });
         }
-        let holder = self.namespace.as_ref().map(Job::pid);
+        let keepers = self
+            .namespace
+            .as_ref()
+            .map(Namespace::keepers)
+            .unwrap_or_default();
         wait_until("no process of the rig is left", || {
             observe::marked(&self.ground.id)
                 .iter()
-                .all(|pid| Some(*pid) == holder)
+                .all(|pid| keepers.contains(pid))
         });
     }
 }

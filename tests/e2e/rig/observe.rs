@@ -41,7 +41,7 @@ impl Rig {
         let whose = self
             .namespace
             .as_ref()
-            .map_or("self".to_owned(), |job| job.pid().to_string());
+            .map_or("self".to_owned(), |own| own.pid().to_string());
         let text = fs::read_to_string(format!("/proc/{whose}/mountinfo")).expect("mountinfo");
         let at = self.mount().to_str().expect("UTF-8").replace(' ', "\\040");
         let line = text

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use super::Rig;
 use super::daemon::Daemon;
 use super::ground::Ground;
-use super::job::{start, tool};
+use super::job::tool;
+use super::namespace::{Namespace, World};
 use super::person::{ACCESS_GROUP, STORAGE_USER};
 use super::privilege::lacks_root;
 
@@ -46,7 +47,7 @@ pub struct Setup {
     mounted: bool,
     prepared: bool,
     running: bool,
-    own_namespace: bool,
+    world: World,
     backing: Option<u64>,
     head: String,
     storage: String,
@@ -61,7 +62,7 @@ impl Setup {
             mounted: true,
             prepared: true,
             running: true,
-            own_namespace: false,
+            world: World::Host,
             backing: None,
             head: String::new(),
             storage: String::new(),
@@ -101,7 +102,14 @@ impl Setup {
     /// Everything happens in a mount namespace of its own, with shared
     /// propagation, as on a booted system.
     pub fn own_namespace(mut self) -> Setup {
-        self.own_namespace = true;
+        self.world = World::Mounts;
+        self
+    }
+
+    /// The same with process numbers and a `/proc/1` of its own: nobody else's
+    /// mounts are seen, by whatever way.
+    pub fn own_world(mut self) -> Setup {
+        self.world = World::Whole;
         self
     }
 
@@ -140,8 +148,8 @@ impl Setup {
         };
         fs::create_dir(rig.mount()).expect("mount point");
         fs::create_dir(rig.run_dir()).expect("run");
-        if rig.setup.own_namespace {
-            rig.enter_namespace();
+        if rig.setup.world != World::Host {
+            rig.namespace = Some(Namespace::new(&rig, rig.setup.world));
         }
         rig.make_filesystem();
         rig.write_config();
@@ -159,20 +167,6 @@ impl Setup {
 }
 
 impl Rig {
-    fn enter_namespace(&mut self) {
-        let mut holder = self.command("unshare");
-        // Two namespaces, as facts have it: shared propagation starts in the outer one.
-        holder.args([
-            "-m",
-            "sh",
-            "-c",
-            "mount --make-rshared / && echo up && exec sleep infinity",
-        ]);
-        let holder = start(holder.stdin(Stdio::null()));
-        holder.await_stdout("up");
-        self.namespace = Some(holder);
-    }
-
     fn make_filesystem(&mut self) {
         let mebibytes = match self.setup.fs {
             Fs::Tmpfs => return,
@@ -259,7 +253,7 @@ impl Rig {
     /// The same with a command of the test's own.
     pub fn start_daemon_as(&mut self, command: Command) {
         assert!(self.daemon.is_none(), "there is one already");
-        self.daemon = Some(Daemon::start(command, self.dir()));
+        self.daemon = Some(Daemon::start(command, self));
     }
 
     /// `pst daemon` with this rig's configuration.
