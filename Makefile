@@ -2,7 +2,7 @@
 # for who runs the tests where.
 
 CARGO ?= cargo
-PROFILE_DIR = target/debug
+export PATH := $(PATH):/usr/sbin:/sbin # where Debian has mkfs and losetup
 LEFT_OUT := $(CURDIR)/target/left-out
 
 .DEFAULT_GOAL := build

@@ -57,16 +57,7 @@ fn p5_a_killed_daemon_ends_the_session_and_touches_nobody_else() {
     let mut rig = Rig::any();
     // The caller and the bystander are in one process group with `pst run`.
     let script = "sleep 1000 & echo bystander $!.; kvmd-pstrun -- sh -c 'echo command $$.; exec sleep 1000'; echo code $?.; kill $!; wait";
-    let path = format!(
-        "{}:{}",
-        rig.dir().join("bin").display(),
-        std::env::var("PATH").expect("PATH")
-    );
-    let caller = start(
-        rig.command("setsid")
-            .args(["-w", "sh", "-c", script])
-            .env("PATH", path),
-    );
+    let caller = start(rig.command("setsid").args(["-w", "sh", "-c", script]));
     caller.await_stdout("command ");
     wait_until("both are there", || {
         caller.stdout().matches('.').count() == 2

@@ -144,10 +144,21 @@ impl Rig {
         let mut command = Command::new(words[0]);
         command
             .args(&words[1..])
+            .env("PATH", self.path())
             .env("PST_RIG", &self.ground.id)
             .env("PST_SOCKET", self.socket())
             .env_remove("PST_CONFIG");
         command
+    }
+
+    /// The binary's names first; nothing of the caller's, some of which other
+    /// users may not read.
+    fn path(&self) -> String {
+        let bin = self.dir().join("bin");
+        format!(
+            "{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            bin.display()
+        )
     }
 
     /// `kvmd-pstrun -- WORDS…`

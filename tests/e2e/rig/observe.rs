@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::job::{RunToEnd, tool};
-use super::{Rig, wait_until};
+use super::{Fs, Rig, wait_until};
 
 impl Rig {
     /// The superblock's flag: "ro" or "rw"; "absent" if nothing is mounted.
@@ -114,11 +114,14 @@ impl Rig {
 
     /// Remounts by hand, as `mount -o remount,FLAG` does.
     pub fn remount_by_hand(&self, flag: &str) {
-        tool(
-            self.command("mount")
-                .args(["-o", &format!("remount,{flag}")])
-                .arg(self.mount()),
-        );
+        let mut mount = self.command("mount");
+        if self.setup.fs == Fs::Tmpfs {
+            // mount would repeat what mountinfo shows; in a user namespace that
+            // has the owner as the host knows it, which is refused.
+            mount.arg("--options-source=disable");
+        }
+        let options = format!("remount,{flag},nodev,nosuid,noexec");
+        tool(mount.args(["-o", &options]).arg(self.mount()));
     }
 
     /// Unmounts by hand; `-l` for lazily.

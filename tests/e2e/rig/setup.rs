@@ -42,7 +42,7 @@ impl Fs {
 
 /// A rig to be.
 pub struct Setup {
-    fs: Fs,
+    pub(super) fs: Fs,
     pub(super) mount_name: String,
     mounted: bool,
     prepared: bool,
