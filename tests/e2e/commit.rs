@@ -66,6 +66,33 @@ fn p4_a_medium_that_refuses_data_fails_every_session_that_was_open() {
     assert_eq!(denied.text(), "");
 }
 
+#[test]
+fn p4_a_lone_session_whose_data_the_medium_refuses_returns_1() {
+    needs_root!("a loop device");
+    let mut rig = Setup::new(Fs::Ext4).backed_by_tmpfs(12).start();
+    rig.ends_anyhow();
+    rig.sh("echo well > $KVMD_PST_DATA/file").must(0);
+    fill(&rig);
+    let ended = rig
+        .sh("head -c 2M /dev/urandom > $KVMD_PST_DATA/lost")
+        .must(1);
+    assert!(ended.stderr.contains("ERROR"), "nobody was told: {ended:?}");
+}
+
+#[test]
+fn p4_a_full_storage_is_the_commands_business() {
+    needs_root!("a loop device");
+    let rig = Rig::ext4();
+    let ended = rig.sh("head -c 100M /dev/urandom > $KVMD_PST_DATA/file");
+    assert!(
+        ended.code() != 0 && ended.stderr.contains("No space left"),
+        "{ended:?}"
+    );
+    assert_eq!(rig.state(), "ro");
+    rig.sh("rm $KVMD_PST_DATA/file; echo x > $KVMD_PST_DATA/other")
+        .must(0);
+}
+
 /// Leaves the medium no room for what it does not have yet.
 fn fill(rig: &Rig) {
     let mut filler = fs::File::create(rig.dir().join("backing/filler")).expect("filler");

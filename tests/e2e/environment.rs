@@ -133,6 +133,22 @@ fn p7_directory_input_and_group_are_the_callers() {
 }
 
 #[test]
+fn p7_the_socket_is_found_through_the_config() {
+    needs_storage!();
+    let rig = Rig::any();
+    let mut command = rig.run(["echo", "x"]);
+    command
+        .env_remove("PST_SOCKET")
+        .env("PST_CONFIG", rig.config());
+    command.to_end().must(0);
+    let mut command = rig.pst(["status"]);
+    command
+        .env_remove("PST_SOCKET")
+        .env("PST_CONFIG", rig.config());
+    command.to_end().must(0);
+}
+
+#[test]
 fn p7_options_end_at_the_command() {
     needs_storage!();
     let rig = Rig::any();

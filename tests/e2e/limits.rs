@@ -1,7 +1,7 @@
 //! P9: clients that are too many, too slow, or no clients at all.
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use crate::rig::{BOUND, MEMBER, PRIMARY, Rig, RunToEnd, Setup};
 use crate::{needs_root, needs_storage};
@@ -109,4 +109,34 @@ fn p9_many_that_vanish_leave_nothing() {
     }
     rig.sh("true").must(0);
     // The rig looks at descriptors and memory when it ends.
+}
+
+#[test]
+fn p9_another_version_is_a_clear_error_on_both_sides() {
+    needs_storage!();
+    let rig = Setup::any().stopped().start();
+    // A daemon of another version: `Denied`, whose version comes first.
+    let listener = UnixListener::bind(rig.socket()).expect("bind");
+    let other = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("accept");
+        stream.write_all(b"\x03\x00\x82\xee\x00").expect("write");
+        let _ = stream.read_to_end(&mut Vec::new()); // until the client is gone
+    });
+    let ended = rig.run(["echo", "started"]).to_end().must(1);
+    assert_eq!(ended.text(), "");
+    assert!(ended.stderr.contains("version"), "{ended:?}");
+    other.join().expect("the other daemon");
+    // A client of another version: `Open`.
+    std::fs::remove_file(rig.socket()).expect("remove");
+    let rig = Rig::any();
+    let mut stream = connect(&rig);
+    stream
+        .write_all(b"\0PST\x05\x00\x01\xee\x00\x00\x00")
+        .expect("write");
+    let said = until_closed(stream);
+    assert_eq!(said.get(2), Some(&0x89), "no error: {said:?}");
+    assert!(
+        String::from_utf8_lossy(&said).contains("version"),
+        "{said:?}"
+    );
 }

@@ -114,5 +114,16 @@ fn status_is_1_when_unprepared_or_absent() {
     let rig = Setup::any().unmounted().start();
     let ended = rig.pst(["status"]).to_end().must(1);
     assert!(ended.text().contains("absent"), "{ended:?}");
-    assert_eq!(rig.state(), "absent");
+    let status = rig.status();
+    assert_eq!(status["storage"]["state"], "absent");
+    keys(
+        &status["storage"],
+        "state reason mount data device fstype size free",
+    );
+    assert!(
+        status["storage"]["reason"]
+            .as_str()
+            .is_some_and(|text| !text.is_empty()),
+        "{status}"
+    );
 }

@@ -46,8 +46,7 @@ impl Rig {
         let at = self.mount().to_str().expect("UTF-8").replace(' ', "\\040");
         let line = text
             .lines()
-            .filter(|line| line.split(' ').nth(4) == Some(&at))
-            .next_back()?;
+            .rfind(|line| line.split(' ').nth(4) == Some(&at))?;
         let (front, back) = line.split_once(" - ")?;
         Some((
             front.split(' ').nth(5)?.to_owned(),
