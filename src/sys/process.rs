@@ -25,12 +25,6 @@ impl Pid {
         Self(unsafe { libc::getpid() })
     }
 
-    /// This process's parent; `None` if that is outside the pid namespace.
-    pub fn parent() -> Option<Self> {
-        // SAFETY: getppid(2) cannot fail.
-        Self::new(unsafe { libc::getppid() })
-    }
-
     /// The number.
     pub fn number(self) -> libc::pid_t {
         self.0

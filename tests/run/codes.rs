@@ -104,7 +104,7 @@ fn p8_who_may_not_open_the_socket_is_told_the_group() {
     let rig = Rig::new();
     fs::set_permissions(rig.socket(), fs::Permissions::from_mode(0o660)).unwrap();
     // Where the binary is, others may not look; a shell that was root has it open.
-    let script = "exec 9<$PST; exec setpriv --reuid 65534 --clear-groups /proc/self/fd/9 run true";
+    let script = "exec 9<$PST; exec setpriv --reuid 65534 --regid 65534 --clear-groups /proc/self/fd/9 run true";
     let output = rig.bash(script).output().unwrap();
     is_refused(&output, "members of the group root");
 }
