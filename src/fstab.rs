@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use crate::escape::escape;
+
 /// Options that say how access times are kept. `lazytime` is none of them: it says when they are
 /// written, not whether.
 const ATIME_OPTIONS: [&str; 8] = [
@@ -83,11 +85,15 @@ impl FstabError {
 impl fmt::Display for FstabError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Read(path, error) => write!(f, "{}: cannot read: {error}", path.display()),
+            Self::Read(path, error) => write!(
+                f,
+                "{}: cannot read: {error}",
+                escape(path.as_os_str().as_bytes())
+            ),
             Self::Fields(path, line, fields) => write!(
                 f,
                 "{}:{line}: {fields} of at least 4 fields (device, mount point, type, options)",
-                path.display()
+                escape(path.as_os_str().as_bytes())
             ),
         }
     }

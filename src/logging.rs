@@ -1,1 +1,195 @@
-//! (stub)
+//! The log of the daemon and of `prepare`: to stderr, one line a record.
+//! Never panics, and never fails anything: a line that cannot be written is lost.
+
+use std::env;
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use env_logger::Builder;
+use log::{Level, LevelFilter};
+
+/// Starts logging; later calls change nothing.
+///
+/// The level is RUST_LOG's: `off`, `error`, `warn`, `info` (the default), `debug` or `trace`.
+/// Other crates' records begin at `warn`. A stderr that is the journal gets priorities,
+/// sd-daemon(3); it adds the time itself.
+pub fn init() {
+    let wanted = env::var_os("RUST_LOG").filter(|level| !level.is_empty());
+    let level = match &wanted {
+        Some(level) => level.to_str().and_then(|level| level.parse().ok()),
+        None => Some(LevelFilter::Info),
+    };
+    let filter = level.unwrap_or(LevelFilter::Info);
+    let to_journal = stderr_is_journal();
+    let started = Builder::new()
+        .filter_level(filter.min(LevelFilter::Warn))
+        .filter_module(env!("CARGO_CRATE_NAME"), filter)
+        .format(move |out, record| {
+            let prefix = match to_journal {
+                true => journal_prefix(record.level()),
+                false => foreground_prefix(record.level()),
+            };
+            writeln!(out, "{prefix}{}", OneLine(record.args()))
+        })
+        .try_init();
+    if let (Ok(()), Some(wanted), None) = (started, wanted, level) {
+        log::warn!(
+            "RUST_LOG={wanted:?} is no level (off, error, warn, info, debug, trace): info is taken"
+        );
+    }
+}
+
+/// What it wraps, with control characters shown (`\n`, `\u{1b}`) instead of sent.
+pub(crate) struct OneLine<T>(pub(crate) T);
+
+impl<T: fmt::Display> fmt::Display for OneLine<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Shown(f), "{}", self.0)
+    }
+}
+
+struct Shown<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for Shown<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            match c.is_control() {
+                true => write!(self.0, "{}", c.escape_default())?,
+                false => self.0.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// syslog(3)'s priority of a level.
+fn journal_prefix(level: Level) -> &'static str {
+    match level {
+        Level::Error => "<3>",
+        Level::Warn => "<4>",
+        Level::Info => "<6>",
+        Level::Debug | Level::Trace => "<7>",
+    }
+}
+
+fn foreground_prefix(level: Level) -> &'static str {
+    match level {
+        Level::Error => "pst: ERROR ",
+        Level::Warn => "pst: WARN ",
+        Level::Info => "pst: INFO ",
+        Level::Debug => "pst: DEBUG ",
+        Level::Trace => "pst: TRACE ",
+    }
+}
+
+/// Whether the journal reads our stderr; it may also be somebody else's (`… 2>file` in a service).
+fn stderr_is_journal() -> bool {
+    let named = env::var("JOURNAL_STREAM").unwrap_or_default();
+    let stderr = io::stderr();
+    let file = stderr.as_fd().try_clone_to_owned().map(File::from);
+    file.is_ok_and(|file| is_stream(&file, &named))
+}
+
+/// Whether a file is the one named, as `DEVICE:INODE`; systemd.exec(5), JOURNAL_STREAM.
+fn is_stream(file: &File, named: &str) -> bool {
+    let Ok(metadata) = file.metadata() else {
+        return false;
+    };
+    format!("{}:{}", metadata.dev(), metadata.ino()) == named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Output, Stdio};
+
+    /// Run by the other tests in a process of its own: a process has one logger.
+    #[test]
+    fn child_logs() {
+        if env::var_os("PST_TEST_LOGGING").is_none() {
+            return;
+        }
+        init();
+        log::error!("an error");
+        log::info!("two\nlines \x1b[1m and a \\ é");
+        log::debug!("a detail");
+        log::info!(target: "polling", "another crate's");
+        init();
+    }
+
+    /// A child whose stderr is the pipe, with `@STREAM` replaced by what a journal there would say.
+    fn child(level: Option<&str>, script: &str) -> Output {
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", script])
+            .arg(env::current_exe().unwrap())
+            .args(["--exact", "logging::tests::child_logs", "--nocapture"])
+            .env("PST_TEST_LOGGING", "1")
+            .env_remove("JOURNAL_STREAM")
+            .env_remove("RUST_LOG")
+            .stderr(Stdio::piped());
+        if let Some(level) = level {
+            command.env("RUST_LOG", level);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output
+    }
+
+    fn lines(level: Option<&str>, script: &str) -> Vec<String> {
+        let output = child(level, script);
+        let text = String::from_utf8(output.stderr).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    const PLAIN: &str = r#"exec "$0" "$@""#;
+    const JOURNAL: &str = r#"JOURNAL_STREAM=$(stat -L -c %d:%i /proc/$$/fd/2) exec "$0" "$@""#;
+
+    #[test]
+    fn a_record_is_one_line() {
+        let expected = [
+            "pst: ERROR an error",
+            r"pst: INFO two\nlines \u{1b}[1m and a \ é",
+        ];
+        assert_eq!(lines(None, PLAIN), expected);
+        assert_eq!(lines(Some(""), PLAIN), expected);
+    }
+
+    #[test]
+    fn the_journal_gets_priorities() {
+        let expected = [
+            "<3>an error",
+            r"<6>two\nlines \u{1b}[1m and a \ é",
+            "<7>a detail",
+        ];
+        assert_eq!(lines(Some("debug"), JOURNAL), expected);
+        let elsewhere = r#"JOURNAL_STREAM=1:1 exec "$0" "$@""#;
+        assert_eq!(lines(Some("error"), elsewhere), ["pst: ERROR an error"]);
+    }
+
+    #[test]
+    fn the_level_is_rust_logs() {
+        assert_eq!(lines(Some("off"), PLAIN), [""; 0]);
+        assert_eq!(lines(Some("WARN"), PLAIN).len(), 1);
+        let odd = lines(Some("pst=loud"), PLAIN);
+        assert_eq!(odd.len(), 3);
+        assert!(
+            odd[0].starts_with(r#"pst: WARN RUST_LOG="pst=loud" is no level"#),
+            "{odd:?}"
+        );
+    }
+
+    #[test]
+    fn a_stderr_that_takes_nothing_is_no_trouble() {
+        for script in [
+            r#"exec "$0" "$@" 2>&-"#,
+            r#"exec "$0" "$@" 2>/dev/full"#,
+            r#"exec "$0" "$@" 2> >(exec true)"#,
+        ] {
+            child(Some("trace"), script);
+        }
+    }
+}

@@ -265,9 +265,9 @@ mod tests {
         assert!(fault(file.as_fd()).contains("no socket"));
     }
 
-    /// Run by `a_passed_socket_is_taken_once` in a process of its own, as a service is started.
+    /// Run by `a_service_speaks_with_its_manager` in a process of its own, as a service is started.
     #[test]
-    fn child_takes_the_passed_socket() {
+    fn child_is_a_service() {
         if env::var_os("PST_TEST_PASSED").is_none() {
             return;
         }
@@ -275,20 +275,26 @@ mod tests {
         let flags = std::fs::read_to_string("/proc/self/fdinfo/3").unwrap();
         assert!(flags.contains("flags:\t02000002"), "close-on-exec: {flags}");
         assert!(listen_fds().is_err(), "taken twice");
+        assert_eq!(watchdog_interval(), Some(Duration::from_secs(10)));
+        notify("READY=1").unwrap();
         let path = listener.local_addr().unwrap();
         UnixStream::connect(path.as_pathname().unwrap()).unwrap();
         listener.accept().unwrap();
     }
 
     #[test]
-    fn a_passed_socket_is_taken_once() {
-        let dir = Dir::new("passed");
+    fn a_service_speaks_with_its_manager() {
+        let dir = Dir::new("service");
+        let notified = UnixDatagram::bind(dir.0.join("notify")).unwrap();
         let listener = UnixListener::bind(dir.0.join("socket")).unwrap();
         let output = Command::new("sh")
             .args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 0</dev/null"])
             .arg(env::current_exe().unwrap())
-            .args(["--exact", "systemd::tests::child_takes_the_passed_socket"])
+            .args(["--exact", "systemd::tests::child_is_a_service"])
             .env("LISTEN_FDS", "1")
+            .env("NOTIFY_SOCKET", dir.0.join("notify"))
+            .env("WATCHDOG_USEC", "20000000")
+            .env_remove("WATCHDOG_PID")
             .env("PST_TEST_PASSED", "1")
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .output()
@@ -296,6 +302,8 @@ mod tests {
         let stdout = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{stdout}");
         assert!(stdout.contains("1 passed"), "{stdout}");
+        notified.set_nonblocking(true).unwrap();
+        assert_eq!(received(&notified), "READY=1");
     }
 
     #[test]

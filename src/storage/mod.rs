@@ -1,1 +1,14 @@
-//! (stub)
+//! The storage: one mounted filesystem whose superblock is switched between read-only and
+//! read-write. Everything here may block, and is called by the worker thread or by an applet
+//! that has nothing else to do. It decides nothing about sessions.
+
+pub mod holders;
+pub mod lock;
+pub mod mountinfo;
+pub mod prepare;
+pub mod roots;
+pub mod superblock;
+pub mod survey;
+
+pub use superblock::Storage;
+pub use survey::Facts;

@@ -1,1 +1,253 @@
-//! (stub)
+//! Descriptors of files and directories: opening beneath a root, owner and mode, identity,
+//! what statfs says, syncing, locking.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::check;
+
+/// A path as a C string.
+///
+/// # Errors
+/// `InvalidInput` if it contains a NUL byte.
+pub fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the path contains a NUL byte"))
+}
+
+/// Opens a directory for reading, following symlinks. open(2).
+pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: `path` is a valid C string; the call returns a new descriptor or -1.
+    let fd = check(unsafe { libc::open(path.as_ptr(), flags) })?;
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Opens the directory `path` below `root`, without following any symlink, leaving `root`'s tree
+/// or crossing a mount. openat2(2); Linux 5.6.
+///
+/// # Errors
+/// ELOOP for a symlink on the way, ENOTDIR for what is no directory, EXDEV for a mount.
+pub fn open_directory_beneath(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    // SAFETY: open_how is plain old data for which all zeroes is a valid value.
+    let mut how: libc::open_how = unsafe { MaybeUninit::zeroed().assume_init() };
+    how.flags = (libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) as u64;
+    how.resolve = libc::RESOLVE_NO_SYMLINKS
+        | libc::RESOLVE_NO_MAGICLINKS
+        | libc::RESOLVE_BENEATH
+        | libc::RESOLVE_NO_XDEV;
+    // SAFETY: `path` is a valid C string, `how` a live struct of the size given.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            root.as_raw_fd(),
+            path.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
+    })?;
+    // SAFETY: the kernel has just made this descriptor for us alone; descriptors are ints.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
+
+/// Makes a directory below `parent`. mkdirat(2).
+pub fn make_directory(parent: BorrowedFd<'_>, name: &CStr, mode: libc::mode_t) -> io::Result<()> {
+    // SAFETY: `name` is a valid C string.
+    check(unsafe { libc::mkdirat(parent.as_raw_fd(), name.as_ptr(), mode) }).map(drop)
+}
+
+/// Sets owner and group. fchown(2).
+pub fn set_owner(file: BorrowedFd<'_>, uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::fchown(file.as_raw_fd(), uid, gid) }).map(drop)
+}
+
+/// Sets the permission bits. fchmod(2).
+pub fn set_mode(file: BorrowedFd<'_>, mode: libc::mode_t) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::fchmod(file.as_raw_fd(), mode) }).map(drop)
+}
+
+/// What stat says of an open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Device number of the filesystem (`st_dev`).
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits, with set-id and sticky ones.
+    pub mode: u32,
+}
+
+/// fstat(2).
+pub fn status(file: BorrowedFd<'_>) -> io::Result<Status> {
+    let mut stat = MaybeUninit::<libc::stat64>::uninit();
+    // SAFETY: `stat` is large enough for what the call writes.
+    check(unsafe { libc::fstat64(file.as_raw_fd(), stat.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so it has written the whole struct.
+    let stat = unsafe { stat.assume_init() };
+    Ok(Status {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mode: stat.st_mode & 0o7777,
+    })
+}
+
+/// Identity of a mount, from statx(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MountId {
+    /// The number that mountinfo's first field shows. Used again after an unmount.
+    pub shown: u64,
+    /// A number never used again while the system runs; 0 before Linux 6.8.
+    pub unique: u64,
+    /// The file is the root of its mount.
+    pub is_root: bool,
+}
+
+/// Which mount an open file belongs to. statx(2) with STATX_MNT_ID (5.8) and
+/// STATX_MNT_ID_UNIQUE (6.8).
+pub fn mount_id(file: BorrowedFd<'_>) -> io::Result<MountId> {
+    const UNIQUE: u32 = 0x4000;
+    let shown = statx(file, libc::STATX_MNT_ID)?;
+    if shown.stx_mask & libc::STATX_MNT_ID == 0 {
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    }
+    let unique = statx(file, UNIQUE)?;
+    let is_root = shown.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0;
+    Ok(MountId {
+        shown: shown.stx_mnt_id,
+        unique: if unique.stx_mask & UNIQUE != 0 {
+            unique.stx_mnt_id
+        } else {
+            0
+        },
+        is_root,
+    })
+}
+
+fn statx(file: BorrowedFd<'_>, mask: u32) -> io::Result<libc::statx> {
+    let mut out = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path is a valid C string, `out` is large enough for what the call writes.
+    check(unsafe {
+        libc::statx(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            mask,
+            out.as_mut_ptr(),
+        )
+    })?;
+    // SAFETY: zeroed plain old data is a valid value, whatever part the call has written.
+    Ok(unsafe { out.assume_init() })
+}
+
+/// `st_dev` and number of links of what a path leads to, as the kernel has them at hand: no server
+/// is asked. statx(2) with AT_STATX_DONT_SYNC.
+pub fn peek(path: &Path) -> io::Result<(u64, u32)> {
+    let path = c_path(path)?;
+    let mut out = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: `path` is a valid C string, `out` is large enough for what the call writes.
+    check(unsafe {
+        libc::statx(
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT,
+            libc::STATX_NLINK,
+            out.as_mut_ptr(),
+        )
+    })?;
+    // SAFETY: zeroed plain old data is a valid value, whatever part the call has written.
+    let out = unsafe { out.assume_init() };
+    let device = device_number(out.stx_dev_major, out.stx_dev_minor);
+    Ok((device, out.stx_nlink))
+}
+
+/// `st_dev` of a device's two numbers. makedev(3).
+pub fn device_number(major: u32, minor: u32) -> u64 {
+    libc::makedev(major, minor)
+}
+
+/// What statvfs says of the filesystem and mount of an open file. Bytes, not blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes in all.
+    pub size: u64,
+    /// Bytes that any user may still use.
+    pub free: u64,
+    /// The mount or its superblock is read-only. Says nothing about health.
+    pub read_only: bool,
+}
+
+/// fstatvfs(3), the 64-bit one.
+pub fn space(file: BorrowedFd<'_>) -> io::Result<Space> {
+    let mut out = MaybeUninit::<libc::statvfs64>::uninit();
+    // SAFETY: `out` is large enough for what the call writes.
+    check(unsafe { libc::fstatvfs64(file.as_raw_fd(), out.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so it has written the whole struct.
+    let out = unsafe { out.assume_init() };
+    // The field's width differs between architectures.
+    #[allow(clippy::unnecessary_cast)]
+    let block = out.f_frsize as u64;
+    Ok(Space {
+        size: out.f_blocks.saturating_mul(block),
+        free: out.f_bavail.saturating_mul(block),
+        read_only: out.f_flag & libc::ST_RDONLY != 0,
+    })
+}
+
+/// Writes the whole filesystem of an open file to the medium, and reports, once per descriptor,
+/// what could not be written since the descriptor was opened. syncfs(2); reports since Linux 5.8.
+pub fn sync_filesystem(file: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::syncfs(file.as_raw_fd()) }).map(drop)
+}
+
+/// Asks an ext4 filesystem whether its journal is alive, by EXT4_IOC_CHECKPOINT without flags
+/// (Linux 5.14; needs CAP_SYS_ADMIN). Costs nothing while the journal is empty; otherwise it
+/// writes the journal back, so ask only when the superblock is read-only or lost.
+///
+/// # Errors
+/// EIO if the journal was aborted; ENOTTY on other filesystems; EPERM without the capability.
+pub fn checkpoint_journal(directory: BorrowedFd<'_>) -> io::Result<()> {
+    // _IOW('f', 43, __u32), the same on every architecture that the kernel's generic ioctl
+    // encoding covers (x86, arm, arm64, riscv).
+    const EXT4_IOC_CHECKPOINT: u32 = 0x4004_662b;
+    let flags: u32 = 0;
+    // SAFETY: the kernel reads one u32 through the pointer, which is live.
+    check(unsafe {
+        libc::ioctl(
+            directory.as_raw_fd(),
+            EXT4_IOC_CHECKPOINT as libc::Ioctl,
+            &raw const flags,
+        )
+    })
+    .map(drop)
+}
+
+/// Takes an exclusive advisory lock without waiting; it lasts as long as the open file. flock(2).
+///
+/// # Errors
+/// `WouldBlock` if somebody else has it.
+pub fn lock_exclusive(file: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
+}
+
+/// Sets which permission bits new files never get; returns the one before. umask(2).
+pub fn set_umask(mask: libc::mode_t) -> libc::mode_t {
+    // SAFETY: takes no pointer and cannot fail.
+    unsafe { libc::umask(mask) }
+}

@@ -7,6 +7,7 @@ pub mod directory;
 pub mod fanotify;
 pub mod file;
 pub mod mount;
+pub mod own;
 pub mod poll;
 pub mod process;
 pub mod signal;

@@ -1,1 +1,111 @@
-//! (stub)
+//! Who is at the other end of a Unix socket, and whose its name in the filesystem is.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use super::check;
+use super::file::{self, Status};
+
+/// The process that connected, as of then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its pid here; 0 if it is not visible here.
+    pub pid: u32,
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
+}
+
+/// SO_PEERCRED of unix(7).
+pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+    let mut credentials = MaybeUninit::<libc::ucred>::uninit();
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the buffer is live and as long as `length` says.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            credentials.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    })?;
+    // SAFETY: the call succeeded, so it has written the whole struct.
+    let credentials = unsafe { credentials.assume_init() };
+    Ok(Peer {
+        pid: u32::try_from(credentials.pid).unwrap_or(0),
+        uid: credentials.uid,
+        gid: credentials.gid,
+    })
+}
+
+/// The supplementary groups of the process that connected. SO_PEERGROUPS of socket(7); Linux 4.13.
+pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0u32; 64];
+    loop {
+        let mut length = (groups.len() * size_of::<u32>()) as libc::socklen_t;
+        // SAFETY: the buffer is live and as long as `length` says.
+        let result = check(unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        });
+        let count = length as usize / size_of::<u32>();
+        match result {
+            Ok(_) => {
+                groups.truncate(count);
+                return Ok(groups);
+            }
+            // The kernel has written how much it takes.
+            Err(error) if error.raw_os_error() == Some(libc::ERANGE) && count > groups.len() => {
+                groups.resize(count, 0);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What the name `path` stands for, without following it if it is a symlink.
+pub fn name_status(path: &Path) -> io::Result<Status> {
+    file::status(open_name(path)?.as_fd())
+}
+
+/// Gives the socket that `path` names, and that `mine` describes, to a group; its user stays.
+/// Goes through a descriptor: whoever may write to the directory could swap the name.
+///
+/// # Errors
+/// `Other` if the name stands for something else by now.
+pub fn set_name_group(path: &Path, mine: Status, gid: u32) -> io::Result<()> {
+    let name = open_name(path)?;
+    let found = file::status(name.as_fd())?;
+    if (found.device, found.inode) != (mine.device, mine.inode) {
+        return Err(io::Error::other("something else has taken its place"));
+    }
+    // SAFETY: the path is a valid C string.
+    check(unsafe {
+        libc::fchownat(
+            name.as_raw_fd(),
+            c"".as_ptr(),
+            u32::MAX, // as it is
+            gid,
+            libc::AT_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+fn open_name(path: &Path) -> io::Result<OwnedFd> {
+    let path = file::c_path(path)?;
+    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    // SAFETY: `path` is a valid C string; the call returns a new descriptor or -1.
+    let fd = check(unsafe { libc::open(path.as_ptr(), flags) })?;
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

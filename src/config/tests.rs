@@ -1,0 +1,477 @@
+use super::*;
+use crate::config::place::PlaceError;
+use std::os::unix::ffi::OsStrExt;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("/etc/kvmd/pst.toml"))
+}
+
+/// A file of its own, removed at the end, also of a failed test.
+struct File(PathBuf);
+
+impl File {
+    fn new(content: &[u8]) -> File {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("pst-config-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, content).unwrap();
+        File(path)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn every_key_is_optional() {
+    assert_eq!(parse("").unwrap(), Config::default());
+    assert_eq!(parse("[storage]\n[session]\n").unwrap(), Config::default());
+}
+
+#[test]
+fn every_key_is_understood() {
+    let config = parse(
+        r#"
+        socket = "/tmp//x/./pst.sock/"
+        socket_mode = 0o777
+        group = "g"
+        [storage]
+        mount = "/m/"
+        root = "/m/r"
+        user = "u"
+        group = "1000"
+        data = "./a//b/"
+        fstab = "/tmp/fstab"
+        volatile = true
+        [session]
+        kill_grace = 2
+        limit = 1
+        "#,
+    )
+    .unwrap();
+    assert_eq!(config.socket.as_os_str(), "/tmp/x/pst.sock");
+    assert_eq!(config.socket_mode, 0o777);
+    assert_eq!(config.group, "g");
+    assert_eq!(config.storage.mount.unwrap().as_os_str(), "/m");
+    assert_eq!(config.storage.root.unwrap().as_os_str(), "/m/r");
+    assert_eq!(config.storage.user.unwrap(), "u");
+    assert_eq!(config.storage.group.unwrap(), "1000");
+    assert_eq!(config.storage.data.as_os_str(), "a/b");
+    assert_eq!(config.storage.fstab.as_os_str(), "/tmp/fstab");
+    assert!(config.storage.volatile);
+    assert_eq!(config.session.kill_grace, Duration::from_secs(2));
+    assert_eq!(config.session.limit, 1);
+    for root_itself in ["", ".", "./"] {
+        let config = parse(&format!("[storage]\ndata = \"{root_itself}\"")).unwrap();
+        assert_eq!(config.storage.data.as_os_str(), "");
+    }
+    for (text, grace) in [("0", 0.0), ("-0.0", 0.0), ("0.25", 0.25), ("3600", 3600.0)] {
+        let config = parse(&format!("session.kill_grace = {text}")).unwrap();
+        assert_eq!(config.session.kill_grace.as_secs_f64(), grace);
+    }
+}
+
+#[test]
+fn the_sample_file_shows_the_defaults() {
+    let sample = include_str!("../../contrib/pst.toml");
+    assert_eq!(parse(sample).unwrap(), Config::default());
+
+    let uncommented: String = sample
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if !key.is_empty() && !key.starts_with(' ') => format!("{key}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let mut shown = Config::default();
+    shown.storage.mount = Some("/var/lib/kvmd/pst".into());
+    shown.storage.root = Some("/var/lib/kvmd/pst".into());
+    shown.storage.user = Some("kvmd-pst".into());
+    shown.storage.group = Some("kvmd-pst".into());
+    assert_eq!(parse(&uncommented).unwrap(), shown);
+    let keys = uncommented.lines().filter(|line| line.contains(" = "));
+    assert_eq!(keys.count(), 12, "a key is missing");
+}
+
+#[test]
+fn every_error_is_one_line_with_its_place() {
+    for (text, error) in ERRORS {
+        let line = parse(text).unwrap_err().to_string();
+        assert_eq!(line, format!("/etc/kvmd/pst.toml:{error}"), "{text}");
+    }
+    let long = format!("socket = \"/{}\"", "x".repeat(107));
+    let line = parse(&long).unwrap_err().to_string();
+    assert!(line.contains(":1:10: a socket's path has at most 107 bytes"));
+    assert!(parse(&long.replacen('x', "", 1)).is_ok());
+}
+
+const ERRORS: &[(&str, &str)] = &[
+    (
+        "foo = 1",
+        "1:1: unknown key `foo`, expected one of `socket`, `socket_mode`, `group`, `storage`, `session`",
+    ),
+    (
+        "socket = 5",
+        "1:10: invalid type: integer `5`, expected a string",
+    ),
+    (
+        "socket = \"pst.sock\"",
+        "1:10: \"pst.sock\" must be an absolute path without `..`",
+    ),
+    (
+        "socket = \"/run/../pst.sock\"",
+        "1:10: \"/run/../pst.sock\" must be an absolute path without `..`",
+    ),
+    (
+        "socket = \"\"",
+        "1:10: \"\" must be an absolute path without `..`",
+    ),
+    (
+        "  socket_mode = 660",
+        "1:17: 660 is not octal, as a mode must be: write 0o660",
+    ),
+    (
+        "socket_mode = 0o1000",
+        "1:15: 0o1000 is out of range: 0o000 to 0o777",
+    ),
+    (
+        "socket_mode = -1",
+        "1:15: -1 is not octal, as a mode must be: write 0o660",
+    ),
+    (
+        "socket_mode = \"0o660\"",
+        "1:15: invalid type: string \"0o660\", expected an integer",
+    ),
+    (
+        "socket_mode = 99999999999999999999",
+        "1:15: invalid type: integer `99999999999999999999`, expected a 64-bit integer",
+    ),
+    (
+        "socket_mode = 0x1B0",
+        "1:15: 0x1B0 is not octal, as a mode must be: write 0o660",
+    ),
+    ("group = \"\"", "1:9: a name must not be empty"),
+    (
+        "group = [\"a\", \"b\"]",
+        "1:9: invalid type: sequence, expected a string",
+    ),
+    (
+        "storage = 5",
+        "1:11: invalid type: integer `5`, expected a table",
+    ),
+    (
+        "[storage]\nmuont = \"/m\"",
+        "2:1: unknown key `muont`, expected one of `mount`, `root`, `user`, `group`, `data`, `fstab`, `volatile`",
+    ),
+    (
+        "[storage]\nmount = \"m\"",
+        "2:9: \"m\" must be an absolute path without `..`",
+    ),
+    (
+        "[storage]\nroot = \"r/../x\"",
+        "2:8: \"r/../x\" must be an absolute path without `..`",
+    ),
+    (
+        "[storage]\ndata = \"/data\"",
+        "2:8: \"/data\" must be a path below the storage root, without `..`",
+    ),
+    (
+        "[storage]\ndata = \"a/../..\"",
+        "2:8: \"a/../..\" must be a path below the storage root, without `..`",
+    ),
+    (
+        "[storage]\ndata = \"a\\u0000b\"",
+        "2:8: \"a\\0b\" must be a path below the storage root, without `..`",
+    ),
+    (
+        "[storage]\nvolatile = \"yes\"",
+        "2:12: invalid type: string \"yes\", expected a boolean",
+    ),
+    ("[storage]\nuser = \"\"", "2:8: a name must not be empty"),
+    (
+        "[storage]\n\n  [session]\nkill_grace = nan",
+        "4:14: nan is out of range: 0 to 3600 seconds",
+    ),
+    (
+        "[session]\nkill_grace = inf",
+        "2:14: inf is out of range: 0 to 3600 seconds",
+    ),
+    (
+        "[session]\nkill_grace = -0.1",
+        "2:14: -0.1 is out of range: 0 to 3600 seconds",
+    ),
+    (
+        "[session]\nkill_grace = 1e300",
+        "2:14: 1e300 is out of range: 0 to 3600 seconds",
+    ),
+    (
+        "[session]\nkill_grace = \"1\"",
+        "2:14: invalid type: string \"1\", expected a number",
+    ),
+    (
+        "[session]\nlimit = 0",
+        "2:9: 0 is out of range: 1 to 1000000 connections",
+    ),
+    (
+        "[session]\nlimit = 1000001",
+        "2:9: 1000001 is out of range: 1 to 1000000 connections",
+    ),
+    (
+        "[session]\nlimit = -5",
+        "2:9: -5 is out of range: 1 to 1000000 connections",
+    ),
+    (
+        "[session]\nlimit = 1.5",
+        "2:9: invalid type: floating point `1.5`, expected an integer",
+    ),
+    (
+        "# ä\ngroup = \"ä\" x",
+        "2:13: unexpected key or value, expected newline, `#`",
+    ),
+    ("group = \"a\"\ngroup = \"b\"", "2:1: duplicate key"),
+    ("[storage\n", "1:9: unclosed table, expected `]`"),
+    (
+        "group =",
+        "1:8: string values must be quoted, expected literal string",
+    ),
+    ("group = \"a", "1:11: invalid basic string, expected `\"`"),
+    (
+        "[[storage]]",
+        "1:1: invalid type: sequence, expected a table",
+    ),
+    (
+        "[sesion]",
+        "1:2: unknown key `sesion`, expected one of `socket`, `socket_mode`, `group`, `storage`, `session`",
+    ),
+    ("nonsense", "1:9: key with no value, expected `=`"),
+    (
+        "storage = []",
+        "1:11: invalid type: sequence, expected a table",
+    ),
+    (
+        "session = [1.0, 5]",
+        "1:11: invalid type: sequence, expected a table",
+    ),
+    (
+        "[storage]\nmount = \"x\ny\"",
+        "3:3: key with no value, expected `=`",
+    ),
+    (
+        "[storage]\nmount = \"a\" \"b\"",
+        "2:13: unexpected key or value, expected newline, `#`",
+    ),
+];
+
+#[test]
+fn a_missing_file_is_an_error_only_if_it_was_named() {
+    let path = Path::new("/nonexistent/pst.toml");
+    assert_eq!(Config::load(path, false).unwrap(), Config::default());
+    assert_eq!(
+        Config::load(path, true).unwrap_err().to_string(),
+        "/nonexistent/pst.toml: cannot read: No such file or directory (os error 2)"
+    );
+    assert!(Config::load(Path::new("/"), false).is_err());
+}
+
+#[test]
+fn a_file_that_is_no_utf8_is_named_with_the_place() {
+    let file = File::new(b"group = \"x\"\n# \xc3\xa4 \xff\n");
+    let error = Config::load(&file.0, false).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("{}:2:5: not UTF-8", file.0.display())
+    );
+}
+
+/// The place that an fstab and the keys of `[storage]` give.
+fn place(fstab: &[u8], keys: &str) -> Result<Place, String> {
+    let file = File::new(fstab);
+    let mut config = parse(&format!("[storage]\n{keys}")).unwrap();
+    config.storage.fstab = file.0.clone();
+    config
+        .place()
+        .map_err(|error| error.to_string().replace(file.0.to_str().unwrap(), "FSTAB"))
+}
+
+const PIKVM: &[u8] = b"# pikvm\n\
+    /dev/root / ext4 ro 0 1\n\
+    LABEL=PIPST /var/lib/kvmd/pst ext4 nodev,ro,errors=remount-ro,X-kvmd.pst-user=kvmd-pst 0 2\n\
+    LABEL=PIMSD /var/lib/kvmd/msd ext4 ro,X-kvmd.otgmsd-user=kvmd 0 2\n";
+
+fn pikvm() -> Place {
+    Place {
+        mount: "/var/lib/kvmd/pst".into(),
+        root: "/var/lib/kvmd/pst".into(),
+        data: "data".into(),
+        user: "kvmd-pst".into(),
+        group: "kvmd-pst".into(),
+        atime_named: false,
+        volatile: false,
+    }
+}
+
+#[test]
+fn the_marked_entry_is_the_storage() {
+    assert_eq!(place(PIKVM, "").unwrap(), pikvm());
+    let all = place(
+        b"x /a\\040b/ ext4 ro,noatime,X-kvmd.pst-root=/a\\040b/./c/,X-kvmd.pst-user=7,X-kvmd.pst-group=g",
+        "volatile = true",
+    );
+    let all = all.unwrap();
+    assert_eq!(all.mount.as_os_str(), "/a b");
+    assert_eq!(all.root.as_os_str(), "/a b/c");
+    assert_eq!((all.user.as_str(), all.group.as_str()), ("7", "g"));
+    assert!(all.atime_named && all.volatile);
+}
+
+#[test]
+fn any_option_of_ours_marks_an_entry_and_an_empty_one_says_nothing() {
+    for option in ["root", "user=", "group", "root=,X-kvmd.pst-user", "new"] {
+        let fstab = format!("x /m ext4 ro,X-kvmd.pst-{option}");
+        let place = place(fstab.as_bytes(), "").unwrap();
+        assert_eq!(place.root, Path::new("/m"), "{option}");
+        assert_eq!(
+            (place.user.as_str(), place.group.as_str()),
+            ("kvmd-pst", "kvmd-pst")
+        );
+    }
+}
+
+#[test]
+fn the_config_wins_over_fstab() {
+    let keys = "root = \"/var/lib/kvmd/pst/r\"\nuser = \"u\"\ngroup = \"g\"\ndata = \"\"";
+    let place = place(PIKVM, keys).unwrap();
+    assert_eq!(place.root, Path::new("/var/lib/kvmd/pst/r"));
+    assert_eq!((place.user.as_str(), place.group.as_str()), ("u", "g"));
+    assert_eq!(place.data, Path::new(""));
+}
+
+#[test]
+fn a_mount_that_is_set_still_gets_the_options_of_its_entry() {
+    let fstab = b"a /a ext4 X-kvmd.pst-user=a\n\
+        b /b ext4 relatime\n\
+        b /b ext4 ro,noatime,X-kvmd.pst-user=b,X-kvmd.pst-root=/b/r";
+    let place = |keys| place(fstab, keys).unwrap();
+    let b = place("mount = \"/b/\"");
+    assert_eq!(
+        (b.root.as_path(), b.user.as_str()),
+        (Path::new("/b/r"), "b")
+    );
+    assert!(b.atime_named);
+    let elsewhere = place("mount = \"/c\"");
+    assert_eq!(
+        (elsewhere.root.as_path(), elsewhere.user.as_str()),
+        (Path::new("/c"), "kvmd-pst")
+    );
+    assert!(!elsewhere.atime_named);
+}
+
+#[test]
+fn a_mount_that_is_set_needs_no_fstab() {
+    let mut config = parse("[storage]\nmount = \"/m\"\nfstab = \"/nonexistent/fstab\"").unwrap();
+    assert_eq!(config.place().unwrap().mount, Path::new("/m"));
+    config.storage.mount = None;
+    let error = config.place().unwrap_err();
+    assert!(matches!(error, PlaceError::Fstab(_)));
+    let line = error.to_string();
+    assert!(
+        line.starts_with("/nonexistent/fstab: cannot read: No such file"),
+        "{line}"
+    );
+    config.storage.mount = Some("/m".into());
+    config.storage.fstab = "/".into();
+    assert!(config.place().is_err(), "there, but unreadable");
+}
+
+#[test]
+fn what_cannot_be_the_storage_is_named_with_what_to_do() {
+    for (fstab, keys, says, advice) in [
+        (
+            "",
+            "",
+            "FSTAB: no entry has an X-kvmd.pst-* option",
+            "set storage.mount",
+        ),
+        (
+            "x /m ext4 ro,X-kvmd.otgmsd-user=kvmd",
+            "",
+            "FSTAB: no entry has",
+            "add X-kvmd.pst-user=kvmd-pst",
+        ),
+        (
+            "x /m ext4 X-kvmd.pst-user\n\ny /n ext4 X-kvmd.pst-root",
+            "",
+            "FSTAB: lines 1, 3 have",
+            "set storage.mount",
+        ),
+        ("x /m", "", "FSTAB:1: 2 of at least 4 fields", "mend it"),
+        (
+            "x none swap X-kvmd.pst-user",
+            "",
+            "FSTAB:1: the storage's mount point 'none' is no absolute path",
+            "set storage.mount",
+        ),
+        (
+            "x /a/../b ext4 X-kvmd.pst-user",
+            "",
+            "FSTAB:1: the storage's mount point '/a/../b'",
+            "mend this entry",
+        ),
+        (
+            "x / ext4 X-kvmd.pst-user",
+            "",
+            "FSTAB:1: the storage must be a filesystem of its own, not `/`",
+            "mend this entry",
+        ),
+        (
+            "",
+            "mount = \"/\"",
+            "the storage must be a filesystem of its own",
+            "mend storage.mount",
+        ),
+        (
+            "x /m ext4 X-kvmd.pst-root=r",
+            "",
+            "FSTAB:1: X-kvmd.pst-root=r makes no sense",
+            "mend this entry",
+        ),
+        (
+            "x /m ext4 X-kvmd.pst-root=/m/../n",
+            "mount = \"/m\"",
+            "FSTAB:1: X-kvmd.pst-root=/m/../n makes no sense",
+            "mend this entry",
+        ),
+        (
+            "x /m ext4 X-kvmd.pst-root=/mm",
+            "",
+            "FSTAB:1: the storage root /mm is not below the mount point /m",
+            "mend this entry",
+        ),
+        (
+            "",
+            "mount = \"/m\"\nroot = \"/n\"",
+            "the storage root /n is not below the mount point /m",
+            "mend storage.mount or storage.root",
+        ),
+    ] {
+        let line = place(fstab.as_bytes(), keys).unwrap_err();
+        assert!(line.starts_with(says) && line.contains(advice), "{line}");
+        assert!(!line.contains('\n'));
+    }
+}
+
+#[test]
+fn names_in_fstab_are_text_and_paths_are_bytes() {
+    let line = place(b"x /m ext4 X-kvmd.pst-user=\xff", "").unwrap_err();
+    assert!(
+        line.contains("X-kvmd.pst-user=\\xff makes no sense"),
+        "{line}"
+    );
+    let place = place(b"x /m\\377 ext4 X-kvmd.pst-root=/m\xff/r", "").unwrap();
+    assert_eq!(place.root.as_os_str().as_bytes(), b"/m\xff/r");
+}

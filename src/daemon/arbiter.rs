@@ -1,0 +1,677 @@
+//! The daemon's decisions, as one pure state machine: inputs in, effects out.
+//!
+//! It owns who has a session and what the storage is to be; it never does I/O, reads no
+//! clock and starts nothing itself. The daemon feeds it ([`Arbiter::input`]) and carries out
+//! what it says. Its rules stand in the tests beside it, which explore every interleaving.
+//!
+//! At most one [`Job`] runs at a time; whatever it finds comes back as [`Input::Done`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use crate::wire::{CloseResult, DenyReason, Phase, RevokeReason, State};
+
+/// First wait before another try to go read-only, where nothing tells when to try.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// Longest wait between two tries; each wait is twice the one before.
+const RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// Waits between the tries that a writer's close triggers: the kernel tells of the close just
+/// before the writer is gone.
+const BURST: [Duration; 3] = [
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(20),
+];
+/// How often a writable storage is looked at where the kernel gives no events for its errors.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What a revoked client gets beyond the kill grace before its connection is cut.
+const REVOKE_MARGIN: Duration = Duration::from_secs(2);
+
+/// A session, for the life of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// A point of the monotonic clock: the time since the daemon started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(pub Duration);
+
+/// Why something is so, in words for the user.
+pub type Text = Arc<str>;
+
+/// Whether the storage can serve at all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Condition {
+    /// Mounted, prepared, healthy.
+    Ready,
+    /// Not mounted.
+    Absent(Text),
+    /// Mounted, but the mount's own flag forbids writing, or the layout is not ours to switch.
+    Unprepared(Text),
+    /// Given up by the kernel, or lost data, or a remount failed; until it is mounted anew.
+    Failed(Text),
+}
+
+/// What a look at the storage found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Seen {
+    /// Whether it can serve.
+    pub condition: Condition,
+    /// Whether the superblock is writable, so that it must be brought back if nobody works.
+    pub writable: bool,
+}
+
+/// What the worker is told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Job {
+    /// Look at the mount and its health. Answer: [`Outcome::Looked`].
+    Look,
+    /// Look afresh, and if all is well go read-write and hold the root's descriptor.
+    /// Answer: [`Outcome::MadeWritable`].
+    MakeWritable,
+    /// Remount read-only, then sync through the held descriptor, then let go of it; it stays
+    /// held only if the kernel says busy, nothing was lost and `release` is not set.
+    /// Answer: [`Outcome::MadeReadOnly`].
+    MakeReadOnly {
+        /// Let go of the storage whatever comes of it.
+        release: bool,
+    },
+    /// Put on the medium what was written so far. Answer: [`Outcome::Synced`].
+    Sync,
+    /// Find out who keeps it from going read-only. Answer: [`Outcome::Searched`].
+    FindHolders,
+}
+
+/// How a remount to read-only went.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Remount {
+    /// The superblock is read-only.
+    Done,
+    /// EBUSY: somebody still holds something.
+    Busy,
+    /// Any other error: the storage is not what it was.
+    Failed(Text),
+}
+
+/// What came of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Of [`Job::Look`].
+    Looked(Seen),
+    /// Of [`Job::MakeWritable`].
+    MadeWritable {
+        /// Ready and writable if it succeeded.
+        seen: Seen,
+        /// The kernel tells of errors by events, so no looks are needed.
+        watched: bool,
+    },
+    /// Of [`Job::MakeReadOnly`].
+    MadeReadOnly {
+        /// The remount.
+        remount: Remount,
+        /// The sync after it.
+        sync: Result<(), Text>,
+    },
+    /// Of [`Job::Sync`].
+    Synced(Result<(), Text>),
+    /// Of [`Job::FindHolders`]: what was found is not for the arbiter.
+    Searched,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// An admitted client asks for a session.
+    Opened(SessionId),
+    /// Its command has ended; it wants to know whether its data is safe.
+    Close(SessionId),
+    /// Its connection ended, whatever went before.
+    Gone(SessionId),
+    /// The running job is done.
+    Done(Outcome),
+    /// Something happened to the mount or the filesystem: have a look.
+    Disturbed,
+    /// Somebody closed a file that was open for writing, while nobody should have one.
+    Released,
+    /// The armed moment has come.
+    Tick,
+    /// End, cleanly.
+    Stop,
+}
+
+/// What to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Give this to the worker.
+    Start(Job),
+    /// Answer an opening: the storage is writable.
+    Grant(SessionId),
+    /// Answer an opening with a refusal; the session is over.
+    Deny(SessionId, DenyReason, Text),
+    /// Tell a granted session that it must end.
+    Revoke(SessionId, RevokeReason, Text),
+    /// Answer a close; the session is over.
+    Closed(SessionId, CloseResult, Text),
+    /// Cut the connection of a session that was revoked and did not go; it is over.
+    Cut(SessionId),
+    /// Call with [`Input::Tick`] at this moment, and forget any other; `None`: at none.
+    Arm(Option<Moment>),
+    /// All is done: write out what is to be written, and exit.
+    Exit {
+        /// The storage is read-only, or there is none to be made so.
+        clean: bool,
+    },
+}
+
+/// Where one session stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    /// Unanswered. `seen`: the running job began after it came, so its answer is fresh.
+    Waiting {
+        seen: bool,
+    },
+    Granted,
+    /// Told to end, not gone yet. `lost`: its data is not safe.
+    Revoked {
+        lost: bool,
+    },
+    /// Its close is unanswered. `covered`: the running job began after it, so its sync covers it.
+    Closing {
+        covered: bool,
+    },
+}
+
+/// The tries to go read-only, while the kernel says busy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Retry {
+    next: Moment,
+    wait: Duration,
+    /// The next of the quick tries, if a writer's close started them.
+    burst: Option<u8>,
+}
+
+/// The state machine. See the module's text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Arbiter {
+    kill_grace: Duration,
+    sessions: BTreeMap<SessionId, Stage>,
+    condition: Condition,
+    /// The superblock is, as far as known, writable.
+    writable: bool,
+    /// The worker holds the root's descriptor: grants are good, syncs can report.
+    held: bool,
+    running: Option<Job>,
+    look: bool,
+    search: bool,
+    /// Set while the kernel refuses read-only as busy.
+    retry: Option<Retry>,
+    /// When to look next, where no events tell of errors.
+    look_at: Option<Moment>,
+    /// When revoked sessions are cut.
+    cut_at: Option<Moment>,
+    /// Set from the stop on: until when to try for read-only.
+    stop_by: Option<Moment>,
+    armed: Option<Moment>,
+    exited: bool,
+}
+
+impl Arbiter {
+    /// A machine that knows nothing of its storage yet and starts with a look.
+    /// `kill_grace` is what a revoked client needs to end its command.
+    pub fn new(kill_grace: Duration) -> (Self, Vec<Effect>) {
+        let mut arbiter = Arbiter {
+            kill_grace,
+            sessions: BTreeMap::new(),
+            condition: Condition::Absent("not looked at yet".into()),
+            writable: false,
+            held: false,
+            running: None,
+            look: true,
+            search: false,
+            retry: None,
+            look_at: None,
+            cut_at: None,
+            stop_by: None,
+            armed: None,
+            exited: false,
+        };
+        let mut out = Vec::new();
+        arbiter.proceed(Moment(Duration::ZERO), &mut out);
+        (arbiter, out)
+    }
+
+    /// Takes what happened at `now`; returns what to do, in this order.
+    pub fn input(&mut self, input: Input, now: Moment) -> Vec<Effect> {
+        let mut out = Vec::new();
+        if self.exited {
+            return out;
+        }
+        match input {
+            Input::Opened(id) => self.opened(id, &mut out),
+            Input::Close(id) => self.close(id, &mut out),
+            Input::Gone(id) => {
+                self.sessions.remove(&id);
+            }
+            Input::Done(outcome) => self.done(outcome, now, &mut out),
+            Input::Disturbed => self.look = true,
+            Input::Released => self.released(now),
+            Input::Tick => {
+                self.armed = None;
+                self.tick(now, &mut out);
+            }
+            Input::Stop => self.stop(now, &mut out),
+        }
+        self.proceed(now, &mut out);
+        out
+    }
+
+    /// The state as the outside is told it.
+    pub fn state(&self) -> State {
+        match self.condition {
+            Condition::Absent(_) => return State::Absent,
+            Condition::Unprepared(_) => return State::Unprepared,
+            Condition::Failed(_) => return State::Failed,
+            Condition::Ready => {}
+        }
+        match self.running {
+            Some(Job::MakeWritable) => State::GoingRw,
+            Some(Job::MakeReadOnly { .. }) if self.retry.is_none() => State::GoingRo,
+            _ if self.retry.is_some() => State::Stuck,
+            _ if self.writable => State::ReadWrite,
+            _ => State::ReadOnly,
+        }
+    }
+
+    /// Why the state is not well; `None` if it is.
+    pub fn reason(&self) -> Option<Text> {
+        match &self.condition {
+            Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text) => {
+                Some(text.clone())
+            }
+            Condition::Ready if self.retry.is_some() => {
+                Some("the kernel refuses read-only: something still holds it".into())
+            }
+            Condition::Ready => None,
+        }
+    }
+
+    /// Where a session stands; `None` once it is over.
+    pub fn phase(&self, id: SessionId) -> Option<Phase> {
+        self.sessions.get(&id).map(|stage| match stage {
+            Stage::Waiting { .. } => Phase::Waiting,
+            Stage::Granted => Phase::Granted,
+            Stage::Revoked { .. } => Phase::Revoked,
+            Stage::Closing { .. } => Phase::Closing,
+        })
+    }
+
+    /// The first look is over, and what it led to: from now on the state means something.
+    pub fn settled(&self) -> bool {
+        self.running.is_none() && !self.look
+    }
+
+    fn opened(&mut self, id: SessionId, out: &mut Vec<Effect>) {
+        if self.stop_by.is_some() {
+            out.push(Effect::Deny(id, DenyReason::Stopping, stopping()));
+            return;
+        }
+        self.sessions.insert(id, Stage::Waiting { seen: false });
+    }
+
+    fn close(&mut self, id: SessionId, out: &mut Vec<Effect>) {
+        let Some(stage) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        match stage {
+            Stage::Revoked { lost: true } => {
+                let text = lost_text(&self.condition);
+                self.sessions.remove(&id);
+                out.push(Effect::Closed(id, CloseResult::Failed, text));
+            }
+            Stage::Granted | Stage::Revoked { lost: false } => {
+                *stage = Stage::Closing { covered: false };
+            }
+            Stage::Waiting { .. } | Stage::Closing { .. } => {}
+        }
+    }
+
+    fn stop(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        if self.stop_by.is_some() {
+            return;
+        }
+        self.stop_by = Some(self.cut_moment(now));
+        self.deny_waiting(DenyReason::Stopping, &stopping(), out, |_| true);
+        self.revoke(RevokeReason::Stopping, &stopping(), now, out);
+    }
+
+    fn tick(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look = true;
+            self.look_at = Some(after(now, LOOK_EVERY));
+        }
+        if self.cut_at.is_some_and(|at| at <= now) {
+            self.cut_at = None;
+            let cut: Vec<SessionId> = self.in_stage(|s| matches!(s, Stage::Revoked { .. }));
+            for id in cut {
+                self.sessions.remove(&id);
+                out.push(Effect::Cut(id));
+            }
+        }
+    }
+
+    /// A writer is about to be gone: try at once, and a few times shortly after.
+    fn released(&mut self, now: Moment) {
+        if let Some(retry) = &mut self.retry {
+            retry.next = now;
+            retry.burst = Some(0);
+        } else if matches!(self.running, Some(Job::MakeReadOnly { .. })) {
+            // It may have come too late for this try.
+            self.retry = Some(Retry {
+                next: now,
+                wait: RETRY_FIRST,
+                burst: Some(0),
+            });
+        } else if !self.writable {
+            // Nobody should have been able to write: somebody made it writable by hand.
+            self.look = true;
+        }
+    }
+
+    fn done(&mut self, outcome: Outcome, now: Moment, out: &mut Vec<Effect>) {
+        let job = self.running.take();
+        match outcome {
+            Outcome::Looked(seen) => self.looked(seen, now, out),
+            Outcome::MadeWritable { seen, watched } => {
+                let good = seen.condition == Condition::Ready && seen.writable;
+                self.held = good;
+                self.condition = seen.condition;
+                self.writable = seen.writable;
+                self.look_at = (good && !watched).then(|| after(now, LOOK_EVERY));
+                if !good {
+                    self.deny_seen(out);
+                }
+            }
+            Outcome::MadeReadOnly { remount, sync } => {
+                let release = job == Some(Job::MakeReadOnly { release: true });
+                self.made_read_only(remount, sync, release, now, out);
+            }
+            Outcome::Synced(result) => match result {
+                Ok(()) => self.answer_covered(CloseResult::Durable, &"".into(), out),
+                Err(text) => self.lose(Condition::Failed(text), now, out),
+            },
+            Outcome::Searched => {}
+        }
+    }
+
+    fn looked(&mut self, seen: Seen, now: Moment, out: &mut Vec<Effect>) {
+        if self.held && (seen.condition != Condition::Ready || !seen.writable) {
+            let loss = match seen.condition {
+                Condition::Ready => {
+                    Condition::Failed("somebody made it read-only during a session".into())
+                }
+                other => other,
+            };
+            self.writable = seen.writable;
+            self.lose(loss, now, out);
+        } else {
+            self.condition = seen.condition;
+            self.writable = seen.writable;
+        }
+        if !self.writable {
+            self.retry = None;
+        }
+    }
+
+    fn made_read_only(
+        &mut self,
+        remount: Remount,
+        sync: Result<(), Text>,
+        release: bool,
+        now: Moment,
+        out: &mut Vec<Effect>,
+    ) {
+        let busy = remount == Remount::Busy;
+        self.writable = busy;
+        self.held = busy && sync.is_ok() && !release;
+        match sync {
+            Ok(()) => self.answer_covered(CloseResult::Durable, &"".into(), out),
+            Err(text) => self.lose(Condition::Failed(text), now, out),
+        }
+        match remount {
+            Remount::Done => self.retry = None,
+            Remount::Busy => self.refused(now),
+            Remount::Failed(text) => {
+                self.retry = None;
+                self.lose(Condition::Failed(text), now, out);
+            }
+        }
+        if !self.held {
+            self.look_at = None;
+        }
+        // What was lost may be back, or something else may be there now.
+        self.look |= release;
+    }
+
+    /// The kernel said busy: say who it is, and arrange the next try.
+    fn refused(&mut self, now: Moment) {
+        let retry = self.retry.get_or_insert(Retry {
+            next: now,
+            wait: RETRY_FIRST,
+            burst: None,
+        });
+        let quick = retry.burst.and_then(|i| BURST.get(usize::from(i)));
+        if let Some(wait) = quick {
+            retry.next = after(now, *wait);
+            retry.burst = retry.burst.map(|i| i + 1);
+        } else {
+            retry.burst = None;
+            retry.next = after(now, retry.wait);
+            retry.wait = (retry.wait * 2).min(RETRY_LONGEST);
+            self.search = true;
+        }
+    }
+
+    /// The storage, or data on it, is lost: everybody who relied on it is told.
+    fn lose(&mut self, loss: Condition, now: Moment, out: &mut Vec<Effect>) {
+        let text = lost_text(&loss);
+        self.condition = loss;
+        for stage in self.sessions.values_mut() {
+            if let Stage::Revoked { lost } = stage {
+                *lost = true;
+            }
+        }
+        self.revoke(RevokeReason::Lost, &text, now, out);
+        for id in self.in_stage(|s| matches!(s, Stage::Closing { .. })) {
+            self.sessions.remove(&id);
+            out.push(Effect::Closed(id, CloseResult::Failed, text.clone()));
+        }
+        self.deny_seen(out);
+    }
+
+    fn revoke(&mut self, reason: RevokeReason, text: &Text, now: Moment, out: &mut Vec<Effect>) {
+        let lost = reason == RevokeReason::Lost;
+        for (id, stage) in &mut self.sessions {
+            if *stage == Stage::Granted {
+                *stage = Stage::Revoked { lost };
+                out.push(Effect::Revoke(*id, reason, text.clone()));
+                self.cut_at = Some(after(now, self.kill_grace + REVOKE_MARGIN));
+            }
+        }
+    }
+
+    /// Denies those for whom the look that just ended was fresh.
+    fn deny_seen(&mut self, out: &mut Vec<Effect>) {
+        let (reason, text) = denial(&self.condition);
+        self.deny_waiting(reason, &text, out, |stage| {
+            matches!(stage, Stage::Waiting { seen: true })
+        });
+    }
+
+    fn deny_waiting(
+        &mut self,
+        reason: DenyReason,
+        text: &Text,
+        out: &mut Vec<Effect>,
+        which: impl Fn(&Stage) -> bool,
+    ) {
+        for id in self.in_stage(|s| matches!(s, Stage::Waiting { .. }) && which(s)) {
+            self.sessions.remove(&id);
+            out.push(Effect::Deny(id, reason, text.clone()));
+        }
+    }
+
+    fn answer_covered(&mut self, result: CloseResult, text: &Text, out: &mut Vec<Effect>) {
+        for id in self.in_stage(|s| *s == Stage::Closing { covered: true }) {
+            self.sessions.remove(&id);
+            out.push(Effect::Closed(id, result, text.clone()));
+        }
+    }
+
+    fn in_stage(&self, which: impl Fn(&Stage) -> bool) -> Vec<SessionId> {
+        let matching = self.sessions.iter().filter(|(_, stage)| which(stage));
+        matching.map(|(id, _)| *id).collect()
+    }
+
+    fn any(&self, which: impl Fn(&Stage) -> bool) -> bool {
+        self.sessions.values().any(which)
+    }
+
+    fn cut_moment(&self, now: Moment) -> Moment {
+        after(now, self.kill_grace + REVOKE_MARGIN)
+    }
+
+    /// Whether a session may be granted right now, without asking anybody.
+    fn usable(&self) -> bool {
+        self.condition == Condition::Ready
+            && self.writable
+            && self.held
+            && self.stop_by.is_none()
+            && !self.look
+            && !matches!(
+                self.running,
+                Some(Job::Look | Job::MakeWritable | Job::MakeReadOnly { .. })
+            )
+    }
+
+    /// What follows from where things stand: grants, the next job, the next moment, the exit.
+    fn proceed(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        if self.usable() {
+            for (id, stage) in &mut self.sessions {
+                if matches!(stage, Stage::Waiting { .. }) {
+                    *stage = Stage::Granted;
+                    out.push(Effect::Grant(*id));
+                    self.retry = None;
+                }
+            }
+        }
+        if self.held && self.condition != Condition::Ready {
+            // The old period must end first; what comes after it is looked at afresh.
+            let (reason, text) = denial(&self.condition);
+            self.deny_waiting(reason, &text, out, |_| true);
+        }
+        if self.running.is_none() {
+            if let Some(job) = self.next_job(now) {
+                self.start(job, out);
+            } else if self.over(now) {
+                self.exited = true;
+                let clean = !self.writable;
+                out.push(Effect::Exit { clean });
+            }
+        }
+        self.arm(now, out);
+    }
+
+    fn next_job(&mut self, now: Moment) -> Option<Job> {
+        if self.look {
+            return Some(Job::Look);
+        }
+        let working = self.any(|s| matches!(s, Stage::Granted | Stage::Revoked { .. }));
+        if working {
+            let closing = self.any(|s| matches!(s, Stage::Closing { .. }));
+            return (closing && self.held).then_some(Job::Sync);
+        }
+        let lost = self.condition != Condition::Ready;
+        if self.held && lost {
+            return Some(Job::MakeReadOnly { release: true });
+        }
+        if self.any(|s| matches!(s, Stage::Waiting { .. })) {
+            return Some(Job::MakeWritable);
+        }
+        if self.search {
+            return Some(Job::FindHolders);
+        }
+        let due = self.retry.as_ref().is_none_or(|retry| retry.next <= now);
+        let closing = self.any(|s| matches!(s, Stage::Closing { .. }));
+        let last_try = self.stop_by.is_some_and(|by| by <= now);
+        ((self.writable || self.held) && (due || closing) && !(last_try && self.retry.is_some()))
+            .then_some(Job::MakeReadOnly { release: false })
+    }
+
+    fn start(&mut self, job: Job, out: &mut Vec<Effect>) {
+        match job {
+            Job::Look => self.look = false,
+            Job::FindHolders => self.search = false,
+            Job::MakeWritable | Job::MakeReadOnly { .. } | Job::Sync => {}
+        }
+        for stage in self.sessions.values_mut() {
+            match stage {
+                Stage::Waiting { seen } => *seen = job == Job::MakeWritable,
+                Stage::Closing { covered } => {
+                    *covered = matches!(job, Job::Sync | Job::MakeReadOnly { .. });
+                }
+                Stage::Granted | Stage::Revoked { .. } => {}
+            }
+        }
+        self.running = Some(job);
+        out.push(Effect::Start(job));
+    }
+
+    /// Whether a stop has come to its end.
+    fn over(&self, now: Moment) -> bool {
+        let Some(by) = self.stop_by else {
+            return false;
+        };
+        self.sessions.is_empty() && (!self.writable || by <= now)
+    }
+
+    fn arm(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        if !self.any(|s| matches!(s, Stage::Revoked { .. })) {
+            self.cut_at = None;
+        }
+        let idle_retry = self.retry.as_ref().filter(|_| self.running.is_none());
+        let moments = [
+            idle_retry.map(|retry| retry.next),
+            self.look_at,
+            self.cut_at,
+            self.stop_by.filter(|by| *by > now),
+        ];
+        let next = moments.into_iter().flatten().min();
+        let next = next.filter(|_| !self.exited);
+        if next != self.armed {
+            self.armed = next;
+            out.push(Effect::Arm(next));
+        }
+    }
+}
+
+fn after(now: Moment, wait: Duration) -> Moment {
+    Moment(now.0 + wait)
+}
+
+fn stopping() -> Text {
+    "the daemon is stopping".into()
+}
+
+fn denial(condition: &Condition) -> (DenyReason, Text) {
+    match condition {
+        Condition::Absent(text) => (DenyReason::Absent, text.clone()),
+        Condition::Unprepared(text) => (DenyReason::Unprepared, text.clone()),
+        Condition::Failed(text) => (DenyReason::Failed, text.clone()),
+        // A remount that succeeded yet left it read-only: somebody was faster.
+        Condition::Ready => (DenyReason::Failed, "it was made read-only again".into()),
+    }
+}
+
+fn lost_text(condition: &Condition) -> Text {
+    denial(condition).1
+}

@@ -1,0 +1,171 @@
+//! Accepting: who may come in, and how many. What is said then is the session's business.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_io::{Async, Timer};
+use smol::LocalExecutor;
+
+use super::core::Core;
+use super::session;
+use crate::sys::own;
+use crate::sys::socket::{self, Peer};
+use crate::wire::{DaemonMessage, DenyReason, Message, VERSION};
+
+/// Wait after the kernel could not give a connection, before the next is asked for.
+const NO_RESOURCES: Duration = Duration::from_millis(100);
+/// After so many connections at once, the end of the last gives memory back to the kernel.
+const MANY: usize = 64;
+
+/// Accepts for as long as the daemon lives. `lasting`: the socket outlives the daemon, so who
+/// comes while it stops is left for the next one.
+pub async fn accept(
+    core: Rc<Core>,
+    executor: Rc<LocalExecutor<'static>>,
+    socket: UnixListener,
+    lasting: bool,
+) {
+    let Ok(socket) = Async::new_nonblocking(socket) else {
+        log::error!("cannot wait for connections");
+        return core.stop();
+    };
+    let connections = Rc::new(Connections::default());
+    let mut complained = false;
+    while !(lasting && core.stopping()) {
+        match socket.accept().await {
+            Ok((stream, _)) => {
+                complained = false;
+                admit(&core, &executor, &connections, stream);
+                // Connections that come without end must not keep the others from their turn.
+                smol::future::yield_now().await;
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut complained, true) {
+                    log::error!("cannot accept a connection: {error}");
+                }
+                Timer::after(NO_RESOURCES).await;
+            }
+        }
+    }
+}
+
+fn admit(
+    core: &Rc<Core>,
+    executor: &Rc<LocalExecutor<'static>>,
+    connections: &Rc<Connections>,
+    stream: Async<UnixStream>,
+) {
+    let Ok(peer) = socket::peer(stream.as_fd()) else {
+        return; // it is gone already
+    };
+    let Some(entry) = connections.enter(peer.uid, core.limit) else {
+        refuse(&stream, peer, core.limit);
+        return;
+    };
+    let admitted = is_member(&stream, peer, core.access.0);
+    let core = core.clone();
+    let task = async move {
+        session::serve(&core, stream, peer, admitted).await;
+        drop(entry);
+    };
+    executor.spawn(task).detach();
+}
+
+fn is_member(stream: &Async<UnixStream>, peer: Peer, group: u32) -> bool {
+    peer.uid == 0
+        || peer.gid == group
+        || socket::peer_groups(stream.as_fd()).is_ok_and(|groups| groups.contains(&group))
+}
+
+/// Says that there are too many, if that can be said at once.
+fn refuse(stream: &Async<UnixStream>, peer: Peer, limit: usize) {
+    let reason = DenyReason::Limit;
+    let text = format!(
+        "too many connections: {limit} in all, {} for one user; end some, or raise \
+         `session.limit` in the config file",
+        share(peer.uid, limit)
+    );
+    let mut bytes = Vec::new();
+    DaemonMessage::Denied {
+        version: VERSION,
+        reason,
+        text,
+    }
+    .encode(&mut bytes);
+    let written = stream.get_ref().write(&bytes);
+    if let Err(error) = written {
+        log::debug!("{peer} was not told of the limit: {error}");
+    }
+}
+
+/// How many of `limit` one user may have.
+fn share(uid: u32, limit: usize) -> usize {
+    if uid == 0 { limit } else { (limit / 4).max(1) }
+}
+
+/// The open connections.
+#[derive(Debug, Default)]
+struct Connections {
+    counts: RefCell<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: usize,
+    most: usize,
+    by_user: BTreeMap<u32, usize>,
+    /// A refusal was logged since the last connection ended.
+    refused: bool,
+}
+
+impl Connections {
+    /// Counts one in, if there is room.
+    fn enter(self: &Rc<Self>, uid: u32, limit: usize) -> Option<Entry> {
+        let mut counts = self.counts.borrow_mut();
+        let own = counts.by_user.get(&uid).copied().unwrap_or(0);
+        if counts.all >= limit || own >= share(uid, limit) {
+            if !std::mem::replace(&mut counts.refused, true) {
+                log::warn!(
+                    "user {uid} was refused: {own} connections open, {} in all",
+                    counts.all
+                );
+            }
+            return None;
+        }
+        counts.all += 1;
+        counts.most = counts.most.max(counts.all);
+        counts.by_user.insert(uid, own + 1);
+        Some(Entry {
+            connections: self.clone(),
+            uid,
+        })
+    }
+}
+
+/// One connection, counted out when dropped.
+struct Entry {
+    connections: Rc<Connections>,
+    uid: u32,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut counts = self.connections.counts.borrow_mut();
+        counts.all -= 1;
+        counts.refused = false;
+        if let Some(own) = counts.by_user.get_mut(&self.uid) {
+            *own -= 1;
+            if *own == 0 {
+                counts.by_user.remove(&self.uid);
+            }
+        }
+        if counts.all == 0 && std::mem::take(&mut counts.most) > MANY {
+            own::trim_memory();
+        }
+    }
+}

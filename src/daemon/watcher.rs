@@ -1,0 +1,35 @@
+//! The thread that waits for changes of the mounts, in this namespace and in the host's: the
+//! kernel tells of them only to poll(2).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::thread;
+
+use super::Event;
+use crate::sys::mount::wait_for_change;
+
+/// Starts the thread; it lives as long as the daemon.
+///
+/// # Errors
+/// This namespace's mounts cannot be read, or no thread can be had.
+pub fn start(events: smol::channel::Sender<Event>) -> io::Result<()> {
+    let own = File::open("/proc/self/mountinfo")?;
+    let host = File::open("/proc/1/mountinfo").ok();
+    thread::Builder::new()
+        .name("watcher".into())
+        .spawn(move || {
+            let mut files = vec![own.as_fd()];
+            files.extend(host.as_ref().map(AsFd::as_fd));
+            loop {
+                if let Err(error) = wait_for_change(&files) {
+                    log::error!("cannot wait for changes of the mounts: {error}");
+                    return;
+                }
+                if events.try_send(Event::MountsChanged).is_err() {
+                    return;
+                }
+            }
+        })?;
+    Ok(())
+}

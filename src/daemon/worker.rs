@@ -1,0 +1,85 @@
+//! The one thread that blocks: looks, remounts, syncs, and the search for holders, one after
+//! another in the order in which they come. It decides nothing.
+
+use std::io;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Event;
+use super::arbiter::{Condition, Job, Outcome};
+use crate::storage::holders::Holder;
+use crate::storage::{Facts, Storage};
+
+/// What came of a job, and what the outside may be told.
+#[derive(Debug)]
+pub struct Report {
+    /// For the arbiter.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub took: Duration,
+    /// What the storage is, after a look.
+    pub facts: Option<Facts>,
+    /// `st_dev` of the data root, after going read-write.
+    pub data_device: Option<u64>,
+    /// Who keeps it from going read-only, after a search.
+    pub holders: Option<Vec<Holder>>,
+}
+
+/// Starts the thread. It ends when the returned sender is dropped.
+///
+/// # Errors
+/// No thread can be had.
+pub fn start(
+    mut storage: Storage,
+    events: smol::channel::Sender<Event>,
+) -> io::Result<mpsc::Sender<Job>> {
+    let (jobs, inbox) = mpsc::channel();
+    thread::Builder::new()
+        .name("worker".into())
+        .spawn(move || {
+            while let Ok(job) = inbox.recv() {
+                let report = run(&mut storage, job);
+                if events.try_send(Event::Done(report)).is_err() {
+                    break; // the daemon is gone
+                }
+            }
+        })?;
+    Ok(jobs)
+}
+
+fn run(storage: &mut Storage, job: Job) -> Report {
+    let start = Instant::now();
+    let mut holders = None;
+    let outcome = match job {
+        Job::Look => Outcome::Looked(storage.look()),
+        Job::MakeWritable => {
+            let (seen, watched) = storage.make_writable();
+            Outcome::MadeWritable { seen, watched }
+        }
+        Job::MakeReadOnly { release } => {
+            let (remount, sync) = storage.make_read_only(release);
+            Outcome::MadeReadOnly { remount, sync }
+        }
+        Job::Sync => Outcome::Synced(storage.sync()),
+        Job::FindHolders => {
+            holders = Some(storage.find_holders());
+            Outcome::Searched
+        }
+    };
+    let (facts, data_device) = match &outcome {
+        Outcome::Looked(_) => (Some(storage.facts().clone()), None),
+        Outcome::MadeWritable { seen, .. } => (
+            Some(storage.facts().clone()),
+            (seen.condition == Condition::Ready).then(|| storage.data_device()),
+        ),
+        _ => (None, None),
+    };
+    Report {
+        outcome,
+        took: start.elapsed(),
+        facts,
+        data_device,
+        holders,
+    }
+}

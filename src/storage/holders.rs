@@ -1,0 +1,233 @@
+//! Who keeps a filesystem from going read-only: processes, loop devices, swap files.
+//! It only reads /proc and /sys; all names in there are somebody else's bytes.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+pub use crate::wire::HolderKind;
+
+use crate::sys::file;
+
+/// At most so many are named; who needs the rest has other problems.
+const LIMIT: usize = 64;
+
+/// One that keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// What it is.
+    pub kind: HolderKind,
+    /// Its process, 0 if it is none.
+    pub pid: u32,
+    /// The process's user.
+    pub uid: u32,
+    /// The process's command line; the loop device; empty for others.
+    pub command: Vec<u8>,
+    /// What it holds.
+    pub path: Vec<u8>,
+}
+
+/// Looks at every process, loop device and swap file for what keeps the filesystem of `root`.
+/// One that finds nothing says so by a single [`HolderKind::Unknown`].
+pub fn find(root: BorrowedFd<'_>) -> Vec<Holder> {
+    let Ok(status) = file::status(root) else {
+        return Vec::new();
+    };
+    let device = status.device;
+    let mut found = Vec::new();
+    if let Ok(entries) = fs::read_dir("/proc") {
+        for entry in entries.flatten() {
+            let pid = entry.file_name();
+            let pid = pid.to_str().and_then(|name| name.parse().ok());
+            if let Some(pid) = pid.filter(|pid| *pid != std::process::id()) {
+                found.extend(process(pid, device));
+            }
+            if found.len() >= LIMIT {
+                break;
+            }
+        }
+    }
+    found.extend(loops(device));
+    found.extend(swaps(device));
+    found.truncate(LIMIT);
+    if found.is_empty() {
+        found.push(Holder {
+            kind: HolderKind::Unknown,
+            pid: 0,
+            uid: 0,
+            command: Vec::new(),
+            path: b"nothing found: a kernel user or a descriptor in flight".to_vec(),
+        });
+    }
+    found
+}
+
+/// The first thing that a process holds, if it holds any.
+fn process(pid: u32, device: u64) -> Option<Holder> {
+    let base = format!("/proc/{pid}");
+    let path = descriptors(&base, device)
+        .or_else(|| directories(&base, device))
+        .or_else(|| mappings(&base, device))?;
+    Some(Holder {
+        kind: HolderKind::Process,
+        pid,
+        uid: fs::metadata(&base).map_or(0, |metadata| metadata.uid()),
+        command: command(&base),
+        path,
+    })
+}
+
+fn descriptors(base: &str, device: u64) -> Option<Vec<u8>> {
+    for entry in fs::read_dir(format!("{base}/fd")).ok()?.flatten() {
+        let link = entry.path();
+        let Some(target) = on_device(&link, device) else {
+            continue;
+        };
+        if target.deleted || opened_for_writing(base, &entry.file_name()) {
+            return name(&link);
+        }
+    }
+    None
+}
+
+/// A working or root directory, or a program, that is deleted.
+fn directories(base: &str, device: u64) -> Option<Vec<u8>> {
+    ["cwd", "root", "exe"].iter().find_map(|link| {
+        let link = format!("{base}/{link}");
+        let link = Path::new(&link);
+        on_device(link, device)
+            .filter(|target| target.deleted)
+            .and_then(|_| name(link))
+    })
+}
+
+/// A shared writable mapping, or one of a deleted file: they outlive their descriptor.
+fn mappings(base: &str, device: u64) -> Option<Vec<u8>> {
+    let maps = fs::read(format!("{base}/maps")).ok()?;
+    maps.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line
+            .split(|byte| *byte == b' ')
+            .filter(|field| !field.is_empty());
+        let range = fields.next()?;
+        let rights = fields.next()?;
+        let target_device = fields.nth(1)?;
+        if parse_device(target_device)? != device {
+            return None;
+        }
+        let link = Path::new(base)
+            .join("map_files")
+            .join(OsStr::from_bytes(range));
+        let shared_writable = rights.get(1) == Some(&b'w') && rights.get(3) == Some(&b's');
+        let start = line.iter().position(|byte| *byte == b'/')?;
+        let path = line.get(start..)?.to_vec();
+        let deleted = path.ends_with(b" (deleted)") || on_device(&link, device)?.deleted;
+        (shared_writable || deleted).then_some(path)
+    })
+}
+
+struct Target {
+    deleted: bool,
+}
+
+/// What a /proc link leads to, if that lies on the device. Asks no server of a network or FUSE
+/// filesystem, which might not answer.
+fn on_device(link: &Path, device: u64) -> Option<Target> {
+    let (found, links) = file::peek(link).ok()?;
+    (found == device).then_some(Target {
+        deleted: links == 0,
+    })
+}
+
+fn opened_for_writing(base: &str, descriptor: &OsStr) -> bool {
+    let path = Path::new(base).join("fdinfo").join(descriptor);
+    let Ok(text) = fs::read_to_string(path) else {
+        return false;
+    };
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+    flags
+        .is_some_and(|flags| flags & libc::O_PATH == 0 && flags & libc::O_ACCMODE != libc::O_RDONLY)
+}
+
+fn name(link: &Path) -> Option<Vec<u8>> {
+    fs::read_link(link)
+        .ok()
+        .map(|path| path.into_os_string().into_vec())
+}
+
+/// The command line with spaces, or the kernel's short name where there is none.
+fn command(base: &str) -> Vec<u8> {
+    let mut line = fs::read(format!("{base}/cmdline")).unwrap_or_default();
+    while line.last() == Some(&0) {
+        line.pop();
+    }
+    if line.is_empty() {
+        line = fs::read(format!("{base}/comm")).unwrap_or_default();
+        line.pop();
+    }
+    line.truncate(crate::wire::COMMAND_MAX);
+    for byte in &mut line {
+        if *byte == 0 {
+            *byte = b' ';
+        }
+    }
+    line
+}
+
+/// `fd:01` as maps has it, as `st_dev` is.
+fn parse_device(field: &[u8]) -> Option<u64> {
+    let (major, minor) = std::str::from_utf8(field).ok()?.split_once(':')?;
+    let major = u32::from_str_radix(major, 16).ok()?;
+    let minor = u32::from_str_radix(minor, 16).ok()?;
+    Some(file::device_number(major, minor))
+}
+
+/// Loop devices that write to a file there.
+fn loops(device: u64) -> Vec<Holder> {
+    let Ok(blocks) = fs::read_dir("/sys/block") else {
+        return Vec::new();
+    };
+    let loops = blocks.flatten().filter_map(|block| {
+        let directory = block.path();
+        let mut path = fs::read(directory.join("loop/backing_file")).ok()?;
+        path.pop();
+        let read_only =
+            fs::read(directory.join("ro")).is_ok_and(|text| text.first() == Some(&b'1'));
+        let there = file::peek(Path::new(OsStr::from_bytes(
+            path.strip_suffix(b" (deleted)").unwrap_or(&path),
+        )));
+        // The path is as of the host's namespace; a file that is gone there cannot be asked.
+        let there = there.is_ok_and(|(found, _)| found == device);
+        (there && !read_only).then(|| Holder {
+            kind: HolderKind::Loop,
+            pid: 0,
+            uid: 0,
+            command: [b"/dev/", block.file_name().as_bytes()].concat(),
+            path,
+        })
+    });
+    loops.collect()
+}
+
+/// Swap files there.
+fn swaps(device: u64) -> Vec<Holder> {
+    let text = fs::read("/proc/swaps").unwrap_or_default();
+    let files = text.split(|byte| *byte == b'\n').skip(1);
+    let files = files.filter_map(|line| {
+        let path = line.split(|byte| matches!(byte, b' ' | b'\t')).next()?;
+        let there = file::peek(Path::new(OsStr::from_bytes(path)));
+        there
+            .is_ok_and(|(found, _)| found == device)
+            .then(|| Holder {
+                kind: HolderKind::Swap,
+                pid: 0,
+                uid: 0,
+                command: Vec::new(),
+                path: path.to_vec(),
+            })
+    });
+    files.collect()
+}

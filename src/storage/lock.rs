@@ -1,0 +1,99 @@
+//! One daemon per device: a lock file beside the socket that only root and the daemon can take.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::survey::escape_path;
+use crate::sys::{file, own};
+
+/// The lock on a device; released when dropped. The file stays: removing it would let two
+/// processes lock two files of the same name.
+#[derive(Debug)]
+pub struct DeviceLock {
+    _file: File,
+    device: (u32, u32),
+}
+
+/// Why there is no lock.
+#[derive(Debug)]
+pub enum LockError {
+    /// A daemon has it; its pid, if it wrote one.
+    Taken(Option<u32>),
+    /// It cannot be had at all.
+    Failed(String),
+}
+
+impl DeviceLock {
+    /// Takes the lock of `device` in the directory of `socket`, without waiting.
+    ///
+    /// # Errors
+    /// [`LockError::Taken`] if another process has it.
+    pub fn take(socket: &Path, device: (u32, u32), owner: u32) -> Result<DeviceLock, LockError> {
+        let path = lock_path(socket, device);
+        let failed = |error: io::Error| {
+            LockError::Failed(format!("cannot lock {}: {error}", escape_path(&path)))
+        };
+        // Read-only: a daemon that is not root may only read what `prepare` made.
+        let mut open = OpenOptions::new();
+        open.read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let (mut file, made) = match open.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut create = open.clone();
+                create.write(true).create(true).mode(0o600);
+                (create.open(&path).map_err(failed)?, true)
+            }
+            other => (other.map_err(failed)?, false),
+        };
+        let ours = own::effective_uid();
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() || ![0, ours, owner].contains(&metadata.uid()) {
+            return Err(LockError::Failed(format!(
+                "{} belongs to user {}, who could keep the daemon out with it: remove it",
+                escape_path(&path),
+                metadata.uid()
+            )));
+        }
+        if made && ours == 0 && owner != 0 {
+            file::set_owner(file.as_fd(), owner, u32::MAX).map_err(failed)?;
+        }
+        match file::lock_exclusive(file.as_fd()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut text = String::new();
+                let _ = (&mut file).take(16).read_to_string(&mut text);
+                return Err(LockError::Taken(text.trim().parse().ok()));
+            }
+            other => other.map_err(failed)?,
+        }
+        Ok(DeviceLock {
+            _file: file,
+            device,
+        })
+    }
+
+    /// Writes this process into the file, so that who comes second can name it. Best effort.
+    pub fn sign(&self, socket: &Path) {
+        let path = lock_path(socket, self.device);
+        let open = OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path);
+        if let Ok(mut file) = open {
+            let _ = writeln!(file, "{}", std::process::id());
+        }
+    }
+
+    /// Which device it is for.
+    pub fn device(&self) -> (u32, u32) {
+        self.device
+    }
+}
+
+fn lock_path(socket: &Path, device: (u32, u32)) -> PathBuf {
+    let directory = socket.parent().unwrap_or(Path::new("/"));
+    directory.join(format!("pst-{}-{}.lock", device.0, device.1))
+}

@@ -1,0 +1,158 @@
+//! The storage root and the data root: that they exist, and belong to whom the config says.
+//! Everything goes through descriptors, and follows no symlink: others may write there.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+
+use super::survey::escape_path;
+use crate::config::Place;
+use crate::sys::{file, user};
+
+/// Members may create there, and not remove each other's entries.
+const MODE: u32 = 0o1775;
+
+/// Who owns the roots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl Owner {
+    /// Looks the place's names up.
+    ///
+    /// # Errors
+    /// A line that names the user or group that does not exist.
+    pub fn of(place: &Place) -> Result<Owner, String> {
+        let uid = user::uid_by_name(&place.user)
+            .map_err(|error| format!("cannot look up the user '{}': {error}", place.user))?;
+        let gid = user::gid_by_name(&place.group)
+            .map_err(|error| format!("cannot look up the group '{}': {error}", place.group))?;
+        let missing = |what, name: &str, tool| {
+            format!(
+                "there is no {what} '{name}': make it (`{tool} --system {name}`), or name another in fstab or the config file"
+            )
+        };
+        Ok(Owner {
+            uid: uid.ok_or_else(|| missing("user", &place.user, "useradd"))?,
+            gid: gid.ok_or_else(|| missing("group", &place.group, "groupadd"))?,
+        })
+    }
+}
+
+/// Why a root is not as it should be.
+#[derive(Debug)]
+pub enum Trouble {
+    /// It lacks something that takes a writable storage to mend.
+    NeedsWrite,
+    /// Something else stands in its place, or it may not be mended.
+    Error(String),
+}
+
+/// Checks both roots without writing. Returns the data root.
+///
+/// # Errors
+/// [`Trouble::NeedsWrite`] if [`mend`] would change something; an error for what it would refuse.
+pub fn check(mount: BorrowedFd<'_>, place: &Place, owner: Owner) -> Result<OwnedFd, Trouble> {
+    walk(mount, place, |parent, path, name| {
+        let directory = match file::open_directory_beneath(parent, name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Trouble::NeedsWrite);
+            }
+            other => other.map_err(|error| refused(path, &error))?,
+        };
+        is_right(directory.as_fd(), path, owner)
+            .and_then(|right| right.then_some(directory).ok_or(Trouble::NeedsWrite))
+    })
+}
+
+/// Makes both roots what they should be; the storage must be writable. Returns the data root.
+///
+/// # Errors
+/// [`Trouble::Error`] for what stands in the way.
+pub fn mend(mount: BorrowedFd<'_>, place: &Place, owner: Owner) -> Result<OwnedFd, Trouble> {
+    walk(mount, place, |parent, path, name| {
+        if name != Path::new(".") {
+            let c_name = CString::new(name.as_os_str().as_bytes())
+                .map_err(|error| refused(path, &error.into()))?;
+            match file::make_directory(parent, &c_name, 0o700) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(refused(path, &error));
+                }
+                _ => {}
+            }
+        }
+        let directory =
+            file::open_directory_beneath(parent, name).map_err(|error| refused(path, &error))?;
+        if !is_right(directory.as_fd(), path, owner)? {
+            own(directory.as_fd(), path, owner)?;
+        }
+        Ok(directory)
+    })
+}
+
+/// Calls `each(parent, path, name)` for the storage root and every directory down to the data root;
+/// it opens the directory `name` below `parent`. Returns the last.
+fn walk(
+    mount: BorrowedFd<'_>,
+    place: &Place,
+    mut each: impl FnMut(BorrowedFd<'_>, &Path, &Path) -> Result<OwnedFd, Trouble>,
+) -> Result<OwnedFd, Trouble> {
+    let below = place
+        .root
+        .strip_prefix(&place.mount)
+        .unwrap_or(Path::new(""));
+    let mut path = place.mount.clone();
+    let mut directory = if below.as_os_str().is_empty() {
+        each(mount, &path, Path::new("."))?
+    } else {
+        mount.try_clone_to_owned().map_err(|e| refused(&path, &e))?
+    };
+    for part in below.components().chain(place.data.components()) {
+        if let Component::Normal(name) = part {
+            path.push(name);
+            directory = each(directory.as_fd(), &path, Path::new(name))?;
+        }
+    }
+    Ok(directory)
+}
+
+fn is_right(directory: BorrowedFd<'_>, path: &Path, owner: Owner) -> Result<bool, Trouble> {
+    let status = file::status(directory).map_err(|error| refused(path, &error))?;
+    Ok((status.uid, status.gid, status.mode) == (owner.uid, owner.gid, MODE))
+}
+
+fn own(directory: BorrowedFd<'_>, path: &Path, owner: Owner) -> Result<(), Trouble> {
+    let change = file::set_owner(directory, owner.uid, owner.gid);
+    change
+        .and_then(|()| file::set_mode(directory, MODE))
+        .map_err(|error| {
+            Trouble::Error(format!(
+                "cannot give {} to {}:{} with mode {MODE:o}: {error}; run `pst prepare` as root \
+                 while the daemon is stopped",
+                escape_path(path),
+                owner.uid,
+                owner.gid
+            ))
+        })
+}
+
+fn refused(path: &Path, error: &io::Error) -> Trouble {
+    let why = match error.raw_os_error() {
+        Some(libc::ELOOP) => "a symbolic link stands in its place; remove it".to_owned(),
+        Some(libc::ENOTDIR) => {
+            "something that is no directory stands in its place; remove it".into()
+        }
+        Some(libc::EXDEV) => "another filesystem is mounted there; unmount it".into(),
+        Some(libc::EACCES | libc::EPERM) => {
+            format!("{error}; run `pst prepare` as root while the daemon is stopped")
+        }
+        _ => error.to_string(),
+    };
+    Trouble::Error(format!("cannot use {}: {why}", escape_path(path)))
+}

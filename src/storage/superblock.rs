@@ -1,0 +1,398 @@
+//! The storage as the daemon's worker has it: looks, switches of the superblock, syncs, and the
+//! one descriptor that is held while it is writable.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use super::holders::{self, Holder};
+use super::lock::{DeviceLock, LockError};
+use super::roots::{self, Owner, Trouble};
+use super::survey::{self, Facts, Flag, Found, escape_path};
+use crate::config::Place;
+use crate::daemon::arbiter::{Condition, Remount, Seen, Text};
+use crate::sys::fanotify::{Events, Group};
+use crate::sys::file::{self, MountId};
+use crate::sys::mount::{Mode, clear_mount_read_only, switch_superblock};
+use crate::sys::own;
+
+/// While read-only: errors, and writers that there should not be.
+const GUARD: Events = Events {
+    error: true,
+    release: true,
+};
+/// Only of interest while nobody should write.
+const WRITERS: Events = Events {
+    error: false,
+    release: true,
+};
+
+/// From going read-write to read-only again.
+#[derive(Debug)]
+struct Period {
+    /// Opened before anything was written, so that it reports every lost write.
+    root: OwnedFd,
+    id: MountId,
+}
+
+/// The storage. One thread has it.
+#[derive(Debug)]
+pub struct Storage {
+    place: Place,
+    owner: Owner,
+    socket: PathBuf,
+    /// `None` where the kernel does not let us watch.
+    group: Option<Group>,
+    lock: Option<DeviceLock>,
+    period: Option<Period>,
+    /// The mount that passed the whole check.
+    accepted: Option<MountId>,
+    /// The mount that lost data, and why it is not called well until it is mounted anew.
+    spoiled: Option<(MountId, String)>,
+    facts: Facts,
+    /// `st_dev` of the data root, while writable.
+    data_device: u64,
+}
+
+impl Storage {
+    /// The storage at `place`; its lock lies beside `socket`. `group` is where its filesystem's
+    /// events are to come.
+    pub fn new(place: Place, owner: Owner, socket: PathBuf, group: Option<Group>) -> Storage {
+        Storage {
+            place,
+            owner,
+            socket,
+            group,
+            lock: None,
+            period: None,
+            accepted: None,
+            spoiled: None,
+            facts: Facts::default(),
+            data_device: 0,
+        }
+    }
+
+    /// What was last seen there.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// `st_dev` of the data root, as of the last time it was made writable.
+    pub fn data_device(&self) -> u64 {
+        self.data_device
+    }
+
+    /// Looks whether the storage is there, prepared and healthy; prepares it if this process can.
+    pub fn look(&mut self) -> Seen {
+        match self.survey() {
+            Ok(found) => Seen {
+                writable: !found.mount.superblock_read_only(),
+                condition: Condition::Ready,
+            },
+            Err(seen) => seen,
+        }
+    }
+
+    /// Looks afresh and goes read-write. True if the kernel will tell of errors.
+    pub fn make_writable(&mut self) -> (Seen, bool) {
+        let found = match self.survey() {
+            Ok(found) => found,
+            Err(seen) => return (seen, false),
+        };
+        let was_writable = !found.mount.superblock_read_only();
+        let unfit = |text: String, writable| {
+            let condition = Condition::Unprepared(text.into());
+            (
+                Seen {
+                    condition,
+                    writable,
+                },
+                false,
+            )
+        };
+        // Before anything is written: what would be refused is refused without wear.
+        let data = match roots::check(found.root.as_fd(), &self.place, self.owner) {
+            Err(Trouble::Error(text)) => return unfit(text, was_writable),
+            other => other.ok(),
+        };
+        if let Err(error) = switch_superblock(found.root.as_fd(), Mode::ReadWrite) {
+            let text = self.cannot_switch(&found, "read-write", &error);
+            let condition = Condition::Failed(text.into());
+            return (
+                Seen {
+                    condition,
+                    writable: was_writable,
+                },
+                false,
+            );
+        }
+        let data = match data {
+            Some(data) => Ok(data),
+            None => roots::mend(found.root.as_fd(), &self.place, self.owner),
+        };
+        match data.map(|data| file::status(data.as_fd())) {
+            Ok(Ok(status)) => self.data_device = status.device,
+            Ok(Err(error)) => return unfit(format!("cannot look at the data root: {error}"), true),
+            Err(Trouble::Error(text)) => return unfit(text, true),
+            Err(Trouble::NeedsWrite) => return unfit("the data root is not there".into(), true),
+        }
+        let watched = self.guard(&found, Mode::ReadWrite);
+        self.period = Some(Period {
+            root: found.root,
+            id: found.id,
+        });
+        let condition = Condition::Ready;
+        (
+            Seen {
+                condition,
+                writable: true,
+            },
+            watched,
+        )
+    }
+
+    /// Remounts read-only, then syncs through the descriptor that was open before, then lets go
+    /// of it, unless the kernel says busy, nothing was lost and `release` is not set.
+    pub fn make_read_only(&mut self, release: bool) -> (Remount, Result<(), Text>) {
+        let period = match self.period.take() {
+            Some(period) => period,
+            // Writable before this daemon came, or by somebody's hand.
+            None => match survey::find(&self.place) {
+                Ok(found) => Period {
+                    root: found.root,
+                    id: found.id,
+                },
+                Err(_) => return (Remount::Done, Ok(())),
+            },
+        };
+        let root = period.root.as_fd();
+        let mut result = switch_superblock(root, Mode::ReadOnly);
+        if is_busy(&result) {
+            // From here on a writer's close is told; one that closed before is caught by this.
+            self.watch(root, GUARD);
+            result = switch_superblock(root, Mode::ReadOnly);
+        }
+        let sync = self.sync_through(root, &period, result.is_ok());
+        let remount = match result {
+            Ok(()) => {
+                self.watch(root, GUARD);
+                Remount::Done
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Remount::Busy,
+            Err(error) => Remount::Failed(
+                format!(
+                    "{}: cannot be made read-only: {error}",
+                    escape_path(&self.place.mount)
+                )
+                .into(),
+            ),
+        };
+        if remount == Remount::Busy && sync.is_ok() && !release {
+            self.period = Some(period);
+        }
+        (remount, sync)
+    }
+
+    /// Puts on the medium what was written so far.
+    pub fn sync(&mut self) -> Result<(), Text> {
+        let Some(period) = self.period.take() else {
+            return Err("the storage is not held".into());
+        };
+        let result = self.sync_through(period.root.as_fd(), &period, false);
+        self.period = Some(period);
+        result
+    }
+
+    /// Who keeps it from going read-only.
+    pub fn find_holders(&self) -> Vec<Holder> {
+        match &self.period {
+            Some(period) => holders::find(period.root.as_fd()),
+            None => survey::find(&self.place)
+                .map_or(Vec::new(), |found| holders::find(found.root.as_fd())),
+        }
+    }
+
+    /// Claims the device, if it is there, so that no second daemon manages it.
+    ///
+    /// # Errors
+    /// A line that names who has it.
+    pub fn claim(&mut self) -> Result<(), String> {
+        match survey::find(&self.place) {
+            Ok(found) => self.take_lock(&found),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn take_lock(&mut self, found: &Found) -> Result<(), String> {
+        let device = found.mount.device;
+        if self
+            .lock
+            .as_ref()
+            .is_some_and(|lock| lock.device() == device)
+        {
+            return Ok(());
+        }
+        self.lock = None;
+        match DeviceLock::take(&self.socket, device, self.owner.uid) {
+            Ok(lock) => {
+                lock.sign(&self.socket);
+                self.lock = Some(lock);
+                Ok(())
+            }
+            Err(LockError::Taken(pid)) => Err(format!(
+                "another daemon ({}) already manages {}",
+                pid.map_or("pid unknown".into(), |pid| format!("pid {pid}")),
+                escape_path(&found.mount.source)
+            )),
+            Err(LockError::Failed(text)) => Err(text),
+        }
+    }
+
+    /// Finds the storage, and everything that could speak against using it.
+    fn survey(&mut self) -> Result<Found, Seen> {
+        let not = |condition| Seen {
+            condition,
+            writable: false,
+        };
+        let mut found = survey::find(&self.place).map_err(not)?;
+        if let Some(period) = &self.period {
+            if period.id != found.id {
+                let text = format!(
+                    "{} was mounted anew, or something else over it, during a session",
+                    escape_path(&self.place.mount)
+                );
+                return Err(not(Condition::Absent(text.into())));
+            }
+        }
+        self.facts = found.facts();
+        if self.accepted != Some(found.id) {
+            if let Some(text) = found.refusal(&self.place) {
+                return Err(not(Condition::Unprepared(text.into())));
+            }
+            self.take_lock(&found)
+                .map_err(|text| not(Condition::Unprepared(text.into())))?;
+            self.accepted = Some(found.id);
+        }
+        let writable = !found.mount.superblock_read_only();
+        if let Some(text) = found.illness() {
+            let writable = writable && found.mount.given_up().is_none();
+            return Err(Seen {
+                condition: Condition::Failed(text.into()),
+                writable,
+            });
+        }
+        if let Some((id, text)) = &self.spoiled {
+            if *id == found.id {
+                let condition = Condition::Failed(text.clone().into());
+                return Err(Seen {
+                    condition,
+                    writable,
+                });
+            }
+            self.spoiled = None;
+        }
+        if found.flag == Flag::SetHere && own::effective_uid() == 0 {
+            self.prepare_again(&mut found);
+        }
+        if found.flag != Flag::Clear {
+            let text = format!(
+                "the mount on {} is read-only by itself: run `pst prepare` as root",
+                escape_path(&self.place.mount)
+            );
+            return Err(Seen {
+                condition: Condition::Unprepared(text.into()),
+                writable,
+            });
+        }
+        if self.period.is_none() {
+            self.guard(&found, Mode::ReadOnly);
+        }
+        Ok(found)
+    }
+
+    fn prepare_again(&self, found: &mut Found) {
+        match clear_mount_read_only(found.root.as_fd(), !self.place.atime_named) {
+            Ok(()) => {
+                log::info!("prepared {}", escape_path(&self.place.mount));
+                found.flag = Flag::Clear;
+            }
+            Err(error) => log::warn!("cannot prepare {}: {error}", escape_path(&self.place.mount)),
+        }
+    }
+
+    /// Watches the filesystem for what matters in this mode. True if its errors will be told.
+    fn guard(&self, found: &Found, mode: Mode) -> bool {
+        let root = found.root.as_fd();
+        let watched = self.watch(root, GUARD);
+        if mode == Mode::ReadWrite {
+            if let Some(group) = &self.group {
+                // Writers are welcome now. An error here costs wake-ups only.
+                let _ = group.unwatch(root, WRITERS);
+            }
+        }
+        // Others take the mark and never tell.
+        watched && found.mount.fstype == "ext4"
+    }
+
+    fn watch(&self, root: std::os::fd::BorrowedFd<'_>, events: Events) -> bool {
+        let Some(group) = &self.group else {
+            return false;
+        };
+        // Older kernels know no error events, but writers' closes.
+        group.watch(root, events).is_ok() || {
+            let _ = group.watch(root, WRITERS);
+            false
+        }
+    }
+
+    /// Syncs, and asks the journal where that costs nothing or is needed to know.
+    fn sync_through(
+        &mut self,
+        root: std::os::fd::BorrowedFd<'_>,
+        period: &Period,
+        read_only: bool,
+    ) -> Result<(), Text> {
+        let result = file::sync_filesystem(root);
+        let error = match result {
+            Err(error) => Some(format!("data could not be written to the medium: {error}")),
+            Ok(()) if read_only => survey::journal_error(root),
+            Ok(()) => None,
+        };
+        let Some(error) = error else {
+            return Ok(());
+        };
+        let text = format!(
+            "{}: {error}; what was written since it was last read-only may be lost; \
+             unmount it, check it (`e2fsck -fy {}`), and mount it again",
+            escape_path(&self.place.mount),
+            self.facts.device
+        );
+        self.spoiled = Some((period.id, text.clone()));
+        Err(text.into())
+    }
+
+    fn cannot_switch(&self, found: &Found, mode: &str, error: &io::Error) -> String {
+        let hint = match error.raw_os_error() {
+            Some(libc::ENOSYS) => "; this needs Linux 5.12 or later",
+            Some(libc::EPERM) => "; the daemon needs CAP_SYS_ADMIN",
+            Some(libc::EROFS | libc::EACCES) => {
+                "; is the card write-protected, or the device set read-only?"
+            }
+            _ => "",
+        };
+        format!(
+            "{} ({}) cannot be made {mode}: {error}{hint}",
+            escape_path(&found.mount.point),
+            escape_path(&found.mount.source)
+        )
+    }
+
+    /// The mount point.
+    pub fn mount_point(&self) -> &Path {
+        &self.place.mount
+    }
+}
+
+fn is_busy(result: &io::Result<()>) -> bool {
+    matches!(result, Err(error) if error.raw_os_error() == Some(libc::EBUSY))
+}

@@ -1,0 +1,205 @@
+//! A look at the mount: what is there, whether it is ours to switch, whether it is healthy.
+//! It changes nothing.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use super::mountinfo::{self, Mount};
+use crate::config::Place;
+use crate::daemon::arbiter::Condition;
+use crate::escape::escape;
+use crate::sys::file::{self, MountId};
+
+/// The mounts of the host: there the flag is set that all later namespaces copy.
+const HOST: &str = "/proc/1/mountinfo";
+const OWN: &str = "/proc/self/mountinfo";
+
+/// What the outside is told of the storage besides its state.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// The device, or what stands for it.
+    pub device: String,
+    /// Type of the filesystem.
+    pub fstype: String,
+}
+
+/// A mounted storage, open.
+#[derive(Debug)]
+pub struct Found {
+    /// The root directory of the mount.
+    pub root: OwnedFd,
+    /// Which mount it is.
+    pub id: MountId,
+    /// Its line in this namespace's mountinfo.
+    pub mount: Mount,
+    /// All of this namespace's mounts.
+    pub all: Vec<Mount>,
+    /// The flag that decides whether processes can write once the superblock lets them.
+    pub flag: Flag,
+}
+
+/// The mount's own read-only flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flag {
+    /// Clear: prepared.
+    Clear,
+    /// Set in this namespace, which is the one that counts.
+    SetHere,
+    /// Set in the host's namespace; only a process there can clear it.
+    SetInHost,
+}
+
+/// Opens and identifies what is mounted at the place.
+///
+/// # Errors
+/// The condition, with what to do about it, if nothing is mounted there.
+pub fn find(place: &Place) -> Result<Found, Condition> {
+    let point = &place.mount;
+    let root = file::open_directory(point).map_err(|error| cannot(point, "open", &error))?;
+    let id = file::mount_id(root.as_fd()).map_err(|error| cannot(point, "identify", &error))?;
+    if !id.is_root {
+        return Err(Condition::Absent(
+            format!(
+                "nothing is mounted on {}: run `mount {0}`",
+                escape_path(point)
+            )
+            .into(),
+        ));
+    }
+    let text = mountinfo::read(Path::new(OWN)).map_err(|e| cannot(Path::new(OWN), "read", &e))?;
+    let all = mountinfo::parse(&text);
+    let Some(mount) = all.iter().find(|mount| mount.id == id.shown).cloned() else {
+        // It went between the two calls.
+        return Err(Condition::Absent(
+            format!("{} was unmounted just now", escape_path(point)).into(),
+        ));
+    };
+    let flag = flag(&mount);
+    Ok(Found {
+        root,
+        id,
+        mount,
+        all,
+        flag,
+    })
+}
+
+impl Found {
+    /// Why this is not ours to switch, if it is not: switching would hit something else.
+    /// The whole check, for a mount that was not seen before.
+    pub fn refusal(&self, place: &Place) -> Option<String> {
+        self.partial().or_else(|| self.shared()).or_else(|| {
+            (!place.volatile && !has_block_device(&self.mount)).then(|| {
+                format!(
+                    "{} ({}) has no block device, so nothing written there would last; \
+                     set storage.volatile = true for a test or a demo",
+                    escape_path(&self.mount.point),
+                    self.mount.fstype
+                )
+            })
+        })
+    }
+
+    /// The mount shows only a part of its filesystem.
+    fn partial(&self) -> Option<String> {
+        (self.mount.root != Path::new("/")).then(|| {
+            format!(
+                "{} shows only {} of the filesystem on {}; switching that would hit the rest \
+                 of it too: give the storage a partition of its own",
+                escape_path(&self.mount.point),
+                escape_path(&self.mount.root),
+                escape_path(&self.mount.source)
+            )
+        })
+    }
+
+    /// Another mount shows another tree of the same filesystem.
+    fn shared(&self) -> Option<String> {
+        let other = self.all.iter().find(|other| {
+            other.device == self.mount.device && other.root != self.mount.root
+                // btrfs gives each mount of one filesystem the same number, and the source tells
+                // where the number does not.
+                || self.mount.fstype == "btrfs"
+                    && other.fstype == "btrfs"
+                    && other.source == self.mount.source
+                    && other.root != self.mount.root
+        })?;
+        Some(format!(
+            "{} shares its filesystem with {}, which would be switched with it: \
+             give the storage a partition of its own",
+            escape_path(&self.mount.point),
+            escape_path(&other.point)
+        ))
+    }
+
+    /// Why the kernel or the medium has given it up, if so. Costs no write.
+    pub fn illness(&self) -> Option<String> {
+        if let Some(word) = self.mount.given_up() {
+            return Some(self.repair(&format!("the kernel has given it up ({word})")));
+        }
+        if !self.mount.superblock_read_only() {
+            return None; // asking the journal now would write it back
+        }
+        journal_error(self.root.as_fd()).map(|error| self.repair(&error))
+    }
+
+    /// `what`, on this storage, with the way to mend it.
+    pub fn repair(&self, what: &str) -> String {
+        format!(
+            "{}: {what}; unmount it, run `e2fsck -fy {}` or what its filesystem has for that, \
+             and mount it again",
+            escape_path(&self.mount.point),
+            escape_path(&self.mount.source)
+        )
+    }
+
+    /// For status.
+    pub fn facts(&self) -> Facts {
+        Facts {
+            device: escape_path(&self.mount.source),
+            fstype: self.mount.fstype.clone(),
+        }
+    }
+}
+
+/// What an ext4 journal answers when it is aborted; `None` from a live one, and from what has none.
+pub fn journal_error(root: std::os::fd::BorrowedFd<'_>) -> Option<String> {
+    match file::checkpoint_journal(root) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EROFS)) => {
+            Some(format!("its journal was aborted: {error}"))
+        }
+        _ => None,
+    }
+}
+
+fn flag(mount: &Mount) -> Flag {
+    let host = mountinfo::read(Path::new(HOST)).map(|text| mountinfo::parse(&text));
+    let same = |other: &Mount| other.point == mount.point && other.device == mount.device;
+    let there = host.unwrap_or_default().into_iter().rfind(same);
+    match there {
+        // The same mount, not a copy: this is the host's namespace.
+        Some(there) if there.id == mount.id && there.read_only => Flag::SetHere,
+        Some(there) if there.read_only => Flag::SetInHost,
+        None if mount.read_only => Flag::SetHere,
+        _ => Flag::Clear,
+    }
+}
+
+fn has_block_device(mount: &Mount) -> bool {
+    // Filesystems of several devices have an anonymous number, but their source is a device.
+    mount.device.0 != 0
+        || fs::metadata(&mount.source).is_ok_and(|source| source.file_type().is_block_device())
+}
+
+fn cannot(path: &Path, what: &str, error: &io::Error) -> Condition {
+    Condition::Absent(format!("cannot {what} {}: {error}", escape_path(path)).into())
+}
+
+/// A path, safe to print.
+pub fn escape_path(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    escape(path.as_os_str().as_bytes()).to_string()
+}

@@ -1,0 +1,376 @@
+//! The binary's surface: help, version, dispatch, bad usage, and what goes before what.
+//! No daemon is started here, and none answers.
+#![allow(clippy::unwrap_used)] // its helpers are tests too
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+const PST: &str = env!("CARGO_BIN_EXE_pst");
+
+/// A directory of its own, removed at the end, also of a failed test.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Dir {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("pst-cli-{}-{number}", process::id()));
+        fs::create_dir(&path).unwrap();
+        Dir(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn file(&self, name: &str, content: &str) -> PathBuf {
+        fs::write(self.path(name), content).unwrap();
+        self.path(name)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The program, without what the tester's own environment says.
+fn program(path: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(path);
+    command
+        .env_remove("PST_SOCKET")
+        .env_remove("PST_CONFIG")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Exit code, stdout, stderr.
+fn outcome(command: &mut Command) -> (Option<i32>, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+fn pst<A: AsRef<OsStr>>(args: &[A]) -> (Option<i32>, String, String) {
+    outcome(program(PST).args(args))
+}
+
+/// Bad usage: this one line on stderr, nothing on stdout, exit 2.
+#[track_caller]
+fn assert_refused(command: &mut Command, line: &str) {
+    let expected = (Some(2), String::new(), format!("pst: {line}\n"));
+    assert_eq!(outcome(command), expected);
+}
+
+#[test]
+fn help_is_shown_everywhere() {
+    let (code, general, errors) = pst(&["--help"]);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    assert!(general.starts_with("Usage: pst APPLET"));
+    for args in [
+        &["help"][..],
+        &["-h"],
+        &["help", "help"],
+        &["help", "--help"],
+    ] {
+        assert_eq!(
+            pst(args),
+            (Some(0), general.clone(), String::new()),
+            "{args:?}"
+        );
+    }
+    for applet in ["daemon", "run", "status", "prepare"] {
+        assert!(
+            general.contains(&format!("\n  {applet} ")),
+            "{applet} is not listed"
+        );
+        let (code, text, errors) = pst(&[applet, "--help"]);
+        assert_eq!((code, errors.as_str()), (Some(0), ""));
+        assert!(
+            text.starts_with(&format!("Usage: pst {applet} [")),
+            "{text}"
+        );
+        assert!(
+            text.contains(&format!("Examples:\n  pst {applet} ")),
+            "{text}"
+        );
+        assert_eq!(pst(&[applet, "-h"]).1, text);
+        assert_eq!(pst(&["help", applet]).1, text);
+    }
+}
+
+#[test]
+fn the_version_is_shown_everywhere() {
+    let version = (Some(0), "pst 0.1.0\n".to_owned(), String::new());
+    for args in [
+        &["--version"][..],
+        &["-V"],
+        &["run", "--version"],
+        &["daemon", "-V"],
+    ] {
+        assert_eq!(pst(args), version, "{args:?}");
+    }
+}
+
+#[test]
+fn bad_usage_is_one_line_and_2() {
+    for (args, line) in [
+        (&[][..], "no applet is named; see 'pst --help'"),
+        (
+            &["frobnicate"],
+            "'frobnicate' is no applet of pst; see 'pst --help'",
+        ),
+        (
+            &["two\nlines"],
+            r"'two\nlines' is no applet of pst; see 'pst --help'",
+        ),
+        (&[""], "'' is no applet of pst; see 'pst --help'"),
+        (
+            &["help", "frobnicate"],
+            "'frobnicate' is no applet of pst; see 'pst --help'",
+        ),
+        (
+            &["help", "run", "x"],
+            "'help' takes one applet; see 'pst --help'",
+        ),
+        (&["--frob"], "unknown option --frob; see 'pst --help'"),
+        (
+            &["run", "--foo", "true"],
+            "unknown option --foo for 'run'; see 'pst run --help'",
+        ),
+        (
+            &["run", "-x", "true"],
+            "unknown option -x for 'run'; see 'pst run --help'",
+        ),
+        (&["run"], "no command to run; see 'pst run --help'"),
+        (
+            &["run", "-q", "--"],
+            "no command to run; see 'pst run --help'",
+        ),
+        (
+            &["run", "--quiet=yes", "true"],
+            "option --quiet takes no value for 'run'; see 'pst run --help'",
+        ),
+        (
+            &["run", "--socket"],
+            "option --socket needs a value, PATH for 'run'; see 'pst run --help'",
+        ),
+        (
+            &["status", "--watch"],
+            "unknown option --watch for 'status'; see 'pst status --help'",
+        ),
+        (
+            &["status", "x"],
+            "unexpected argument 'x' for 'status'; see 'pst status --help'",
+        ),
+        (
+            &["status", "--run"],
+            "unknown option --run for 'status'; see 'pst status --help'",
+        ),
+        (
+            &["daemon", "--", "x"],
+            "unexpected argument 'x' for 'daemon'; see 'pst daemon --help'",
+        ),
+        (
+            &["prepare", "-c"],
+            "option --config needs a value, FILE for 'prepare'; see 'pst prepare --help'",
+        ),
+    ] {
+        assert_refused(program(PST).args(args), line);
+    }
+}
+
+#[test]
+fn the_name_it_is_called_by_is_the_applet() {
+    let dir = Dir::new();
+    for name in ["kvmd-pstrun", "kvmd-pst", "other"] {
+        symlink(PST, dir.path(name)).unwrap();
+    }
+    let help = |name: &str| outcome(program(dir.path(name)).arg("--help")).1;
+    assert!(help("kvmd-pstrun").starts_with("Usage: kvmd-pstrun [-q]"));
+    assert!(help("kvmd-pst").starts_with("Usage: kvmd-pst [-c FILE]"));
+    assert!(help("other").starts_with("Usage: pst APPLET"));
+
+    assert_refused(
+        &mut program(dir.path("kvmd-pstrun")),
+        "no command to run; see 'kvmd-pstrun --help'",
+    );
+    assert_refused(
+        program(dir.path("kvmd-pstrun")).args(["--foo", "--", "true"]),
+        "unknown option --foo for 'kvmd-pstrun'; see 'kvmd-pstrun --help'",
+    );
+    assert_refused(
+        program(dir.path("kvmd-pst")).args(["--run", "--config=/nonexistent/pst.toml"]),
+        "/nonexistent/pst.toml: cannot read: No such file or directory (os error 2)",
+    );
+    let (code, _, _) = outcome(program(dir.path("other")).args(["help", "run"]));
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn arguments_that_are_no_utf8_are_taken_as_they_are() {
+    let odd = OsStr::from_bytes(b"/nonexistent/\xff");
+    let mut spelled = OsString::from("--socket=");
+    spelled.push(odd);
+    let socket = OsStr::new("--socket");
+    assert_eq!(pst(&[OsStr::new("status"), &spelled]).0, Some(3));
+    assert_eq!(pst(&[OsStr::new("status"), socket, odd]).0, Some(3));
+    assert_eq!(pst(&[OsStr::new("run"), &spelled, odd]).0, Some(1));
+
+    assert_refused(
+        program(PST).arg(odd),
+        r"'/nonexistent/\xff' is no applet of pst; see 'pst --help'",
+    );
+    assert_refused(
+        program(PST).arg("status").arg(OsStr::from_bytes(b"--\xff")),
+        r"unknown option --\xff for 'status'; see 'pst status --help'",
+    );
+    let (code, _, errors) = outcome(program(PST).args(["daemon", "-c"]).arg(odd));
+    assert_eq!(code, Some(2));
+    assert!(errors.contains("cannot read: No such file"), "{errors}");
+}
+
+#[test]
+fn an_error_in_the_config_file_is_one_line_and_2() {
+    let dir = Dir::new();
+    let config = dir.file("pst.toml", "[storage]\nmuont = \"/m\"\n");
+    let line = format!(
+        "{}:2:1: unknown key `muont`, expected one of `mount`, `root`, `user`, `group`, `data`, `fstab`, `volatile`",
+        config.display()
+    );
+    for applet in ["daemon", "prepare"] {
+        assert_refused(program(PST).arg(applet).arg("-c").arg(&config), &line);
+        assert_refused(program(PST).arg(applet).env("PST_CONFIG", &config), &line);
+    }
+    assert_refused(program(PST).arg("status").env("PST_CONFIG", &config), &line);
+    assert_refused(
+        program(PST)
+            .args(["run", "true"])
+            .env("PST_CONFIG", &config),
+        &line,
+    );
+}
+
+#[test]
+fn the_option_goes_before_the_environment() {
+    let missing = "/nonexistent/pst.toml";
+    for (option, variable) in [(missing, "/nonexistent/other"), (missing, "")] {
+        assert_refused(
+            program(PST)
+                .args(["daemon", "-c", option])
+                .env("PST_CONFIG", variable),
+            "/nonexistent/pst.toml: cannot read: No such file or directory (os error 2)",
+        );
+    }
+}
+
+/// Which of the sockets in a directory is connected to first. Each hangs up at once.
+fn first_connected(dir: &Dir, names: &[&'static str], command: &mut Command) -> &'static str {
+    let (sender, receiver) = mpsc::channel();
+    for &name in names {
+        let listener = UnixListener::bind(dir.path(name)).unwrap();
+        let sender = sender.clone();
+        thread::spawn(move || {
+            if listener.accept().is_ok() {
+                let _ = sender.send(name);
+            }
+        });
+    }
+    let output = command.output().unwrap();
+    let connected = receiver.recv_timeout(Duration::from_secs(30));
+    connected.unwrap_or_else(|_| panic!("no connection: {output:?}"))
+}
+
+#[test]
+fn the_socket_is_the_options_else_the_environments_else_the_config_files() {
+    for applet in [&["status"][..], &["run", "-q"]] {
+        for (option, variable, expected) in [
+            (true, true, "option"),
+            (true, false, "option"),
+            (false, true, "variable"),
+            (false, false, "config"),
+        ] {
+            let dir = Dir::new();
+            let socket = dir.path("config");
+            let config = dir.file("pst.toml", &format!("socket = {socket:?}\n"));
+            let mut command = program(PST);
+            command.args(applet).env("PST_CONFIG", config);
+            // An empty variable counts as unset.
+            command.env(
+                "PST_SOCKET",
+                if variable {
+                    dir.path("variable")
+                } else {
+                    "".into()
+                },
+            );
+            if option {
+                command.arg("--socket").arg(dir.path("option"));
+            }
+            if applet[0] == "run" {
+                command.args(["--", "true"]);
+            }
+            let connected = first_connected(&dir, &["option", "variable", "config"], &mut command);
+            assert_eq!(connected, expected, "{applet:?}");
+        }
+    }
+}
+
+#[test]
+fn a_broken_config_file_is_not_looked_at_where_the_socket_is_known() {
+    let dir = Dir::new();
+    let config = dir.file("pst.toml", "nonsense");
+    let nowhere = Path::new("/nonexistent/pst.sock");
+    let mut status = program(PST);
+    status
+        .arg("status")
+        .env("PST_CONFIG", &config)
+        .env("PST_SOCKET", nowhere);
+    assert_eq!(outcome(&mut status).0, Some(3));
+    let mut run = program(PST);
+    run.args(["run", "--socket=/nonexistent/pst.sock", "true"])
+        .env("PST_CONFIG", &config);
+    assert_eq!(outcome(&mut run).0, Some(1));
+}
+
+#[test]
+fn a_stdout_that_takes_nothing_is_no_panic() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    drop(ours);
+    let output = program(PST)
+        .arg("--help")
+        .stdout(OwnedFd::from(theirs))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stderr, b"");
+
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = program(PST).arg("--version").stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let line = b"pst: cannot write to stdout: No space left on device (os error 28)\n";
+    assert_eq!(output.stderr, line);
+
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let status = program(PST)
+        .arg("frobnicate")
+        .stderr(full)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(2));
+}
