@@ -109,11 +109,17 @@ fn watch(orders: Orders<'_>, link: &Stream, command: Pid) {
         }
     }
     let mut status = None;
-    let survivors = tree::end(signals, &[], orders.kill_grace, |pid, how| {
-        if pid == command {
-            status = Some(how);
-        }
-    });
+    let survivors = tree::end(
+        signals,
+        Some(command),
+        &[],
+        orders.kill_grace,
+        |pid, how| {
+            if pid == command {
+                status = Some(how);
+            }
+        },
+    );
     tree::name(&survivors, orders.output);
     link::report(link, Report::Ended(status));
 }

@@ -200,7 +200,7 @@ impl Run<'_> {
             let _ = self.keeper.pid.signal_child(libc::SIGKILL);
             self.await_keeper();
         }
-        let survivors = tree::end(self.signals, &self.spare, self.kill_grace, |_, _| {});
+        let survivors = tree::end(self.signals, None, &self.spare, self.kill_grace, |_, _| {});
         tree::name(&survivors, output);
         Ending::Failed
     }
