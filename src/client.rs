@@ -75,8 +75,12 @@ impl Connection {
             match self.stream.receive(&mut buffer) {
                 Ok(0) => return Err(ReceiveError::Closed),
                 Ok(got) => self.decoder.push(&buffer[..got]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(ReceiveError::Io(error)),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(None),
+                    // It ended with something of ours unread.
+                    io::ErrorKind::ConnectionReset => return Err(ReceiveError::Closed),
+                    _ => return Err(ReceiveError::Io(error)),
+                },
             }
         }
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::command;
-use super::link::{self, Heard, Passed, Report};
+use super::link::{self, Heard, Passed, Report, Wish};
 use super::output::Output;
 use super::tree;
 use crate::client::Connection;
@@ -41,20 +41,19 @@ pub struct Orders<'a> {
 /// Forks the keeper, which starts the command.
 pub fn start(orders: Orders<'_>) -> io::Result<Keeper> {
     let (ours, theirs) = Stream::pair()?;
-    let run = Pid::own();
     match process::fork()? {
         Fork::Parent(pid) => Ok(Keeper { pid, link: ours }),
         Fork::Child => {
             drop(ours);
-            keep(orders, &theirs, run);
+            keep(orders, &theirs);
             process::exit_now(0)
         }
     }
 }
 
-fn keep(orders: Orders<'_>, link: &Stream, run: Pid) {
+fn keep(orders: Orders<'_>, link: &Stream) {
     match prepare_and_start(orders, link) {
-        Ok(Some(command)) => watch(orders, link, run, command),
+        Ok(Some(command)) => watch(orders, link, command),
         Ok(None) => {}
         Err(error) => {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -70,7 +69,7 @@ fn prepare_and_start(orders: Orders<'_>, link: &Stream) -> io::Result<Option<Pid
     process::set_name(c"keeper");
     link.wake_this_process()?;
     // Whatever came before it could wake us is seen here, or the kernel woke us.
-    if link::hear_passed(link) == Heard::End {
+    if link::hear_wish(link) == Heard::End {
         return Ok(None);
     }
     // A signal to the group that came before the command was there has not
@@ -79,7 +78,7 @@ fn prepare_and_start(orders: Orders<'_>, link: &Stream) -> io::Result<Option<Pid
     command::start(orders.program, orders.output).map(Some)
 }
 
-fn watch(orders: Orders<'_>, link: &Stream, run: Pid, command: Pid) {
+fn watch(orders: Orders<'_>, link: &Stream, command: Pid) {
     let signals = orders.signals;
     let mut own = Own::default();
     loop {
@@ -94,24 +93,33 @@ fn watch(orders: Orders<'_>, link: &Stream, run: Pid, command: Pid) {
         if signal {
             own.read(signals);
         }
-        let run_is_gone = message && !pass_on(signals, link, command, &mut own);
+        let run = match message {
+            true => pass_on(signals, link, command, &mut own),
+            false => Heard::Nothing,
+        };
         if let Some(status) = own.take_child().then(|| reap_command(command)).flatten() {
             return link::report(link, Report::Finished(status));
         }
-        if run_is_gone || hangup {
+        if run == Heard::End {
+            let output = orders.output;
+            output.error("`pst run` was killed: ending its command");
+        }
+        if run != Heard::Nothing || hangup {
             break;
         }
     }
-    if Pid::parent() != Some(run) {
-        let output = orders.output;
-        output.error("`pst run` was killed: ending its command");
-    }
     let mut status = None;
-    let survivors = tree::end(signals, &[], orders.kill_grace, |pid, how| {
-        if pid == command {
-            status = Some(how);
-        }
-    });
+    let survivors = tree::end(
+        signals,
+        Some(command),
+        &[],
+        orders.kill_grace,
+        |pid, how| {
+            if pid == command {
+                status = Some(how);
+            }
+        },
+    );
     tree::name(&survivors, orders.output);
     link::report(link, Report::Ended(status));
 }
@@ -127,19 +135,21 @@ fn reap_command(command: Pid) -> Option<WaitStatus> {
     }
 }
 
-/// Passes on what `run` was sent; false: `run` is gone, or wants the tree's end.
-fn pass_on(signals: &Signals, link: &Stream, command: Pid, own: &mut Own) -> bool {
+/// Passes on what `run` was sent; gives what else it said: its wish to end the
+/// tree, or that it is gone.
+fn pass_on(signals: &Signals, link: &Stream, command: Pid, own: &mut Own) -> Heard<()> {
     loop {
-        match link::hear_passed(link) {
-            Heard::Message(passed) => {
+        match link::hear_wish(link) {
+            Heard::Message(Wish::Pass(passed)) => {
                 own.read(signals); // ours may have come together with it
                 if !(own.take(passed) && command.shares_group()) {
                     // It may not be ours to signal any more: then nobody can help.
                     let _ = command.signal_child(passed.signal);
                 }
             }
-            Heard::Nothing => return true,
-            Heard::End => return false,
+            Heard::Message(Wish::End) => return Heard::Message(()),
+            Heard::Nothing => return Heard::Nothing,
+            Heard::End => return Heard::End,
         }
     }
 }

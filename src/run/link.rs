@@ -39,9 +39,27 @@ pub enum Heard<M> {
 
 type Packet = [i32; 2];
 
-/// The keeper hears what is passed on.
-pub fn hear_passed(link: &Stream) -> Heard<Passed> {
-    receive(link).map(|[signal, sender]| Passed { signal, sender })
+/// What `run` wants of the keeper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// That the command gets this signal.
+    Pass(Passed),
+    /// That the tree ends.
+    End,
+}
+
+/// The keeper hears what is wanted. An end without a wish is `run`'s death.
+pub fn hear_wish(link: &Stream) -> Heard<Wish> {
+    receive(link).map(|[signal, sender]| match signal {
+        0 => Wish::End,
+        _ => Wish::Pass(Passed { signal, sender }),
+    })
+}
+
+/// Wants the tree's end. The end of our side follows, in case the queue is full.
+pub fn end(link: &Stream) {
+    let _ = send(link, [0, 0]);
+    link.end_sending();
 }
 
 /// A signal more or less: if the keeper is stopped and its queue full, it is lost.
@@ -87,13 +105,20 @@ fn send(link: &Stream, packet: Packet) -> io::Result<()> {
 
 fn receive(link: &Stream) -> Heard<Packet> {
     let mut bytes = [0; 8];
-    match link.receive(&mut bytes) {
-        Ok(0) => Heard::End,
-        Ok(_) => {
-            let [a, b, c, d, e, f, g, h] = bytes;
-            Heard::Message([[a, b, c, d], [e, f, g, h]].map(i32::from_ne_bytes))
-        }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Heard::Nothing,
-        Err(_) => Heard::End, // ECONNRESET: it died with messages unread
+    loop {
+        return match link.receive(&mut bytes) {
+            Ok(0) => Heard::End,
+            Ok(_) => {
+                let [a, b, c, d, e, f, g, h] = bytes;
+                Heard::Message([[a, b, c, d], [e, f, g, h]].map(i32::from_ne_bytes))
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => Heard::Nothing,
+                // The other side ended with something of ours unread. This is told
+                // once, and before what it has sent.
+                io::ErrorKind::ConnectionReset => continue,
+                _ => Heard::End,
+            },
+        };
     }
 }

@@ -25,14 +25,17 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// SIGTERM and SIGCONT to each, after `grace` SIGKILL to the children, until none
 /// is left. Gives the children that are still there: they may not be signalled
 /// (they changed their user), or do not die. Whoever was reaped is told of.
+/// Without /proc, only the child `known` can be ended.
 pub fn end(
     signals: &Signals,
+    known: Option<Pid>,
     spare: &[Pid],
     grace: Duration,
     mut reaped: impl FnMut(Pid, WaitStatus),
 ) -> Vec<Pid> {
     let mut tree = Tree {
         signals,
+        known,
         spare,
         reaped: &mut reaped,
     };
@@ -74,6 +77,7 @@ pub fn name(survivors: &[Pid], output: Output) {
 
 struct Tree<'a> {
     signals: &'a Signals,
+    known: Option<Pid>,
     spare: &'a [Pid],
     reaped: &'a mut dyn FnMut(Pid, WaitStatus),
 }
@@ -82,6 +86,9 @@ impl Tree<'_> {
     fn children(&self) -> Vec<Pid> {
         let mut children = children_of(Pid::own());
         children.retain(|pid| !self.spare.contains(pid));
+        if children.is_empty() {
+            children.extend(self.known);
+        }
         children
     }
 
@@ -159,6 +166,7 @@ impl Tree<'_> {
         loop {
             match process::reap() {
                 Reaped::Child(pid, status) => {
+                    self.known = self.known.filter(|&known| known != pid);
                     (self.reaped)(pid, status);
                     some = true;
                 }
@@ -191,11 +199,29 @@ fn children_of(pid: Pid) -> Vec<Pid> {
         return children;
     };
     for task in tasks.flatten() {
-        let list = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        let numbers = list.split_ascii_whitespace().filter_map(|n| n.parse().ok());
-        children.extend(numbers.filter_map(Pid::new));
+        let task = task.path();
+        match fs::read_to_string(task.join("children")) {
+            Ok(list) => {
+                let numbers = list.split_ascii_whitespace().filter_map(|n| n.parse().ok());
+                children.extend(numbers.filter_map(Pid::new));
+            }
+            // The thread is there, its list is not: a kernel without CONFIG_PROC_CHILDREN.
+            Err(_) if task.join("stat").exists() => return search_children_of(pid),
+            Err(_) => {}
+        }
     }
     children
+}
+
+/// As [`children_of`], by a look at every process.
+fn search_children_of(pid: Pid) -> Vec<Pid> {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let names = processes.flatten().map(|process| process.file_name());
+    let pids = names.filter_map(|name| Pid::new(name.to_str()?.parse().ok()?));
+    pids.filter(|&other| parent_of(other) == Some(pid))
+        .collect()
 }
 
 /// A process's parent; `None` if it is gone. See proc_pid_stat(5).
@@ -206,4 +232,50 @@ fn parent_of(pid: Pid) -> Option<Pid> {
     let fields = std::str::from_utf8(after_name).ok()?;
     let parent = fields.split_ascii_whitespace().nth(1)?;
     Pid::new(parent.parse().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn children_are_found_also_without_the_kernels_list() {
+        let mut child = Command::new("sh")
+            .args(["-c", "sleep 100; true"])
+            .spawn()
+            .unwrap();
+        let pid = Pid::new(child.id() as i32).unwrap();
+        assert!(children_of(Pid::own()).contains(&pid));
+        assert!(search_children_of(Pid::own()).contains(&pid));
+        let grandchild = loop {
+            let found = children_of(pid);
+            if !found.is_empty() {
+                break found;
+            }
+        };
+        assert_eq!(search_children_of(pid), grandchild);
+        assert!(descendants().contains(&grandchild[0]));
+        PidFd::open(grandchild[0])
+            .unwrap()
+            .signal(libc::SIGKILL)
+            .unwrap();
+        child.wait().unwrap();
+        assert_eq!(children_of(pid), []);
+        assert_eq!(search_children_of(pid), []);
+    }
+
+    #[test]
+    fn a_parent_is_found_behind_any_name() {
+        let folder = std::env::temp_dir().join(format!("pst-tree-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let program = folder.join(") S 1 (");
+        std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
+        let mut child = Command::new(&program).arg("100").spawn().unwrap();
+        let parent = parent_of(Pid::new(child.id() as i32).unwrap());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(parent, Some(Pid::own()));
+    }
 }

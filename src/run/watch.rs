@@ -122,7 +122,7 @@ impl Run<'_> {
             if daemon {
                 self.trouble = hear_daemon(self.connection, self.output);
                 if self.trouble.is_some() {
-                    self.keeper.link.end_sending();
+                    link::end(&self.keeper.link);
                     self.deadline = Some(Instant::now() + self.kill_grace + KEEPER_TIME);
                 }
             }
@@ -160,6 +160,19 @@ impl Run<'_> {
         }
     }
 
+    /// The keeper dies: then all its children are ours.
+    fn await_keeper(&self) {
+        let until = Instant::now() + KEEPER_TIME;
+        while !self.reap_keeper() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return; // what it is stuck in, nobody can end
+            }
+            let _ = poll::wait(&mut [Watch::new(self.signals, libc::POLLIN)], Some(left));
+            while let Ok(Some(_)) = self.signals.next() {}
+        }
+    }
+
     fn ending(mut self, report: Report) -> Ending {
         if matches!(report, Report::Ended(_)) && self.trouble.is_none() {
             // The keeper saw the daemon's end before we did.
@@ -185,8 +198,9 @@ impl Run<'_> {
         output.error("The command's keeper was lost: ending the command");
         if !reaped {
             let _ = self.keeper.pid.signal_child(libc::SIGKILL);
+            self.await_keeper();
         }
-        let survivors = tree::end(self.signals, &self.spare, self.kill_grace, |_, _| {});
+        let survivors = tree::end(self.signals, None, &self.spare, self.kill_grace, |_, _| {});
         tree::name(&survivors, output);
         Ending::Failed
     }

@@ -85,6 +85,18 @@ fn p7_the_commands_own_code_is_returned() {
 }
 
 #[test]
+fn a_script_that_names_no_interpreter_is_the_shells() {
+    let rig = Rig::new();
+    let script = rig.folder.join("script");
+    // Not by this process: another test's fork could hold it open for writing (ETXTBSY).
+    let write = "echo '[ $# = 20000 ] && exit 9' > $F/script; chmod 755 $F/script";
+    assert!(rig.bash(write).status().unwrap().success());
+    let mut command = rig.run(&[script.to_str().unwrap()]);
+    command.args(vec!["x"; 20000]);
+    assert_eq!(code(&rig.served(command)), Some(9));
+}
+
+#[test]
 fn p7_no_daemon_is_one_line_and_1() {
     let rig = Rig::new();
     let mut command = rig.run(&["true"]);
@@ -104,7 +116,7 @@ fn p8_who_may_not_open_the_socket_is_told_the_group() {
     let rig = Rig::new();
     fs::set_permissions(rig.socket(), fs::Permissions::from_mode(0o660)).unwrap();
     // Where the binary is, others may not look; a shell that was root has it open.
-    let script = "exec 9<$PST; exec setpriv --reuid 65534 --clear-groups /proc/self/fd/9 run true";
+    let script = "exec 9<$PST; exec setpriv --reuid 65534 --regid 65534 --clear-groups /proc/self/fd/9 run true";
     let output = rig.bash(script).output().unwrap();
     is_refused(&output, "members of the group root");
 }

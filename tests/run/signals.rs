@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 
 use pst::wire::{ClientMessage, CloseResult};
 
-use crate::rig::{Client, Rig, child_of, is_alive, signal, until};
+use crate::rig::{Client, Rig, is_alive, signal, until};
 
 /// Counts each signal that it gets into a file, and says when it is ready.
 const COUNTS: &str = "for s in TERM HUP INT QUIT USR1 USR2 ALRM; do
@@ -53,28 +53,39 @@ fn a_full_backlog_is_waited_for_and_left_by_a_signal() {
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(143));
 }
 
-/// Starts the counting command, has `send` send something, then ends all; gives
-/// what the command got.
-fn got(rig: &Rig, prefix: &[&str], send: impl FnOnce(i32)) -> Vec<String> {
+/// Starts the counting command, has `send` send something, then ends all: the
+/// command got that once.
+#[track_caller]
+fn gets_once(rig: &Rig, prefix: &[&str], expected: &str, send: impl FnOnce(i32)) {
+    let words = [prefix, &["bash", "-c", COUNTS]].concat();
+    gets_once_from(rig, &words, expected, send);
+}
+
+#[track_caller]
+fn gets_once_from(rig: &Rig, words: &[&str], expected: &str, send: impl FnOnce(i32)) {
     let mut command = rig.command("setsid"); // a process group of our own to signal
     command.arg(env!("CARGO_BIN_EXE_pst")).args(["run", "--"]);
-    command.args(prefix).args(["bash", "-c", COUNTS]);
+    command.args(words);
     let child = command.spawn().unwrap();
     let mut client = rig.accept();
     client.grant(rig);
     rig.line_of("up");
     send(child.id() as i32);
-    // A last one marks the end: what was sent before has come before.
-    signal(child.id() as i32, libc::SIGUSR2);
     let file = rig.folder.join("got");
-    let text = until("USR2", || {
-        let text = std::fs::read_to_string(&file).ok()?;
-        text.contains("USR2\n").then_some(text)
-    });
+    let wait_for = |name: &str| {
+        until(name, || {
+            let text = std::fs::read_to_string(&file).ok()?;
+            text.contains(name).then_some(text)
+        })
+    };
+    wait_for(expected);
+    // Another one takes the same way: what was doubled would be there by now.
+    signal(child.id() as i32, libc::SIGUSR2);
+    let text = wait_for("USR2\n");
+    assert_eq!(text.lines().collect::<Vec<_>>(), [expected, "USR2"]);
     std::fs::write(rig.folder.join("stop"), "").unwrap();
     finish(&mut client);
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(9));
-    text.lines().map(str::to_owned).collect()
 }
 
 fn finish(client: &mut Client) {
@@ -93,7 +104,7 @@ fn what_kill_sends_is_passed_on_once() {
         ("ALRM", libc::SIGALRM),
     ] {
         let rig = Rig::new();
-        assert_eq!(got(&rig, &[], |pid| signal(pid, number)), [name, "USR2"]);
+        gets_once(&rig, &[], name, |pid| signal(pid, number));
     }
 }
 
@@ -105,32 +116,23 @@ fn kill_group(rig: &Rig, pid: i32) {
 #[test]
 fn what_is_sent_to_the_whole_group_is_not_doubled() {
     let rig = Rig::new();
-    assert_eq!(
-        got(&rig, &[], |pid| kill_group(&rig, pid)),
-        ["TERM", "USR2"]
-    );
+    gets_once(&rig, &[], "TERM", |pid| kill_group(&rig, pid));
 }
 
 #[test]
 fn what_is_sent_to_the_group_reaches_a_command_outside_of_it_once() {
     let rig = Rig::new();
-    let sent = got(&rig, &["setsid"], |pid| kill_group(&rig, pid));
-    assert_eq!(sent, ["TERM", "USR2"]);
+    gets_once(&rig, &["setsid"], "TERM", |pid| kill_group(&rig, pid));
 }
 
 #[test]
 fn a_group_signal_from_the_commands_own_tree_is_not_doubled() {
     let rig = Rig::new();
-    let sent = got(&rig, &[], |pid| {
-        // A child of the command, in its group.
-        let command = rig.pid_of("up");
-        assert_eq!(command, child_of(child_of(pid)));
-        let script = format!("kill -TERM -- -{pid}");
-        let mut kill = rig.command("setpriv");
-        kill.args(["--pdeathsig", "keep", "bash", "-c", &script]);
-        kill.status().unwrap();
+    let script = "(while [ ! -e $F/go ]; do sleep 0.01; done; kill 0) &";
+    let script = format!("{script} {COUNTS}");
+    gets_once_from(&rig, &["bash", "-c", &script], "TERM", |_| {
+        std::fs::write(rig.folder.join("go"), "").unwrap();
     });
-    assert_eq!(sent, ["TERM", "USR2"]);
 }
 
 #[test]
@@ -139,7 +141,7 @@ fn signals_that_the_caller_ignored_are_nobodys() {
     let mut command = rig.command("env");
     command.args(["--ignore-signal=HUP", env!("CARGO_BIN_EXE_pst"), "run"]);
     let child = command
-        .args(["sh", "-c", "echo > $F/up; sleep 100"])
+        .args(["sh", "-c", "echo > $F/up; exec sleep 100"])
         .spawn()
         .unwrap();
     let pid = child.id() as i32;

@@ -191,6 +191,22 @@ fn p5_the_tree_is_asked_before_it_is_killed() {
 }
 
 #[test]
+fn p5_without_proc_the_command_itself_still_dies() {
+    let rig = Rig::new();
+    let mut command = rig.command("unshare");
+    command.args(["-rm", "bash", "-c"]);
+    command.arg("umount -l /proc; mount -t tmpfs none /proc; exec $PST run bash -c 'echo > $F/up; exec sleep 100'");
+    let mut child = command.spawn().unwrap();
+    let mut client = rig.accept();
+    client.grant(&rig);
+    rig.line_of("up");
+    client.revoke(RevokeReason::Stopping);
+    assert_eq!(client.next(), None);
+    assert_eq!(child.wait().unwrap().code(), Some(137));
+    rig.all_end();
+}
+
+#[test]
 fn what_outlives_a_command_that_ended_by_itself_is_left_alone() {
     let rig = Rig::new();
     let script = "sleep 100 & echo $! > $F/left";
