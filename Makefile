@@ -32,7 +32,7 @@ test: ## every test, or in a user namespace what can be
 	@mkdir -p target && rm -f $(LEFT_OUT)
 	@if [ "$$(id -u)" = 0 ]; then own=; else own="unshare -rm --"; \
 	    $$own true 2>/dev/null || { own=; echo "no user namespaces here: what mounts is left out"; }; fi; \
-	code=0; PST_LEFT_OUT=$(LEFT_OUT) $$own $(CARGO) test --locked $(TESTS) || code=$$?; \
+	code=0; PST_LEFT_OUT=$(LEFT_OUT) $$own $(CARGO) test --locked --no-fail-fast $(TESTS) || code=$$?; \
 	if [ -s $(LEFT_OUT) ]; then \
 	    echo "$$(sort -u $(LEFT_OUT) | wc -l) tests left out:"; sort -u $(LEFT_OUT) | sed 's/^/  /'; \
 	else echo "0 tests left out"; fi; \
