@@ -85,10 +85,19 @@ impl Storage {
     /// Looks whether the storage is there, prepared and healthy; prepares it if this process can.
     pub fn look(&mut self) -> Seen {
         match self.survey() {
-            Ok(found) => Seen {
-                writable: !found.mount.superblock_read_only(),
-                condition: Condition::Ready,
-            },
+            Ok(found) => {
+                let writable = !found.mount.superblock_read_only();
+                if writable && self.period.is_none() {
+                    log::warn!(
+                        "{} is writable though nobody has a session: making it read-only",
+                        escape_path(&self.place.mount)
+                    );
+                }
+                Seen {
+                    writable,
+                    condition: Condition::Ready,
+                }
+            }
             Err(seen) => seen,
         }
     }
