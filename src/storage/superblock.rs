@@ -167,11 +167,12 @@ impl Storage {
             Some(period) => period,
             // Writable before this daemon came, or by somebody's hand.
             None => match survey::find(&self.place) {
-                Ok(found) => Period {
+                // What was not looked at yet may be something that is not ours to switch.
+                Ok(found) if self.accepted == Some(found.id) => Period {
                     root: found.root,
                     id: found.id,
                 },
-                Err(_) => return (Remount::Done, Ok(())),
+                _ => return (Remount::Done, Ok(())),
             },
         };
         let root = period.root.as_fd();
@@ -263,7 +264,12 @@ impl Storage {
             condition,
             writable: false,
         };
-        let mut found = survey::find(&self.place).map_err(not)?;
+        let mut found = survey::find(&self.place).map_err(|condition| {
+            // Before Linux 6.8 the next mount may get the same number.
+            self.accepted = None;
+            self.spoiled = None;
+            not(condition)
+        })?;
         if let Some(period) = &self.period {
             if period.id != found.id {
                 let text = format!(
