@@ -10,9 +10,12 @@ mod watcher;
 mod worker;
 
 use std::cell::Cell;
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
@@ -202,6 +205,15 @@ async fn feed_watchdog(interval: Duration) {
         Timer::after(interval).await;
         tell_systemd("WATCHDOG=1");
     }
+}
+
+/// Has the reactor forget timers that were dropped: it goes on sleeping until the first of them
+/// otherwise, and an idle daemon would wake up once for nothing. Only a new timer makes it count
+/// again, so it gets one that is dropped at once.
+fn forget_dropped_timers() {
+    const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    let mut timer = Timer::after(FAR);
+    let _ = Pin::new(&mut timer).poll(&mut Context::from_waker(Waker::noop()));
 }
 
 /// Tells the service manager, if there is one.

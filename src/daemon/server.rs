@@ -164,6 +164,9 @@ impl Drop for Entry {
                 counts.by_user.remove(&self.uid);
             }
         }
+        if counts.all == 0 {
+            super::forget_dropped_timers(); // of handshakes that were in time
+        }
         if counts.most > MANY && counts.all <= counts.most / 4 {
             counts.most = counts.all;
             own::trim_memory();
