@@ -371,14 +371,6 @@ impl<M: Machine> World<M> {
         self.clients.keys().copied()
     }
 
-    pub fn armed(&self) -> Option<Moment> {
-        self.armed
-    }
-
-    pub fn now(&self) -> Moment {
-        self.now
-    }
-
     /// Lets time pass, not further than the armed moment.
     pub fn pass(&mut self, time: Duration) {
         let to = Moment(self.now.0 + time);
