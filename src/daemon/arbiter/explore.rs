@@ -1,6 +1,8 @@
 //! Every interleaving of a small world, breadth first, and from each state on: does it end well?
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
 use std::time::Instant;
 
 use super::world::{KILL_GRACE, Machine, Move, RULES, Violation, World, rebase};
@@ -51,8 +53,8 @@ struct Ways {
 }
 
 struct Exploration<M> {
-    numbers: HashMap<State<M>, Number>,
-    states: Vec<State<M>>,
+    numbers: HashMap<Rc<State<M>>, Number, BuildHasherDefault<Mixer>>,
+    states: Vec<Rc<State<M>>>,
     /// How each state was first reached.
     reached: Vec<Option<(Number, Move)>>,
     ways: Ways,
@@ -62,7 +64,7 @@ struct Exploration<M> {
 /// Explores all that can follow from a machine's start.
 pub fn explore<M: Machine>(start: World<M>, bounds: Bounds) -> Explored {
     let mut exploration = Exploration {
-        numbers: HashMap::new(),
+        numbers: HashMap::default(),
         states: Vec::new(),
         reached: Vec::new(),
         ways: Ways::default(),
@@ -76,18 +78,54 @@ pub fn explore<M: Machine>(start: World<M>, bounds: Bounds) -> Explored {
     }
 }
 
+/// A hasher that is fast without optimization too. Nobody attacks it here.
+#[derive(Default)]
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    fn write_u8(&mut self, byte: u8) {
+        self.write_u64(u64::from(byte));
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.write_u64(u64::from(word));
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+}
+
 impl<M: Machine> Exploration<M> {
     fn run(&mut self, start: World<M>, bounds: Bounds) -> Result<(), (Violation, Vec<Move>)> {
         self.number((start, 0), None);
         let mut next = 0;
-        while let Some((world, faults)) = self.states.get(next).cloned() {
+        while let Some(state) = self.states.get(next).cloned() {
+            let (world, faults) = &*state;
             let number = Number::try_from(next).expect("few enough states");
             let settling = world.settling();
             let patient = world.patient();
             let stubborn = world.stubborn();
             let mut ways = [None; 3];
             for (step, cost) in world.moves((1..=bounds.sessions).map(SessionId)) {
-                if faults + cost > bounds.faults {
+                let faults = faults + cost;
+                if faults > bounds.faults {
                     continue;
                 }
                 let mut world = world.clone();
@@ -99,7 +137,7 @@ impl<M: Machine> Exploration<M> {
                 }
                 self.transitions += 1;
                 let is = [&settling, &patient, &stubborn].map(|way| way.as_ref() == Some(&step));
-                let to = self.number((world, faults + cost), Some((number, step)));
+                let to = self.number((world, faults), Some((number, step)));
                 for (way, _) in ways.iter_mut().zip(is).filter(|(_, is)| *is) {
                     *way = Some(to);
                 }
@@ -117,6 +155,7 @@ impl<M: Machine> Exploration<M> {
             return *number;
         }
         let number = Number::try_from(self.states.len()).expect("few enough states");
+        let state = Rc::new(state);
         self.numbers.insert(state.clone(), number);
         self.states.push(state);
         self.reached.push(from);
@@ -146,11 +185,19 @@ impl<M: Machine> Exploration<M> {
         let exited = |world: &World<M>| world.exited() || !world.stopped();
         for way in [&self.ways.patient, &self.ways.stubborn] {
             self.follow(way, answered, |world| {
-                if answered(world) { Ok(()) } else { unanswered() }
+                if answered(world) {
+                    Ok(())
+                } else {
+                    unanswered()
+                }
             })?;
-            self.follow(way, exited, |world| {
-                if exited(world) { Ok(()) } else { never() }
-            })?;
+            self.follow(
+                way,
+                exited,
+                |world| {
+                    if exited(world) { Ok(()) } else { never() }
+                },
+            )?;
         }
         Ok(())
     }
@@ -223,8 +270,5 @@ fn holds_within(bounds: Bounds) {
 fn every_interleaving_of_three_sessions_keeps_the_rules() {
     let faults = std::env::var("F").map_or(2, |f| f.parse().unwrap());
     let sessions = std::env::var("S").map_or(3, |f| f.parse().unwrap());
-    holds_within(Bounds {
-        sessions,
-        faults,
-    });
+    holds_within(Bounds { sessions, faults });
 }

@@ -77,10 +77,21 @@ enum Fresh {
 /// One client. It writes whenever it may, so nothing of it is durable before a later sync.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Client {
-    Waiting { fresh: Fresh },
-    Granted { lost: bool },
-    Revoked { lost: bool, cut_from: Moment },
-    Closing { lost: bool, covered: bool, durable: bool },
+    Waiting {
+        fresh: Fresh,
+    },
+    Granted {
+        lost: bool,
+    },
+    Revoked {
+        lost: bool,
+        cut_from: Moment,
+    },
+    Closing {
+        lost: bool,
+        covered: bool,
+        durable: bool,
+    },
 }
 
 impl Client {
@@ -308,7 +319,12 @@ impl<M: Machine> World<M> {
     fn busiest(&self) -> Option<Move> {
         let busy = |(outcome, faults): &(Outcome, u8)| {
             let remount = Remount::Busy;
-            *faults == 0 && *outcome == Outcome::MadeReadOnly { remount, sync: Ok(()) }
+            *faults == 0
+                && *outcome
+                    == Outcome::MadeReadOnly {
+                        remount,
+                        sync: Ok(()),
+                    }
         };
         match self.outcomes().into_iter().find(busy) {
             Some((outcome, _)) => Some(Move::Input(Input::Done(outcome))),
@@ -349,14 +365,17 @@ impl<M: Machine> World<M> {
         check(storage, 1, || "left writable, or held, for ever".into())?;
         check(!self.stopped, 7, || "stopped, and never exits".into())?;
         check(self.armed.is_none(), 8, || "armed at rest".into())?;
-        check(self.settling().is_none(), 10, || "never comes to rest".into())
+        check(self.settling().is_none(), 10, || {
+            "never comes to rest".into()
+        })
     }
 
     /// Whether everybody who asked has an answer.
     pub fn all_answered(&self) -> bool {
-        !self.clients.values().any(|client| {
-            matches!(client, Client::Waiting { .. } | Client::Closing { .. })
-        })
+        !self
+            .clients
+            .values()
+            .any(|client| matches!(client, Client::Waiting { .. } | Client::Closing { .. }))
     }
 
     pub fn stopped(&self) -> bool {
@@ -422,7 +441,9 @@ impl<M: Machine> World<M> {
         // The connection of a session that is over ends soon after.
         for id in over {
             let more = self.machine.input(Input::Gone(id), self.now);
-            check(more.is_empty(), 9, || format!("{more:?} at the end of {id:?}"))?;
+            check(more.is_empty(), 9, || {
+                format!("{more:?} at the end of {id:?}")
+            })?;
         }
         self.after(cause)
     }
@@ -464,7 +485,11 @@ impl<M: Machine> World<M> {
             Outcome::Looked(seen) => {
                 self.see(seen);
                 if self.held && !(self.kind == Kind::Ready && self.writable) {
-                    self.lose(if self.kind == Kind::Ready { Kind::Failed } else { self.kind });
+                    self.lose(if self.kind == Kind::Ready {
+                        Kind::Failed
+                    } else {
+                        self.kind
+                    });
                 }
             }
             Outcome::MadeWritable { seen, watched } => {
@@ -485,9 +510,8 @@ impl<M: Machine> World<M> {
                     self.kind = Kind::Failed;
                     self.lose(Kind::Failed);
                 }
-                self.held = self.busy
-                    && sync.is_ok()
-                    && job == Some(Job::MakeReadOnly { release: false });
+                self.held =
+                    self.busy && sync.is_ok() && job == Some(Job::MakeReadOnly { release: false });
                 self.covered(sync.is_ok() && was_held);
             }
             Outcome::Synced(result) => {
@@ -536,7 +560,10 @@ impl<M: Machine> World<M> {
     /// A sync ended; it covers the closes that it began after.
     fn covered(&mut self, success: bool) {
         for client in self.clients.values_mut() {
-            if let Client::Closing { covered, durable, .. } = client {
+            if let Client::Closing {
+                covered, durable, ..
+            } = client
+            {
                 *durable |= *covered && success;
             }
         }
@@ -554,7 +581,8 @@ impl<M: Machine> World<M> {
                 let client = self.clients.remove(&id);
                 let now = self.now;
                 let due = |from: Moment| from <= now;
-                let fits = matches!(client, Some(Client::Revoked { cut_from, .. }) if due(cut_from));
+                let fits =
+                    matches!(client, Some(Client::Revoked { cut_from, .. }) if due(cut_from));
                 check(fits, 9, || format!("{client:?} is cut"))
             }
             Effect::Arm(at) => {
@@ -569,9 +597,14 @@ impl<M: Machine> World<M> {
     fn starts(&mut self, job: Job) -> Result<(), Violation> {
         let other = self.running.replace(job);
         check(other.is_none(), 4, || format!("{job:?} during {other:?}"))?;
-        let granted = self.clients.values().any(|c| matches!(c, Client::Granted { .. }));
+        let granted = self
+            .clients
+            .values()
+            .any(|c| matches!(c, Client::Granted { .. }));
         let switch = matches!(job, Job::MakeReadOnly { .. });
-        check(!(switch && granted), 1, || "read-only during a session".into())?;
+        check(!(switch && granted), 1, || {
+            "read-only during a session".into()
+        })?;
         check(job != Job::Sync || self.held, 2, || {
             "a sync through a descriptor that nobody holds".into()
         })?;
@@ -640,18 +673,15 @@ impl<M: Machine> World<M> {
             RevokeReason::Lost => lost,
             RevokeReason::Stopping => self.stopped && !lost,
         };
-        check(fits && !text.is_empty(), 9, || format!("revoked as {reason:?}"))?;
+        check(fits && !text.is_empty(), 9, || {
+            format!("revoked as {reason:?}")
+        })?;
         let cut_from = Moment(self.now.0 + KILL_GRACE + REVOKE_MARGIN);
         self.clients.insert(id, Client::Revoked { lost, cut_from });
         Ok(())
     }
 
-    fn closes(
-        &mut self,
-        id: SessionId,
-        result: CloseResult,
-        text: &Text,
-    ) -> Result<(), Violation> {
+    fn closes(&mut self, id: SessionId, result: CloseResult, text: &Text) -> Result<(), Violation> {
         let client = self.clients.remove(&id);
         let Some(Client::Closing { lost, durable, .. }) = client else {
             return check(false, 9, || format!("{client:?} is closed"));
@@ -684,21 +714,35 @@ impl<M: Machine> World<M> {
 
     /// What must hold after each step. `cause`: the rule that is broken if a loss is not told.
     fn after(&mut self, cause: usize) -> Result<(), Violation> {
-        let granted = self.clients.values().any(|c| matches!(c, Client::Granted { .. }));
-        let waiting = self.clients.values().any(|c| matches!(c, Client::Waiting { .. }));
+        let granted = self
+            .clients
+            .values()
+            .any(|c| matches!(c, Client::Granted { .. }));
+        let waiting = self
+            .clients
+            .values()
+            .any(|c| matches!(c, Client::Waiting { .. }));
         check(!(granted && self.loss.is_some()), cause, || {
             "a session is not told of the loss".into()
         })?;
-        check(!(granted && self.stopped), 7, || "a session outlives the stop".into())?;
-        check(!(waiting && self.stopped), 2, || "nobody denies after the stop".into())?;
+        check(!(granted && self.stopped), 7, || {
+            "a session outlives the stop".into()
+        })?;
+        check(!(waiting && self.stopped), 2, || {
+            "nobody denies after the stop".into()
+        })?;
         let idle = self.clients.is_empty() && self.running.is_none();
         let quiet = idle && !self.writable && !self.busy && !self.stopped;
-        check(!quiet || self.armed.is_none(), 8, || "armed while idle".into())?;
+        check(!quiet || self.armed.is_none(), 8, || {
+            "armed while idle".into()
+        })?;
         let wrong = self
             .clients
             .iter()
             .find(|(id, client)| !self.machine.tells(**id, Some(client.phase())));
-        check(wrong.is_none(), 9, || format!("tells another phase than {wrong:?}"))?;
+        check(wrong.is_none(), 9, || {
+            format!("tells another phase than {wrong:?}")
+        })?;
         if self.exited {
             for input in [Input::Disturbed, Input::Released, Input::Tick, Input::Stop] {
                 let late = self.machine.input(input, self.now);
@@ -736,7 +780,10 @@ const GRID: [u64; 14] = [
 pub fn rebase(moment: &mut Moment, now: Moment) {
     let left = moment.0.saturating_sub(now.0);
     let of_grid = GRID.map(Duration::from_millis).into_iter().rev();
-    moment.0 = of_grid.into_iter().find(|step| *step <= left).unwrap_or(left);
+    moment.0 = of_grid
+        .into_iter()
+        .find(|step| *step <= left)
+        .unwrap_or(left);
 }
 
 fn check(holds: bool, rule: usize, text: impl FnOnce() -> String) -> Result<(), Violation> {
