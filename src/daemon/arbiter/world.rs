@@ -26,13 +26,15 @@ pub const RULES: [&str; 10] = [
 ];
 
 pub const KILL_GRACE: Duration = Duration::from_secs(1);
+/// When the world begins: late enough that there is a past.
+const START: Moment = Moment(Duration::from_secs(3600));
 /// Ticks at one moment before it is a busy loop.
 const TICKS: u8 = 4;
 
 /// The machine under test: the arbiter, or a broken twin of it.
 pub trait Machine: Clone + Eq + Hash + fmt::Debug {
     fn input(&mut self, input: Input, now: Moment) -> Vec<Effect>;
-    /// Makes `now` the clock's zero, so that the same situation is the same state at any time.
+    /// Makes `now` the [`START`].
     fn rebase(&mut self, now: Moment);
     /// Whether it tells the outside this phase of a session.
     fn tells(&self, id: SessionId, phase: Option<Phase>) -> bool;
@@ -184,11 +186,11 @@ pub struct World<M> {
 }
 
 impl<M: Machine> World<M> {
-    /// A machine that has just started, and what it said first.
+    /// A world around a machine that has just started, and what it said first.
     pub fn new(machine: M, effects: Vec<Effect>) -> Result<Self, Violation> {
         let mut world = World {
             machine,
-            now: Moment(Duration::ZERO),
+            now: START,
             clients: BTreeMap::new(),
             running: None,
             armed: None,
@@ -397,7 +399,7 @@ impl<M: Machine> World<M> {
         self.ticks = 0;
     }
 
-    /// Makes this moment the clock's zero.
+    /// Makes this moment [`START`], so that the same situation is the same state at any time.
     pub fn rebase(&mut self) {
         let now = self.now;
         self.machine.rebase(now);
@@ -407,7 +409,7 @@ impl<M: Machine> World<M> {
             }
         }
         self.armed.iter_mut().for_each(|at| rebase(at, now));
-        self.now = Moment(Duration::ZERO);
+        self.now = START;
     }
 
     /// Makes one move, and checks every rule on the way.
@@ -775,15 +777,13 @@ const GRID: [u64; 14] = [
     0, 1, 5, 20, 100, 200, 400, 800, 1000, 1600, 3000, 3200, 6400, 10_000,
 ];
 
-/// Makes `now` the zero of a moment. All that is past is the same, and what is to come is rounded
+/// Makes `now` the [`START`] of a moment. All that is past is the same, and what is to come is rounded
 /// down: moments keep their order, so what follows from them could be so.
 pub fn rebase(moment: &mut Moment, now: Moment) {
     let left = moment.0.saturating_sub(now.0);
     let of_grid = GRID.map(Duration::from_millis).into_iter().rev();
-    moment.0 = of_grid
-        .into_iter()
-        .find(|step| *step <= left)
-        .unwrap_or(left);
+    let rounded = of_grid.into_iter().find(|step| *step <= left);
+    moment.0 = START.0 + rounded.unwrap_or(left);
 }
 
 fn check(holds: bool, rule: usize, text: impl FnOnce() -> String) -> Result<(), Violation> {
