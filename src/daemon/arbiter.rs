@@ -9,6 +9,8 @@
 mod terms;
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod explore;
 #[cfg(test)]
 mod random;
@@ -64,12 +66,26 @@ enum Stage {
 /// The tries to go read-only, while the kernel says busy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Retry {
+    /// It has said so; else a writer was just gone when the first try was under way.
+    refused: bool,
     next: Moment,
     wait: Duration,
     /// The next of the quick tries, if a writer's close started them.
     burst: Option<u8>,
     /// Find out who it is, first.
     search: bool,
+}
+
+impl Retry {
+    fn new(now: Moment) -> Self {
+        Retry {
+            refused: false,
+            next: now,
+            wait: RETRY_FIRST,
+            burst: None,
+            search: false,
+        }
+    }
 }
 
 /// The state machine. See the module's text.
@@ -153,8 +169,8 @@ impl Arbiter {
         }
         match self.running {
             Some(Job::MakeWritable) => State::GoingRw,
-            Some(Job::MakeReadOnly { .. }) if self.retry.is_none() => State::GoingRo,
-            _ if self.retry.is_some() => State::Stuck,
+            _ if self.stuck() => State::Stuck,
+            Some(Job::MakeReadOnly { .. }) => State::GoingRo,
             _ if self.writable => State::ReadWrite,
             _ => State::ReadOnly,
         }
@@ -166,7 +182,7 @@ impl Arbiter {
             Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text) => {
                 Some(text.clone())
             }
-            Condition::Ready if self.retry.is_some() => {
+            Condition::Ready if self.stuck() => {
                 Some("the kernel refuses read-only: something still holds it".into())
             }
             Condition::Ready => None,
@@ -238,12 +254,8 @@ impl Arbiter {
             retry.burst = Some(0);
         } else if matches!(self.running, Some(Job::MakeReadOnly { .. })) {
             // It may have come too late for this try.
-            self.retry = Some(Retry {
-                next: now,
-                wait: RETRY_FIRST,
-                burst: Some(0),
-                search: false,
-            });
+            let retry = self.retry.insert(Retry::new(now));
+            retry.burst = Some(0);
         } else if !self.writable {
             // Nobody should have been able to write: somebody made it writable by hand.
             self.look = true;
@@ -281,7 +293,9 @@ impl Arbiter {
         self.writable = seen.writable;
         if !self.held {
             self.condition = seen.condition;
-        } else if !self.lost() && (seen.condition != Condition::Ready || !seen.writable) {
+        } else if self.lost() {
+            // Its period ends, whatever is there now.
+        } else if seen.condition != Condition::Ready || (!seen.writable && self.relied_on()) {
             let loss = match seen.condition {
                 Condition::Ready => {
                     Condition::Failed("somebody made it read-only during a session".into())
@@ -304,7 +318,7 @@ impl Arbiter {
         out: &mut Vec<Effect>,
     ) {
         let busy = remount == Remount::Busy;
-        let was_lost = self.lost();
+        let spent = self.spent();
         self.writable = busy;
         self.held = busy && sync.is_ok() && !release;
         match (sync, remount) {
@@ -323,17 +337,13 @@ impl Arbiter {
             self.look_at = None;
         }
         // What was lost may be back, or something else may be there now.
-        self.look |= was_lost;
+        self.look |= spent;
     }
 
     /// The kernel said busy: say who it is, and arrange the next try.
     fn refused(&mut self, now: Moment) {
-        let retry = self.retry.get_or_insert(Retry {
-            next: now,
-            wait: RETRY_FIRST,
-            burst: None,
-            search: false,
-        });
+        let retry = self.retry.get_or_insert(Retry::new(now));
+        retry.refused = true;
         let quick = retry.burst.and_then(|i| BURST.get(usize::from(i)));
         if let Some(wait) = quick {
             retry.next = after(now, *wait);
@@ -408,6 +418,20 @@ impl Arbiter {
         after(now, self.kill_grace + REVOKE_MARGIN)
     }
 
+    /// Whether what is held is of no use any more.
+    fn spent(&self) -> bool {
+        self.lost() || (self.held && !self.writable)
+    }
+
+    /// Whether somebody may have data there that is not known to be safe.
+    fn relied_on(&self) -> bool {
+        self.any(|s| !matches!(s, Stage::Waiting { .. }))
+    }
+
+    fn stuck(&self) -> bool {
+        self.retry.as_ref().is_some_and(|retry| retry.refused)
+    }
+
     /// Whether what is held is lost. Then nobody is granted, and all who were are told.
     fn lost(&self) -> bool {
         self.held && self.condition != Condition::Ready
@@ -416,7 +440,7 @@ impl Arbiter {
     /// Whether a session may be granted right now, without asking anybody.
     fn usable(&self) -> bool {
         self.held
-            && self.condition == Condition::Ready
+            && !self.spent()
             && self.stop_by.is_none()
             && !self.look
             && !matches!(
@@ -464,7 +488,7 @@ impl Arbiter {
             let closing = self.any(|s| matches!(s, Stage::Closing { .. }));
             return closing.then_some(Job::Sync);
         }
-        if self.lost() {
+        if self.spent() {
             return Some(Job::MakeReadOnly { release: true });
         }
         if self.any(|s| matches!(s, Stage::Waiting { .. })) {

@@ -8,7 +8,7 @@ use super::explore::{Bounds, explore};
 use super::world::{KILL_GRACE, Machine, World};
 use super::{
     Arbiter, CloseResult, Condition, DenyReason, Effect, Input, Job, Moment, Outcome, Phase,
-    Remount, RevokeReason, SessionId, Stage,
+    Remount, RevokeReason, SessionId, Stage, State,
 };
 
 const BOUNDS: Bounds = Bounds {
@@ -58,7 +58,7 @@ impl Machine for Twin {
         self.arbiter.rebase(now);
     }
 
-    fn tells(&self, _: SessionId, _: Option<Phase>) -> bool {
+    fn shows(&self, _: State, _: &[(SessionId, Phase)]) -> bool {
         true // it is caught by what it does
     }
 }
@@ -299,7 +299,7 @@ fn rule_7_catches_one_that_never_exits() {
 }
 
 #[test]
-fn rule_7_catches_one_that_waits_for_ever_for_who_does_not_go() {
+fn rule_7_catches_one_that_exits_before_it_has_cut_who_does_not_go() {
     says(7, |_, _, _, out| {
         out.retain(|effect| !matches!(effect, Effect::Cut(_)));
     });
