@@ -6,6 +6,8 @@
 //!
 //! At most one [`Job`] runs at a time; whatever it finds comes back as [`Input::Done`].
 
+mod retry;
+mod shown;
 mod terms;
 
 #[cfg(test)]
@@ -22,23 +24,13 @@ mod world;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use self::retry::Retry;
 pub use self::terms::{
     CloseResult, Condition, DenyReason, Effect, Input, Job, Moment, Outcome, Remount, RevokeReason,
     Seen, SessionId, Text,
 };
 pub use crate::wire::{Phase, State};
 
-/// First wait before another try to go read-only, where nothing tells when to try.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-/// Longest wait between two tries; each wait is twice the one before.
-const RETRY_LONGEST: Duration = Duration::from_secs(10);
-/// Waits between the tries that a writer's close triggers: the kernel tells of the close just
-/// before the writer is gone.
-const BURST: [Duration; 3] = [
-    Duration::from_millis(1),
-    Duration::from_millis(5),
-    Duration::from_millis(20),
-];
 /// How often a writable storage is looked at where the kernel gives no events for its errors.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What a revoked client gets beyond the kill grace before its connection is cut.
@@ -61,31 +53,6 @@ enum Stage {
     Closing {
         covered: bool,
     },
-}
-
-/// The tries to go read-only, while the kernel says busy.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Retry {
-    /// It has said so; else a writer was just gone when the first try was under way.
-    refused: bool,
-    next: Moment,
-    wait: Duration,
-    /// The next of the quick tries, if a writer's close started them.
-    burst: Option<u8>,
-    /// Find out who it is, first.
-    search: bool,
-}
-
-impl Retry {
-    fn new(now: Moment) -> Self {
-        Retry {
-            refused: false,
-            next: now,
-            wait: RETRY_FIRST,
-            burst: None,
-            search: false,
-        }
-    }
 }
 
 /// The state machine. See the module's text.
@@ -159,51 +126,6 @@ impl Arbiter {
         out
     }
 
-    /// The state as the outside is told it.
-    pub fn state(&self) -> State {
-        match self.condition {
-            Condition::Absent(_) => return State::Absent,
-            Condition::Unprepared(_) => return State::Unprepared,
-            Condition::Failed(_) => return State::Failed,
-            Condition::Ready => {}
-        }
-        match self.running {
-            Some(Job::MakeWritable) => State::GoingRw,
-            _ if self.stuck() => State::Stuck,
-            Some(Job::MakeReadOnly { .. }) => State::GoingRo,
-            _ if self.writable => State::ReadWrite,
-            _ => State::ReadOnly,
-        }
-    }
-
-    /// Why the state is not well; `None` if it is.
-    pub fn reason(&self) -> Option<Text> {
-        match &self.condition {
-            Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text) => {
-                Some(text.clone())
-            }
-            Condition::Ready if self.stuck() => {
-                Some("the kernel refuses read-only: something still holds it".into())
-            }
-            Condition::Ready => None,
-        }
-    }
-
-    /// Where a session stands; `None` once it is over.
-    pub fn phase(&self, id: SessionId) -> Option<Phase> {
-        self.sessions.get(&id).map(|stage| match stage {
-            Stage::Waiting { .. } => Phase::Waiting,
-            Stage::Granted => Phase::Granted,
-            Stage::Revoked { .. } => Phase::Revoked,
-            Stage::Closing { .. } => Phase::Closing,
-        })
-    }
-
-    /// The first look is over, and what it led to: from now on the state means something.
-    pub fn settled(&self) -> bool {
-        self.running.is_none() && !self.look
-    }
-
     fn opened(&mut self, id: SessionId, out: &mut Vec<Effect>) {
         if self.stop_by.is_some() {
             out.push(Effect::Deny(id, DenyReason::Stopping, stopping()));
@@ -250,12 +172,10 @@ impl Arbiter {
     /// A writer is about to be gone: try at once, and a few times shortly after.
     fn released(&mut self, now: Moment) {
         if let Some(retry) = &mut self.retry {
-            retry.next = now;
-            retry.burst = Some(0);
+            retry.released(now);
         } else if matches!(self.running, Some(Job::MakeReadOnly { .. })) {
             // It may have come too late for this try.
-            let retry = self.retry.insert(Retry::new(now));
-            retry.burst = Some(0);
+            self.retry.insert(Retry::new(now)).released(now);
         } else if !self.writable {
             // Nobody should have been able to write: somebody made it writable by hand.
             self.look = true;
@@ -267,13 +187,12 @@ impl Arbiter {
         match outcome {
             Outcome::Looked(seen) => self.looked(seen, now, out),
             Outcome::MadeWritable { seen, watched } => {
-                let good = seen.condition == Condition::Ready && seen.writable;
-                self.held = good;
-                self.retry = None;
                 self.condition = seen.condition;
                 self.writable = seen.writable;
-                self.look_at = (good && !watched).then(|| after(now, LOOK_EVERY));
-                if !good {
+                self.held = self.sound();
+                self.retry = None;
+                self.look_at = (self.held && !watched).then(|| after(now, LOOK_EVERY));
+                if !self.held {
                     self.deny_seen(out);
                 }
             }
@@ -282,7 +201,7 @@ impl Arbiter {
                 self.made_read_only(remount, sync, release, now, out);
             }
             Outcome::Synced(result) => match result {
-                Ok(()) => self.answer_covered(CloseResult::Durable, &"".into(), out),
+                Ok(()) => self.answer_covered(out),
                 Err(text) => self.lose(Condition::Failed(text), now, out),
             },
             Outcome::Searched => {}
@@ -326,10 +245,11 @@ impl Arbiter {
             (Err(text), _) | (Ok(()), Remount::Failed(text)) => {
                 self.lose(Condition::Failed(text), now, out);
             }
-            (Ok(()), _) => self.answer_covered(CloseResult::Durable, &"".into(), out),
+            (Ok(()), _) => self.answer_covered(out),
         }
         if busy {
-            self.refused(now);
+            let retry = self.retry.get_or_insert(Retry::new(now));
+            retry.refused(now);
         } else {
             self.retry = None;
         }
@@ -338,22 +258,6 @@ impl Arbiter {
         }
         // What was lost may be back, or something else may be there now.
         self.look |= spent;
-    }
-
-    /// The kernel said busy: say who it is, and arrange the next try.
-    fn refused(&mut self, now: Moment) {
-        let retry = self.retry.get_or_insert(Retry::new(now));
-        retry.refused = true;
-        let quick = retry.burst.and_then(|i| BURST.get(usize::from(i)));
-        if let Some(wait) = quick {
-            retry.next = after(now, *wait);
-            retry.burst = retry.burst.map(|i| i + 1);
-        } else {
-            retry.burst = None;
-            retry.next = after(now, retry.wait);
-            retry.wait = (retry.wait * 2).min(RETRY_LONGEST);
-            retry.search = true;
-        }
     }
 
     /// The storage, or data on it, is lost: everybody who relied on it is told.
@@ -398,10 +302,11 @@ impl Arbiter {
         }
     }
 
-    fn answer_covered(&mut self, result: CloseResult, text: &Text, out: &mut Vec<Effect>) {
+    /// A sync went well: those whose close came before it are told so.
+    fn answer_covered(&mut self, out: &mut Vec<Effect>) {
         for id in self.in_stage(|s| *s == Stage::Closing { covered: true }) {
             self.sessions.remove(&id);
-            out.push(Effect::Closed(id, result, text.clone()));
+            out.push(Effect::Closed(id, CloseResult::Durable, "".into()));
         }
     }
 
@@ -420,16 +325,16 @@ impl Arbiter {
 
     /// Whether what is held is of no use any more.
     fn spent(&self) -> bool {
-        self.lost() || (self.held && !self.writable)
+        self.held && !self.sound()
+    }
+
+    fn sound(&self) -> bool {
+        self.condition == Condition::Ready && self.writable
     }
 
     /// Whether somebody may have data there that is not known to be safe.
     fn relied_on(&self) -> bool {
         self.any(|s| !matches!(s, Stage::Waiting { .. }))
-    }
-
-    fn stuck(&self) -> bool {
-        self.retry.as_ref().is_some_and(|retry| retry.refused)
     }
 
     /// Whether what is held is lost. Then nobody is granted, and all who were are told.
@@ -440,7 +345,7 @@ impl Arbiter {
     /// Whether a session may be granted right now, without asking anybody.
     fn usable(&self) -> bool {
         self.held
-            && !self.spent()
+            && self.sound()
             && self.stop_by.is_none()
             && !self.look
             && !matches!(
