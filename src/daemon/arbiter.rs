@@ -31,10 +31,7 @@ pub use self::terms::{
 };
 pub use crate::wire::{Phase, State};
 
-/// How often a writable storage is looked at where the kernel gives no events for its errors.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What a revoked client gets beyond the kill grace before its connection is cut.
-const REVOKE_MARGIN: Duration = Duration::from_secs(2);
+use super::times::{LOOK_EVERY, REVOKE_MARGIN};
 
 /// Where one session stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -17,8 +17,9 @@ use async_io::Timer;
 
 use super::arbiter::{Arbiter, Effect, Input, Job, Moment, Phase, SessionId, State};
 use super::session::Seat;
+use super::times::LAST_ANSWERS;
 use super::worker::Report;
-use super::{LAST_ANSWERS, forget_dropped_timers, tell_systemd};
+use super::{forget_dropped_timers, tell_systemd};
 use crate::config::{Config, Place};
 use crate::escape::escape;
 use crate::storage::Facts;

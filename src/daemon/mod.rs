@@ -6,6 +6,7 @@ mod core;
 mod listener;
 mod server;
 mod session;
+mod times;
 mod watcher;
 mod worker;
 
@@ -34,20 +35,7 @@ use crate::systemd;
 use self::arbiter::Input;
 use self::core::Core;
 use self::listener::Listener;
-
-/// A client that has not said what it wants by then is cut.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-/// A client that has not taken an answer by then is cut.
-const WRITE_PATIENCE: Duration = Duration::from_secs(5);
-/// When to look again after the filesystem told of an error, each after the one before.
-const ERROR_LOOKS: [Duration; 4] = [
-    Duration::from_millis(2),
-    Duration::from_millis(8),
-    Duration::from_millis(90),
-    Duration::from_millis(400),
-];
-/// At the exit, answers get this long to be taken.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
+use self::times::ERROR_LOOKS;
 
 /// What reaches the daemon's thread from the others.
 #[derive(Debug)]

@@ -3,18 +3,7 @@
 use std::time::Duration;
 
 use super::{Moment, after};
-
-/// First wait before another try to go read-only, where nothing tells when to try.
-pub const RETRY_FIRST: Duration = Duration::from_millis(100);
-/// Longest wait between two tries; each wait is twice the one before.
-pub const RETRY_LONGEST: Duration = Duration::from_secs(10);
-/// Waits between the tries that a writer's close triggers: the kernel tells of the close just
-/// before the writer is gone.
-const BURST: [Duration; 3] = [
-    Duration::from_millis(1),
-    Duration::from_millis(5),
-    Duration::from_millis(20),
-];
+use crate::daemon::times::{BURST, RETRY_FIRST, RETRY_LONGEST};
 
 /// See the module's text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,9 +1,9 @@
 //! The arbiter's vocabulary: what it is told, what it says, and what the worker's jobs are and
 //! bring back. It decides nothing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::storage::condition::{Condition, Remount, Seen, Text};
 pub use crate::wire::{CloseResult, DenyReason, RevokeReason};
 
 /// A session, for the life of the daemon.
@@ -13,31 +13,6 @@ pub struct SessionId(pub u64);
 /// A point of the monotonic clock: the time since the daemon started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub Duration);
-
-/// Why something is so, in words for the user.
-pub type Text = Arc<str>;
-
-/// Whether the storage can serve at all.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Condition {
-    /// Mounted, prepared, healthy.
-    Ready,
-    /// Not mounted.
-    Absent(Text),
-    /// Mounted, but the mount's own flag forbids writing, or the layout is not ours to switch.
-    Unprepared(Text),
-    /// Given up by the kernel, or lost data, or a remount failed; until it is mounted anew.
-    Failed(Text),
-}
-
-/// What a look at the storage found.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Seen {
-    /// Whether it can serve.
-    pub condition: Condition,
-    /// Whether the superblock is writable, so that it must be brought back if nobody works.
-    pub writable: bool,
-}
 
 /// What the worker is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,17 +33,6 @@ pub enum Job {
     Sync,
     /// Find out who keeps it from going read-only. Answer: [`Outcome::Searched`].
     FindHolders,
-}
-
-/// How a remount to read-only went.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Remount {
-    /// The superblock is read-only.
-    Done,
-    /// EBUSY: somebody still holds something.
-    Busy,
-    /// Any other error: the storage is not what it was.
-    Failed(Text),
 }
 
 /// What came of a job.
