@@ -2,8 +2,12 @@
 //! talks; what blocks is done by the worker's thread, and the mounts are watched by a third.
 
 pub mod arbiter;
+mod connection;
 mod core;
+#[cfg(feature = "kvmd-api")]
+mod kvmd;
 mod listener;
+mod seat;
 mod server;
 mod session;
 mod times;

@@ -10,8 +10,8 @@ use std::rc::Rc;
 use async_io::{Async, Timer};
 use smol::LocalExecutor;
 
+use super::connection;
 use super::core::Core;
-use super::session;
 use super::times::NO_RESOURCES;
 use crate::sys::own;
 use crate::sys::socket::{self, Peer};
@@ -68,7 +68,7 @@ fn admit(
     let admitted = is_member(&stream, peer, core.access.0);
     let core = core.clone();
     let task = async move {
-        session::serve(&core, stream, peer, admitted).await;
+        connection::serve(&core, stream, peer, admitted).await;
         drop(entry);
     };
     executor.spawn(task).detach();
@@ -88,6 +88,10 @@ fn refuse(stream: &Async<UnixStream>, peer: Peer, limit: usize) {
          `session.limit` in the config file",
         share(peer.uid, limit)
     );
+    #[cfg(feature = "kvmd-api")]
+    if super::kvmd::refuse(stream.get_ref(), &text) {
+        return;
+    }
     let mut bytes = Vec::new();
     DaemonMessage::Denied {
         version: VERSION,

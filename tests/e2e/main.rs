@@ -11,6 +11,8 @@ mod commit;
 mod environment;
 mod filesystems;
 mod idle;
+#[cfg(feature = "kvmd-api")]
+mod kvmd_api;
 mod limits;
 mod loss;
 mod namespaces;

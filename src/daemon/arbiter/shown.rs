@@ -43,6 +43,12 @@ impl Arbiter {
         })
     }
 
+    /// Whether somebody may write: at least one session is granted, and was not revoked.
+    #[cfg(feature = "kvmd-api")]
+    pub fn write_allowed(&self) -> bool {
+        self.any(|stage| *stage == Stage::Granted)
+    }
+
     /// The first look is over, and what it led to: from now on the state means something.
     pub fn settled(&self) -> bool {
         self.running.is_none() && !self.look

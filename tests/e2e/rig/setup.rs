@@ -52,6 +52,7 @@ pub struct Setup {
     head: String,
     storage: String,
     session: String,
+    kvmd_api: String,
 }
 
 impl Setup {
@@ -67,6 +68,7 @@ impl Setup {
             head: String::new(),
             storage: String::new(),
             session: String::new(),
+            kvmd_api: String::new(),
         }
     }
 
@@ -134,6 +136,13 @@ impl Setup {
     /// A line in its `[session]` table.
     pub fn session(mut self, line: &str) -> Setup {
         writeln!(self.session, "{line}").expect("a string");
+        self
+    }
+
+    /// A line in its `[kvmd_api]` table.
+    #[cfg(feature = "kvmd-api")]
+    pub fn kvmd_api(mut self, line: &str) -> Setup {
+        writeln!(self.kvmd_api, "{line}").expect("a string");
         self
     }
 
@@ -228,6 +237,7 @@ impl Rig {
             head,
             storage,
             session,
+            kvmd_api,
             ..
         } = &self.setup;
         let group_line = if head.contains("group") {
@@ -238,7 +248,8 @@ impl Rig {
         let config = format!(
             "socket = {:?}\n{group_line}{head}\n\
              [storage]\nfstab = {at:?}\nvolatile = {}\n{storage}\n\
-             [session]\n{session}",
+             [session]\n{session}\n\
+             [kvmd_api]\n{kvmd_api}",
             self.socket(),
             fs == Fs::Tmpfs,
         );
