@@ -228,7 +228,7 @@ fn kvmd_api_a_denial_is_a_storage_event_and_a_close() {
     assert_eq!(lines[0], "loop {}");
     assert!(lines[1].contains("\"write_allowed\": false"), "{said}");
     assert!(lines[2].starts_with("closed 1013 "), "{said}");
-    assert!(lines[2].contains("not mounted"), "{said}");
+    assert!(lines[2].contains("nothing is mounted"), "{said}");
 }
 
 #[test]

@@ -68,8 +68,7 @@ pub async fn serve(core: &Core, connection: &Connection, early: Vec<u8>) {
     let mut bytes = early;
     let failure = match connection.in_time(head(connection, &mut bytes)).await {
         Ok(Ok(request)) => match answer(core, connection, request, &bytes).await {
-            Ok(()) | Err(Fault::Gone) => return,
-            Err(Fault::Late) => Failure::late(),
+            Ok(()) | Err(Fault::Gone | Fault::Late) => return,
             Err(Fault::Broken(text)) => {
                 log::warn!("a client ({}) broke the protocol: {text}", connection.peer);
                 return;

@@ -107,7 +107,7 @@ fn answers_are_http_with_json() {
         text.ends_with("\r\n\r\n{\"ok\":true,\"result\":[\"a\"]}\n"),
         "{text}"
     );
-    assert!(text.contains("\r\ncontent-length: 28\r\n"), "{text}");
+    assert!(text.contains("\r\ncontent-length: 27\r\n"), "{text}");
     assert!(text.contains("\r\nconnection: close\r\n"), "{text}");
     let head = String::from_utf8(response.bytes(false)).unwrap();
     assert!(text.starts_with(&head) && head.ends_with("\r\n\r\n"));
