@@ -330,6 +330,50 @@ fn p9_kvmd_api_what_it_does_not_know_is_an_http_error() {
 }
 
 #[test]
+fn kvmd_api_what_comes_with_the_request_is_heard() {
+    needs_storage!();
+    let rig = Rig::any();
+    let mut stream = connect(&rig);
+    // A masked close frame, 1000: granted or not, it is answered.
+    let close = b"\x88\x82\0\0\0\0\x03\xe8";
+    stream.write_all(&[UPGRADE, close].concat()).expect("write");
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).expect("until it is closed");
+    let text = String::from_utf8_lossy(&said);
+    assert!(text.starts_with("HTTP/1.1 101 "), "{text}");
+    assert!(text.contains("\"loop\""), "{text}");
+    assert!(said.ends_with(&[0x88, 2, 0x03, 0xe8]), "{said:?}");
+    rig.await_superblock("ro");
+    assert_eq!(sessions(&rig), 0);
+}
+
+#[test]
+fn p11_kvmd_api_nothing_ticks_after_the_last_client() {
+    needs_storage!();
+    let rig = Rig::any();
+    let mut stream = connect(&rig);
+    upgrade(&mut stream);
+    rig.await_superblock("rw");
+    // Its timers, as proc(5) shows them: how long until the next.
+    let armed = || {
+        let files = std::fs::read_dir(format!("/proc/{}/fdinfo", rig.daemon_pid()));
+        let texts = files
+            .expect("fdinfo")
+            .filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
+        let seconds = texts.filter_map(|text| {
+            let value = text.split_once("it_value: (")?.1.split_once(',')?.0;
+            value.parse::<u64>().ok()
+        });
+        seconds
+            .filter(|seconds| (1..86400).contains(seconds))
+            .count()
+    };
+    wait_until("a ping is due some day", || armed() > 0);
+    drop(stream);
+    wait_until("nothing is", || armed() == 0);
+}
+
+#[test]
 fn p9_kvmd_api_a_slow_head_is_refused() {
     needs_storage!();
     let rig = Rig::any();
@@ -434,11 +478,9 @@ fn connect(rig: &Rig) -> UnixStream {
     stream
 }
 
+const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
 fn upgrade(stream: &mut UnixStream) {
-    stream
-        .write_all(
-            b"GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        )
-        .expect("write");
+    stream.write_all(UPGRADE).expect("write");
 }
