@@ -123,9 +123,15 @@ impl Rig {
         tool(mount.args(["-o", &options]).arg(self.mount()));
     }
 
-    /// Unmounts by hand; `-l` for lazily.
+    /// Unmounts by hand; `-l` for lazily. The daemon may be having a look, which
+    /// makes it busy for a moment.
+    #[track_caller]
     pub fn umount(&self, options: &[&str]) {
-        tool(self.command("umount").args(options).arg(self.mount()));
+        let mut umount = self.command("umount");
+        umount.args(options).arg(self.mount());
+        wait_until("nobody is at it, and it is unmounted", || {
+            umount.output().expect("umount").status.success()
+        });
     }
 }
 
