@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,6 +21,11 @@ use crate::wire::{DaemonMessage, DenyReason, Message, VERSION};
 const NO_RESOURCES: Duration = Duration::from_millis(100);
 /// After more connections at once than these, the end of most gives memory back to the kernel.
 const MANY: usize = 64;
+/// Descriptors that the daemon must be able to open for its work: looks, remounts, the search
+/// for holders. Without them it would lose sight of the storage, and revoke who has it.
+const OWN_DESCRIPTORS: u64 = 16;
+/// Memory in bytes that must be to be had besides: where there is none, the allocator aborts.
+const OWN_MEMORY: usize = 32 << 10;
 
 /// Accepts for as long as the daemon lives. `lasting`: the socket outlives the daemon, so who
 /// comes while it stops is left for the next one.
@@ -39,8 +44,18 @@ pub async fn accept(
     while !(lasting && core.stopping()) {
         match socket.accept().await {
             Ok((stream, _)) => {
-                complained = false;
-                admit(&core, &executor, &connections, stream);
+                match shortage(stream.as_fd()) {
+                    None => {
+                        complained = false;
+                        admit(&core, &executor, &connections, stream);
+                    }
+                    Some(text) => {
+                        if !std::mem::replace(&mut complained, true) {
+                            log::error!("refusing connections: {text}");
+                        }
+                        refuse(&stream, text.into());
+                    }
+                }
                 // Connections that come without end must not keep the others from their turn.
                 smol::future::yield_now().await;
             }
@@ -64,7 +79,13 @@ fn admit(
         return; // it is gone already
     };
     let Some(entry) = connections.enter(peer.uid, core.limit) else {
-        refuse(&stream, peer, core.limit);
+        let text = format!(
+            "too many connections: {} in all, {} for one user; end some, or raise \
+             `session.limit` in the config file",
+            core.limit,
+            share(peer.uid, core.limit)
+        );
+        refuse(&stream, text);
         return;
     };
     let admitted = is_member(&stream, peer, core.access.0);
@@ -82,14 +103,21 @@ fn is_member(stream: &Async<UnixStream>, peer: Peer, group: u32) -> bool {
         || socket::peer_groups(stream.as_fd()).is_ok_and(|groups| groups.contains(&group))
 }
 
-/// Says that there are too many, if that can be said at once.
-fn refuse(stream: &Async<UnixStream>, peer: Peer, limit: usize) {
+/// What this process is about to run out of, if it takes this connection too.
+fn shortage(connection: BorrowedFd<'_>) -> Option<&'static str> {
+    if own::descriptors_left(connection).is_ok_and(|left| left < OWN_DESCRIPTORS) {
+        return Some("the daemon has no descriptors left: end some sessions, or raise its limit");
+    }
+    let mut room = Vec::<u8>::new();
+    let had = room.try_reserve_exact(OWN_MEMORY);
+    std::hint::black_box(&room); // else nothing is allocated: nobody would miss it
+    had.is_err()
+        .then_some("the daemon has no memory left: end some sessions, or raise its limit")
+}
+
+/// Denies what it would ask for, if that can be said at once.
+fn refuse(stream: &Async<UnixStream>, text: String) {
     let reason = DenyReason::Limit;
-    let text = format!(
-        "too many connections: {limit} in all, {} for one user; end some, or raise \
-         `session.limit` in the config file",
-        share(peer.uid, limit)
-    );
     let mut bytes = Vec::new();
     DaemonMessage::Denied {
         version: VERSION,
@@ -99,7 +127,7 @@ fn refuse(stream: &Async<UnixStream>, peer: Peer, limit: usize) {
     .encode(&mut bytes);
     let written = stream.get_ref().write(&bytes);
     if let Err(error) = written {
-        log::debug!("{peer} was not told of the limit: {error}");
+        log::debug!("a client was not told that it was refused: {error}");
     }
 }
 

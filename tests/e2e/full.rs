@@ -17,7 +17,9 @@ fn assert_sessions_go_on(rig: &Rig, fill: &str) {
     assert!(!rig.needs_recovery());
     rig.sh("true").must(0);
     rig.sh("exit 7").must(7);
-    let refused = rig.sh("> $KVMD_PST_DATA/one-more && head -c 64K /dev/zero > $KVMD_PST_DATA/one-more || exit 9");
+    let refused = rig.sh(
+        "> $KVMD_PST_DATA/one-more && head -c 64K /dev/zero > $KVMD_PST_DATA/one-more || exit 9",
+    );
     assert!(refused.must(9).stderr.contains("No space left"));
     assert_eq!((rig.state().as_str(), rig.superblock()), ("ro", "ro"));
     rig.sh("rm -r $KVMD_PST_DATA/fill*").must(0);

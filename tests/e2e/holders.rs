@@ -38,7 +38,11 @@ fn hold(rig: &Rig, mut command: std::process::Command, what: &str) -> (Job, Stri
 }
 
 fn script(rig: &Rig) -> String {
-    rig.dir().join("hold.py").to_str().expect("UTF-8").to_owned()
+    rig.dir()
+        .join("hold.py")
+        .to_str()
+        .expect("UTF-8")
+        .to_owned()
 }
 
 fn holders(rig: &Rig) -> Value {
@@ -62,7 +66,9 @@ fn assert_named_until(rig: &Rig, holder: impl Fn(&Value) -> bool, logged: &[&str
     assert_eq!(named.as_array().map(Vec::len), Some(1), "{named}");
     assert!(holder(&named[0]), "{named}");
     let log = rig.log();
-    let line = log.lines().find(|line| line.contains("kept from read-only"));
+    let line = log
+        .lines()
+        .find(|line| line.contains("kept from read-only"));
     let line = line.unwrap_or_else(|| panic!("nothing in the log:\n{log}"));
     for part in logged {
         assert!(line.contains(part), "no {part:?} in {line:?}");
@@ -96,7 +102,9 @@ fn assert_process_named(what: &str, shown: impl Fn(&str, &str) -> bool) {
         |named| {
             (&named["pid"], &named["user"], &named["command"])
                 == (&json!(pid), &json!("root"), &json!(command))
-                && named["path"].as_str().is_some_and(|said| shown(said, &path))
+                && named["path"]
+                    .as_str()
+                    .is_some_and(|said| shown(said, &path))
         },
         &[&format!("pid {pid} of user 0, `{command}`: ")],
     );
@@ -121,13 +129,11 @@ fn p10_another_users_descriptor_is_named() {
     let session = rig.session();
     let (mut holder, path) = hold(&rig, rig.command_as(MEMBER, "python3"), "writer");
     session.end().must(0);
-    let pid = holder.pid();
+    let (pid, user) = (holder.pid(), MEMBER.uid.to_string());
     assert_named_until(
         &rig,
-        |named| {
-            named["pid"] == pid && named["user"] == MEMBER.uid.to_string() && named["path"] == *path
-        },
-        &[&format!("pid {pid} of user {}", MEMBER.uid), &path],
+        |named| named["pid"] == pid && named["user"] == *user && named["path"] == *path,
+        &[&format!("pid {pid} of user {user}"), &path],
     );
     holder.release();
     assert_free(&rig);
@@ -182,7 +188,9 @@ fn p10_of_a_descriptor_in_flight_it_says_that_nothing_was_found() {
         &rig,
         |named| {
             named["pid"].is_null()
-                && named["path"].as_str().is_some_and(|path| path.starts_with("nothing found"))
+                && named["path"]
+                    .as_str()
+                    .is_some_and(|path| path.starts_with("nothing found"))
         },
         &["nothing found", "in flight"],
     );
@@ -242,7 +250,11 @@ fn p10_a_swap_file_is_named() {
     let path = make_file(&rig, "swap");
     let swap = Swap::on(&path);
     session.end().must(0);
-    assert_named_until(&rig, |named| *named == nobody(None, &path), &["swap file", &path]);
+    assert_named_until(
+        &rig,
+        |named| *named == nobody(None, &path),
+        &["swap file", &path],
+    );
     drop(swap);
     rig.await_superblock("ro");
     assert_free(&rig);
@@ -277,7 +289,12 @@ fn p1_bind_mounts_do_not_keep_it() {
     let bind = rig.dir().join("bind");
     std::fs::create_dir(&bind).expect("bind");
     let session = rig.session();
-    tool(rig.command("mount").arg("--bind").arg(rig.mount()).arg(&bind));
+    tool(
+        rig.command("mount")
+            .arg("--bind")
+            .arg(rig.mount())
+            .arg(&bind),
+    );
     assert_not_kept(&rig, session);
     tool(rig.command("umount").arg(&bind));
 }

@@ -23,7 +23,12 @@ fn assert_absent_until_mounted(rig: &Rig) {
     rig.await_state("absent");
     rig.must_deny("mount");
     // Where it was, nothing came to be.
-    assert!(std::fs::read_dir(rig.data()).expect("bait").next().is_none());
+    assert!(
+        std::fs::read_dir(rig.data())
+            .expect("bait")
+            .next()
+            .is_none()
+    );
     // The last that held it is gone: as clean as it should be.
     wait_until("the journal is empty", || !rig.needs_recovery());
     rig.do_mount();
@@ -46,7 +51,10 @@ fn p5_unmounted_lazily_during_a_session_it_ends_it_and_denies_until_it_is_mounte
     needs_root!("a loop device");
     let rig = Rig::ext4();
     bait(&rig);
-    let victims = [rig.victim(), rig.victim_with("cd $KVMD_PST_DATA; exec sleep 1000")];
+    let victims = [
+        rig.victim(),
+        rig.victim_with("cd $KVMD_PST_DATA; exec sleep 1000"),
+    ];
     rig.umount(&["-l"]);
     for victim in victims {
         victim.must_be_lost("mount");
@@ -138,7 +146,12 @@ fn p3_overmounted_while_idle_it_denies_until_that_is_gone() {
     std::fs::create_dir(rig.data()).expect("bait");
     rig.await_state("unprepared");
     rig.must_deny("no block device");
-    assert!(std::fs::read_dir(rig.data()).expect("bait").next().is_none());
+    assert!(
+        std::fs::read_dir(rig.data())
+            .expect("bait")
+            .next()
+            .is_none()
+    );
     rig.umount(&[]);
     rig.await_state("ro");
     rig.must_serve();
@@ -178,7 +191,12 @@ fn p5_overmounted_by_another_device_during_a_session_it_ends_it_and_serves_that(
 fn p1_remounted_by_hand_while_idle_it_is_as_before_soon() {
     needs_root!("a loop device");
     let rig = Rig::ext4();
-    for options in ["remount,ro", "remount,bind,ro", "remount,rw", "remount,bind,rw"] {
+    for options in [
+        "remount,ro",
+        "remount,bind,ro",
+        "remount,rw",
+        "remount,bind,rw",
+    ] {
         rig.mount_over(&["-o", options]);
         // Prepared again, and nobody can write.
         wait_until(&format!("it is as before: {options}"), || {
@@ -198,7 +216,9 @@ fn p1_switched_to_writable_past_the_mounts_it_is_put_back_at_the_first_write() {
     assert_eq!(rig.superblock(), "rw");
     std::fs::write(rig.data().join("by-hand"), "x").expect("write");
     rig.await_superblock("ro");
-    wait_until("it is logged", || rig.log().contains("nobody has a session"));
+    wait_until("it is logged", || {
+        rig.log().contains("nobody has a session")
+    });
     rig.await_state("ro");
     assert!(!rig.needs_recovery());
     rig.must_serve();

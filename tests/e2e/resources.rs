@@ -1,8 +1,11 @@
 //! P9: too few descriptors, no memory, no processes: whom it hits is told, and
 //! the others and the daemon live. And the clock, on which nothing depends.
 
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+
+use pst::wire::{ClientMessage, MAGIC, Message, VERSION};
 
 use crate::rig::{MEMBER, Rig, RunToEnd, Setup, start, tool, wait_until};
 use crate::{needs_root, needs_storage};
@@ -20,21 +23,35 @@ fn have_it_looked_at(rig: &Rig) {
     let aside = rig.dir().join("aside");
     std::fs::create_dir_all(&aside).expect("aside");
     for _ in 0..3 {
-        tool(rig.command("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&aside));
+        tool(
+            rig.command("mount")
+                .args(["-t", "tmpfs", "tmpfs"])
+                .arg(&aside),
+        );
         tool(rig.command("umount").arg(&aside));
     }
     // Another opening is answered after it.
 }
 
-/// Clients that want nothing but a place.
+/// Clients that open a session and keep it, if they get it.
 fn crowd(rig: &Rig, count: usize) -> Vec<UnixStream> {
-    (0..count)
-        .map(|_| UnixStream::connect(rig.socket()).expect("connect"))
-        .collect()
+    let mut open = MAGIC.to_vec();
+    let command = vec![b'x'; 1000];
+    let version = VERSION;
+    ClientMessage::Open { version, command }.encode(&mut open);
+    let connect = |_| {
+        let mut stream = UnixStream::connect(rig.socket()).expect("connect");
+        // One that is refused may be closed already.
+        let _ = stream.write_all(&open);
+        stream
+    };
+    (0..count).map(connect).collect()
 }
 
 fn descriptors(pid: u32) -> u64 {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").count() as u64
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("descriptors")
+        .count() as u64
 }
 
 #[test]
@@ -65,7 +82,11 @@ fn p9_without_memory_a_client_is_told_and_the_others_live() {
     let status = status.expect("status");
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
     let size = size.expect("VmSize").trim().trim_end_matches(" kB");
-    limit(&rig, "as", (size.parse::<u64>().expect("a number") + 300) << 10);
+    limit(
+        &rig,
+        "as",
+        (size.parse::<u64>().expect("a number") + 300) << 10,
+    );
     let crowd = crowd(&rig, 800);
     let refused = rig.run(["echo", "started"]).to_end().must(1);
     assert_eq!(refused.text(), "", "the command was started");
@@ -91,10 +112,15 @@ fn p3_a_client_that_cannot_fork_says_so_and_its_session_ends() {
         let ended = run.to_end().must(1);
         assert_eq!(ended.text(), "", "the command was started");
         assert!(ended.stderr.contains("ERROR"), "{ended:?}");
-        assert!(ended.stderr.contains("temporarily unavailable"), "{ended:?}");
+        assert!(
+            ended.stderr.contains("temporarily unavailable"),
+            "{ended:?}"
+        );
     }
     wait_until("its session is over", || {
-        rig.status()["sessions"].as_array().is_some_and(|all| all.len() == 1)
+        rig.status()["sessions"]
+            .as_array()
+            .is_some_and(|all| all.len() == 1)
     });
     other.end().must(0);
     assert_eq!(rig.superblock(), "ro");
@@ -107,7 +133,9 @@ fn p3_a_client_without_descriptors_says_so_and_its_session_ends() {
     for descriptors in 4..=8 {
         let mut run = rig.command("prlimit");
         run.arg(format!("--nofile={descriptors}"));
-        let ended = run.args(["--", "kvmd-pstrun", "--", "echo", "started"]).to_end();
+        let ended = run
+            .args(["--", "kvmd-pstrun", "--", "echo", "started"])
+            .to_end();
         if ended.status.code() == Some(0) {
             assert_eq!(ended.text(), "started");
         } else {
@@ -116,7 +144,9 @@ fn p3_a_client_without_descriptors_says_so_and_its_session_ends() {
             assert!(ended.stderr.contains("ERROR"), "{ended:?}");
         }
         wait_until("its session is over", || {
-            rig.status()["sessions"].as_array().is_some_and(|all| all.is_empty())
+            rig.status()["sessions"]
+                .as_array()
+                .is_some_and(|all| all.is_empty())
         });
         assert_eq!(rig.superblock(), "ro");
     }

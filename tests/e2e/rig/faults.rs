@@ -31,13 +31,6 @@ impl Victim {
             .any(|line| line.contains("ERROR") && line.contains(reason));
         assert!(told, "no error with {reason:?}: {ended:?}");
     }
-
-    /// Sends it SIGTERM, and gives what came of it.
-    #[track_caller]
-    pub fn terminate(self) -> super::Outcome {
-        super::signal(self.command, "TERM");
-        self.job.end()
-    }
 }
 
 impl Rig {
@@ -90,9 +83,7 @@ impl Rig {
     /// The same for what is unmounted already.
     #[track_caller]
     pub fn check_and_mount(&self) {
-        let checked = Command::new("e2fsck")
-            .args(["-fy", self.device()])
-            .to_end();
+        let checked = Command::new("e2fsck").args(["-fy", self.device()]).to_end();
         assert!(checked.code() < 4, "{checked:?}");
         self.do_mount();
         self.prepare().must(0);

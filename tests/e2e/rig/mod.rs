@@ -23,7 +23,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use daemon::Daemon;
-pub use faults::Victim;
 use ground::Ground;
 pub use ground::attach;
 pub use job::{Job, Outcome, RunToEnd, alive, await_death, children, signal, start, tool};
