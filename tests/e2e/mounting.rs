@@ -91,6 +91,25 @@ fn p3_no_command_starts_below_a_mount_point_that_was_unmounted_before_the_daemon
     assert_absent_until_mounted(&rig);
 }
 
+#[test]
+fn p3_no_command_starts_below_a_mount_point_that_was_unmounted_after_the_grant() {
+    needs_root!("a loop device");
+    let rig = Rig::ext4();
+    bait(&rig);
+    // Stopped, so that it does not see the grant before we have unmounted.
+    rig.signal_daemon("STOP");
+    let early = start(&mut rig.run(["echo", "started"]));
+    early.await_stderr("Opening");
+    early.signal("STOP");
+    rig.signal_daemon("CONT");
+    rig.await_state("rw");
+    rig.umount(&["-l"]);
+    early.signal("CONT");
+    let ended = early.end().must(1);
+    assert_eq!(ended.text(), "", "{ended:?}");
+    assert_absent_until_mounted(&rig);
+}
+
 /// The second filesystem is what is there now: sessions write to it, and to it only.
 #[track_caller]
 fn assert_serves_the_other(rig: &Rig, other: &str) {
@@ -113,14 +132,13 @@ const OTHER: [&str; 2] = ["-o", "ro,nodev,nosuid,noexec,errors=remount-ro"];
 #[test]
 fn p3_replaced_by_another_device_while_idle_it_serves_that() {
     needs_root!("a loop device");
-    let mut rig = Rig::ext4();
+    let rig = Rig::ext4();
     rig.must_serve();
     let other = rig.make_device("other", 16);
     rig.umount(&[]);
     rig.mount_over(&[OTHER[0], OTHER[1], &other]);
     assert_serves_the_other(&rig, &other);
     rig.await_state("absent");
-    rig.renew_footprint();
     rig.do_mount();
 }
 

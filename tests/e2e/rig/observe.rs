@@ -36,6 +36,13 @@ impl Rig {
         });
     }
 
+    /// Whether the kernel gave the filesystem up after an error; before Linux 6.15
+    /// it only made it read-only.
+    pub fn is_given_up(&self) -> bool {
+        let (_, superblock) = self.mountinfo().expect("mounted");
+        superblock.contains("emergency_ro") || mode(&superblock) == "ro"
+    }
+
     /// The options of the mount and of the superblock.
     fn mountinfo(&self) -> Option<(String, String)> {
         let whose = self
