@@ -11,7 +11,7 @@ use crate::rig::{
 
 /// So many tries refused: the next one that a timer triggers is then more than
 /// [`crate::rig::promptly`]'s bound away, so that it is the kernel's word that counts.
-const TRIES: usize = 7;
+const TRIES: usize = 6;
 
 /// With a log that shows each try.
 fn rig() -> Rig {

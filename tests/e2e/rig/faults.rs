@@ -18,6 +18,12 @@ pub struct Victim {
 }
 
 impl Victim {
+    /// Waits until the command wrote this.
+    #[track_caller]
+    pub fn await_stdout(&self, text: &str) {
+        self.job.await_stdout(text);
+    }
+
     /// Fails unless the command is dead at once, and `run` says why.
     #[track_caller]
     pub fn must_be_lost(mut self, reason: &str) {
@@ -45,7 +51,11 @@ impl Rig {
         let job = start(&mut self.run(["sh", "-c", &script]));
         job.await_stdout(".\n");
         let said = job.stdout();
-        let pid = said.trim().trim_start_matches("pid ").trim_end_matches('.');
+        let pid = said
+            .trim_start_matches("pid ")
+            .split('.')
+            .next()
+            .unwrap_or_default();
         let command = pid.parse().expect("a pid");
         Victim { job, command }
     }
