@@ -123,6 +123,15 @@ impl Rig {
         tool(mount.args(["-o", &options]).arg(self.mount()));
     }
 
+    /// The rig's living processes that have this as their whole command line.
+    pub fn running(&self, words: &str) -> Vec<u32> {
+        let line = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let wanted = format!("{}\0", words.replace(' ', "\0")).into_bytes();
+        let mut found = marked(&self.ground.id);
+        found.retain(|pid| line(pid) == wanted);
+        found
+    }
+
     /// Unmounts by hand; `-l` for lazily.
     pub fn umount(&self, options: &[&str]) {
         tool(self.command("umount").args(options).arg(self.mount()));
