@@ -65,8 +65,10 @@ impl Plan {
         };
         let slow = chance.once_in(12);
         let mut kind = String::from("plain");
-        for (word, odds) in [("stubborn", 3), ("holding", 3), ("tree", 3)] {
-            if chance.once_in(odds) {
+        for word in ["stubborn", "holding", "tree"] {
+            // What it leaves when it ends by itself, of a TERM too, is left alone.
+            let left = word == "tree" && deed == Deed::Terminate;
+            if chance.once_in(3) && !left {
                 kind += word;
             }
         }
