@@ -95,7 +95,7 @@ impl Core {
             holders: RefCell::default(),
             data_device: Cell::new(0),
             mount: place.mount.clone(),
-            data: place.root.join(&place.data),
+            data: place.root.join(&place.data).components().collect(), // no slash at the end
             kill_grace: config.session.kill_grace,
             limit: config.session.limit,
             access: (access, config.group.clone()),

@@ -19,7 +19,7 @@ use crate::wire::{DaemonMessage, DenyReason, Message, VERSION};
 
 /// Wait after the kernel could not give a connection, before the next is asked for.
 const NO_RESOURCES: Duration = Duration::from_millis(100);
-/// After so many connections at once, the end of the last gives memory back to the kernel.
+/// After more connections at once than these, the end of most gives memory back to the kernel.
 const MANY: usize = 64;
 
 /// Accepts for as long as the daemon lives. `lasting`: the socket outlives the daemon, so who
@@ -164,7 +164,8 @@ impl Drop for Entry {
                 counts.by_user.remove(&self.uid);
             }
         }
-        if counts.all == 0 && std::mem::take(&mut counts.most) > MANY {
+        if counts.most > MANY && counts.all <= counts.most / 4 {
+            counts.most = counts.all;
             own::trim_memory();
         }
     }

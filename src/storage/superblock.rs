@@ -85,10 +85,19 @@ impl Storage {
     /// Looks whether the storage is there, prepared and healthy; prepares it if this process can.
     pub fn look(&mut self) -> Seen {
         match self.survey() {
-            Ok(found) => Seen {
-                writable: !found.mount.superblock_read_only(),
-                condition: Condition::Ready,
-            },
+            Ok(found) => {
+                let writable = !found.mount.superblock_read_only();
+                if writable && self.period.is_none() {
+                    log::warn!(
+                        "{} is writable though nobody has a session: making it read-only",
+                        escape_path(&self.place.mount)
+                    );
+                }
+                Seen {
+                    writable,
+                    condition: Condition::Ready,
+                }
+            }
             Err(seen) => seen,
         }
     }
@@ -158,11 +167,12 @@ impl Storage {
             Some(period) => period,
             // Writable before this daemon came, or by somebody's hand.
             None => match survey::find(&self.place) {
-                Ok(found) => Period {
+                // What was not looked at yet may be something that is not ours to switch.
+                Ok(found) if self.accepted == Some(found.id) => Period {
                     root: found.root,
                     id: found.id,
                 },
-                Err(_) => return (Remount::Done, Ok(())),
+                _ => return (Remount::Done, Ok(())),
             },
         };
         let root = period.root.as_fd();
@@ -254,7 +264,12 @@ impl Storage {
             condition,
             writable: false,
         };
-        let mut found = survey::find(&self.place).map_err(not)?;
+        let mut found = survey::find(&self.place).map_err(|condition| {
+            // Before Linux 6.8 the next mount may get the same number.
+            self.accepted = None;
+            self.spoiled = None;
+            not(condition)
+        })?;
         if let Some(period) = &self.period {
             if period.id != found.id {
                 let text = format!(

@@ -23,9 +23,9 @@ fn p5_an_ext4_error_during_a_session_revokes_it() {
 fn p10_a_leftover_writer_is_named_and_gone_it_goes_read_only() {
     needs_root!("a look at other processes' descriptors");
     let rig = Rig::ext4();
-    // Outlives the command, with a file open for writing.
+    // Outlives the command, with a file open for writing: opened before it is started.
     let ended = rig
-        .sh("sleep 1000 > $KVMD_PST_DATA/leftover & echo $!")
+        .sh("exec 3> $KVMD_PST_DATA/leftover; sleep 1000 & echo $!")
         .must(0);
     let pid: u64 = ended.text().parse().expect("a pid");
     rig.await_state("stuck");

@@ -145,7 +145,10 @@ fn p8_prepare_refuses_a_directory_of_another_filesystem() {
             rig.mount().to_str().expect("UTF-8"),
         ],
     );
-    refused(rig.prepare(), "");
+    // With and without a mount that shows the whole.
+    refused(rig.prepare(), "filesystem");
+    tool("umount", &[whole]);
+    refused(rig.prepare(), "filesystem");
     assert_eq!(rig.superblock(), "rw");
 }
 
@@ -164,7 +167,7 @@ fn p8_prepare_refuses_a_filesystem_with_a_part_mounted_elsewhere() {
             part.to_str().expect("UTF-8"),
         ],
     );
-    refused(rig.prepare(), "");
+    refused(rig.prepare(), "filesystem");
     assert_eq!((rig.mount_flag(), rig.superblock()), ("ro", "ro"));
 }
 
@@ -190,11 +193,11 @@ fn p8_prepare_refuses_a_btrfs_subvolume_beside_others() {
     // `b` stands for the system's root, `a` for the storage.
     tool("mount", &["-o", "subvol=b", rig.device(), beside]);
     tool("mount", &["-o", "subvol=a", rig.device(), mount]);
-    refused(rig.prepare(), "");
+    refused(rig.prepare(), "filesystem");
     tool("umount", &[mount]);
     // The whole tree as the storage, but a subvolume of it elsewhere.
     tool("mount", &["-o", "subvol=/", rig.device(), mount]);
-    refused(rig.prepare(), "");
+    refused(rig.prepare(), "filesystem");
     tool("touch", &[&format!("{beside}/still-writable")]);
 }
 

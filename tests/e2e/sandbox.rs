@@ -61,7 +61,7 @@ fn p10_a_daemon_that_is_not_root_names_the_holder_too() {
     let mut rig = setup().start();
     rig.start_daemon_as(sandboxed(&rig));
     let ended = rig
-        .sh("sleep 1000 > $KVMD_PST_DATA/leftover & echo $!")
+        .sh("exec 3> $KVMD_PST_DATA/leftover; sleep 1000 & echo $!")
         .must(0);
     let pid: u32 = ended.text().parse().expect("a pid");
     rig.await_state("stuck");
