@@ -6,19 +6,17 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
-use std::time::Duration;
 
 use async_io::{Async, Timer};
 use smol::LocalExecutor;
 
 use super::core::Core;
 use super::session;
+use super::times::NO_RESOURCES;
 use crate::sys::own;
 use crate::sys::socket::{self, Peer};
 use crate::wire::{DaemonMessage, DenyReason, Message, VERSION};
 
-/// Wait after the kernel could not give a connection, before the next is asked for.
-const NO_RESOURCES: Duration = Duration::from_millis(100);
 /// After more connections at once than these, the end of most gives memory back to the kernel.
 const MANY: usize = 64;
 
@@ -163,6 +161,9 @@ impl Drop for Entry {
             if *own == 0 {
                 counts.by_user.remove(&self.uid);
             }
+        }
+        if counts.all == 0 {
+            super::forget_dropped_timers(); // of handshakes that were in time
         }
         if counts.most > MANY && counts.all <= counts.most / 4 {
             counts.most = counts.all;

@@ -6,11 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::condition::Condition;
 use super::lock::{DeviceLock, LockError};
 use super::roots::{self, Owner, Trouble};
 use super::survey::{self, Flag, Found, escape_path};
 use crate::config::{Config, Place};
-use crate::daemon::arbiter::Condition;
 use crate::logging;
 use crate::sys::file;
 use crate::sys::mount::{Mode, clear_mount_read_only, switch_superblock};

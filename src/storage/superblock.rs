@@ -5,12 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use super::condition::{Condition, Remount, Seen, Text};
 use super::holders::{self, Holder};
 use super::lock::{DeviceLock, LockError};
 use super::roots::{self, Owner, Trouble};
 use super::survey::{self, Facts, Flag, Found, escape_path};
 use crate::config::Place;
-use crate::daemon::arbiter::{Condition, Remount, Seen, Text};
 use crate::sys::fanotify::{Events, Group};
 use crate::sys::file::{self, MountId};
 use crate::sys::mount::{Mode, clear_mount_read_only, switch_superblock};

@@ -127,6 +127,20 @@ fn p5_the_daemon_dies_while_all_is_stopped() {
 }
 
 #[test]
+fn p5_a_stopped_command_is_asked_before_it_is_killed() {
+    let mut rig = Rig::new();
+    rig.kill_grace_ms = 15_000; // that SIGKILL is not what ends it
+    let script = "echo > $F/up; exec sleep 100";
+    let Started { child, client, .. } = Started::new(&rig, rig.run(&["sh", "-c", script]));
+    for pid in rig.marked() {
+        signal(pid, libc::SIGSTOP);
+    }
+    drop(client);
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(143));
+    rig.all_end();
+}
+
+#[test]
 fn p6_run_is_killed_while_all_is_stopped() {
     let rig = Rig::new();
     let started = Started::stubborn(&rig);
