@@ -34,8 +34,17 @@ pub async fn accept(
     };
     let connections = Rc::new(Connections::default());
     let mut complained = false;
-    while !(lasting && core.stopping()) {
-        match socket.accept().await {
+    loop {
+        // Before it is taken: who is not accepted stays for the next daemon.
+        let ready = socket.readable().await;
+        if lasting && core.stopping() {
+            return;
+        }
+        let accepted = match ready {
+            Ok(()) => socket.accept().await,
+            Err(error) => Err(error),
+        };
+        match accepted {
             Ok((stream, _)) => {
                 complained = false;
                 admit(&core, &executor, &connections, stream);
