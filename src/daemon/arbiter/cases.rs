@@ -126,6 +126,14 @@ fn a_loss_stays_until_its_period_has_ended() {
 }
 
 #[test]
+fn p10_what_failed_can_be_stuck_too_so_its_holders_are_known() {
+    let busy = made_read_only(Remount::Busy, false);
+    let (arbiter, _) = granted_then(&[Input::Close(A), busy]);
+    assert_eq!(arbiter.state(), State::Failed);
+    assert!(arbiter.stuck());
+}
+
+#[test]
 fn a_writer_that_closes_during_the_first_try_does_not_make_it_stuck() {
     let (arbiter, _) = granted_then(&[Input::Gone(A), Input::Released]);
     assert_eq!(arbiter.state(), State::GoingRo);
