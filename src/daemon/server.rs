@@ -41,12 +41,20 @@ pub async fn accept(
     };
     let connections = Rc::new(Connections::default());
     let mut complained = false;
-    while !(lasting && core.stopping()) {
-        let mut first = Some(socket.read_with(UnixListener::accept).await);
+    loop {
+        let ready = socket.readable().await;
+        // Before anybody is taken: who is not accepted stays for the next daemon.
+        if lasting && core.stopping() {
+            return;
+        }
         // All who are there are counted before any is heard: most of a flood is over its user's
         // share then, which costs little, and is not in the others' way.
         for _ in 0..TURN {
-            match first.take().unwrap_or_else(|| socket.get_ref().accept()) {
+            let accepted = match &ready {
+                Ok(()) => socket.get_ref().accept(),
+                Err(error) => Err(error.kind().into()),
+            };
+            match accepted {
                 Ok((stream, _)) => match shortage(stream.as_fd()) {
                     None => {
                         complained = false;

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::condition::{Condition, Remount, Seen, Text};
 use super::holders::{self, Holder};
@@ -383,11 +383,6 @@ impl Storage {
             escape_path(&found.mount.point),
             escape_path(&found.mount.source)
         )
-    }
-
-    /// The mount point.
-    pub fn mount_point(&self) -> &Path {
-        &self.place.mount
     }
 }
 
