@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
@@ -17,6 +17,8 @@ use crate::sys::own;
 use crate::sys::socket::{self, Peer};
 use crate::wire::{DaemonMessage, DenyReason, Message, VERSION};
 
+/// So many connections are accepted in a row: as many as the kernel lets wait.
+const TURN: usize = 4096;
 /// After more connections at once than these, the end of most gives memory back to the kernel.
 const MANY: usize = 64;
 /// Descriptors that the daemon must be able to open for its work: looks, remounts, the search
@@ -40,9 +42,12 @@ pub async fn accept(
     let connections = Rc::new(Connections::default());
     let mut complained = false;
     while !(lasting && core.stopping()) {
-        match socket.accept().await {
-            Ok((stream, _)) => {
-                match shortage(stream.as_fd()) {
+        let mut first = Some(socket.read_with(UnixListener::accept).await);
+        // All who are there are counted before any is heard: most of a flood is over its user's
+        // share then, which costs little, and is not in the others' way.
+        for _ in 0..TURN {
+            match first.take().unwrap_or_else(|| socket.get_ref().accept()) {
+                Ok((stream, _)) => match shortage(stream.as_fd()) {
                     None => {
                         complained = false;
                         admit(&core, &executor, &connections, stream);
@@ -53,17 +58,19 @@ pub async fn accept(
                         }
                         refuse(&stream, text.into());
                     }
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    if !std::mem::replace(&mut complained, true) {
+                        log::error!("cannot accept a connection: {error}");
+                    }
+                    Timer::after(NO_RESOURCES).await;
+                    break;
                 }
-                // Connections that come without end must not keep the others from their turn.
-                smol::future::yield_now().await;
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut complained, true) {
-                    log::error!("cannot accept a connection: {error}");
-                }
-                Timer::after(NO_RESOURCES).await;
             }
         }
+        // Connections that come without end must not keep the others from their turn.
+        smol::future::yield_now().await;
     }
 }
 
@@ -71,7 +78,7 @@ fn admit(
     core: &Rc<Core>,
     executor: &Rc<LocalExecutor<'static>>,
     connections: &Rc<Connections>,
-    stream: Async<UnixStream>,
+    stream: UnixStream,
 ) {
     let Ok(peer) = socket::peer(stream.as_fd()) else {
         return; // it is gone already
@@ -87,6 +94,10 @@ fn admit(
         return;
     };
     let admitted = is_member(&stream, peer, core.access.0);
+    let stream = match Async::new(stream) {
+        Ok(stream) => stream,
+        Err(error) => return log::error!("cannot serve {peer}: {error}"),
+    };
     let core = core.clone();
     let task = async move {
         session::serve(&core, stream, peer, admitted).await;
@@ -95,7 +106,7 @@ fn admit(
     executor.spawn(task).detach();
 }
 
-fn is_member(stream: &Async<UnixStream>, peer: Peer, group: u32) -> bool {
+fn is_member(stream: &UnixStream, peer: Peer, group: u32) -> bool {
     peer.uid == 0
         || peer.gid == group
         || socket::peer_groups(stream.as_fd()).is_ok_and(|groups| groups.contains(&group))
@@ -114,7 +125,7 @@ fn shortage(connection: BorrowedFd<'_>) -> Option<&'static str> {
 }
 
 /// Denies what it would ask for, if that can be said at once.
-fn refuse(stream: &Async<UnixStream>, text: String) {
+fn refuse(mut stream: &UnixStream, text: String) {
     let reason = DenyReason::Limit;
     let mut bytes = Vec::new();
     DaemonMessage::Denied {
@@ -123,7 +134,7 @@ fn refuse(stream: &Async<UnixStream>, text: String) {
         text,
     }
     .encode(&mut bytes);
-    let written = stream.get_ref().write(&bytes);
+    let written = stream.write(&bytes); // fresh, so there is room
     if let Err(error) = written {
         log::debug!("a client was not told that it was refused: {error}");
     }

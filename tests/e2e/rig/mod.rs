@@ -16,7 +16,7 @@ mod person;
 mod privilege;
 mod setup;
 mod terminal;
-mod wait;
+pub mod wait;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

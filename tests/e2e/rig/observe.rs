@@ -130,6 +130,15 @@ impl Rig {
         tool(mount.args(["-o", &options]).arg(self.mount()));
     }
 
+    /// The rig's living processes that have this as their whole command line.
+    pub fn running(&self, words: &str) -> Vec<u32> {
+        let line = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let wanted = format!("{}\0", words.replace(' ', "\0")).into_bytes();
+        let mut found = marked(&self.ground.id);
+        found.retain(|pid| line(pid) == wanted);
+        found
+    }
+
     /// Unmounts by hand; `-l` for lazily. The daemon may be having a look, which
     /// makes it busy for a moment.
     #[track_caller]
