@@ -6,7 +6,7 @@ use std::process::Stdio;
 use pst::sys::mount::Mode;
 
 use crate::needs_root;
-use crate::rig::{Rig, RunToEnd, Setup, start, tool, wait_until};
+use crate::rig::{Fs, Rig, RunToEnd, Setup, start, tool, wait_until};
 
 /// Leaves, below the mount point, what looks like the storage when it is not mounted.
 fn bait(rig: &Rig) {
@@ -225,14 +225,20 @@ fn p1_remounted_by_hand_while_idle_it_is_as_before_soon() {
     }
 }
 
+/// In its own world: what the kernel does not tell the daemon, another test's
+/// mounts must not tell it.
+fn alone() -> Rig {
+    Setup::new(Fs::Ext4).own_world().start()
+}
+
 #[test]
 fn p1_switched_to_writable_past_the_mounts_it_is_put_back_at_the_first_write() {
     needs_root!("a loop device");
-    let rig = Rig::ext4();
+    let rig = alone();
     rig.must_serve();
     rig.switch_by_hand(Mode::ReadWrite);
     assert_eq!(rig.superblock(), "rw");
-    std::fs::write(rig.data().join("by-hand"), "x").expect("write");
+    tool(rig.command("touch").arg(rig.data().join("by-hand")));
     rig.await_superblock("ro");
     wait_until("it is logged", || {
         rig.log().contains("nobody has a session")
@@ -293,7 +299,7 @@ fn p2_remounted_read_write_during_a_session_nothing_changes() {
 #[test]
 fn p5_switched_to_read_only_past_the_mounts_during_a_session_it_ends_it() {
     needs_root!("a loop device");
-    let rig = Rig::ext4();
+    let rig = alone();
     let write = "echo kept > $KVMD_PST_DATA/kept; echo written.; exec sleep 1000";
     let victim = rig.victim_with(write);
     victim.await_stdout("written");

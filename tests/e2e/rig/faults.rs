@@ -1,6 +1,8 @@
 //! What breaks a storage, what mends it, and the sessions that it hits.
 
+use std::fs;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::Command;
 
 use pst::sys::file::open_directory;
@@ -8,7 +10,8 @@ use pst::sys::mount::{Mode, switch_superblock};
 
 use super::ground::{attach, sparse};
 use super::job::{Job, RunToEnd, alive, start, tool};
-use super::{Rig, promptly, wait_until};
+use super::namespace::Namespace;
+use super::{Rig, observe, promptly, wait_until};
 
 /// A session whose command lives until it is killed.
 pub struct Victim {
@@ -56,8 +59,22 @@ impl Rig {
             .split('.')
             .next()
             .unwrap_or_default();
-        let command = pid.parse().expect("a pid");
+        let command = self.pid_here(pid);
         Victim { job, command }
+    }
+
+    /// The number that a process of the rig's world has in ours.
+    fn pid_here(&self, there: &str) -> u32 {
+        if !self.namespace.as_ref().is_some_and(Namespace::has_pids) {
+            return there.parse().expect("a pid");
+        }
+        let is_it = |pid: &u32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            numbers.is_some_and(|all| all.split_whitespace().next_back() == Some(there))
+        };
+        let mut mine = observe::marked(&self.ground.id).into_iter();
+        mine.find(is_it).expect("a process")
     }
 
     /// Fails unless a session is denied at once, with this in the reason.
@@ -105,11 +122,8 @@ impl Rig {
     /// Has the kernel give the filesystem up, as a lost device does: the journal
     /// is aborted and not written.
     pub fn shut_down(&self) {
-        tool(
-            Command::new("xfs_io")
-                .args(["-x", "-c", "shutdown"])
-                .arg(self.mount()),
-        );
+        let mut xfs_io = self.command("xfs_io");
+        tool(xfs_io.args(["-x", "-c", "shutdown"]).arg(self.mount()));
     }
 
     /// From now on every write that reaches the medium fails, or none does. For a
@@ -126,7 +140,13 @@ impl Rig {
     /// Switches the superblock, and nothing else: no change of the mounts, so
     /// nobody is told.
     pub fn switch_by_hand(&self, mode: Mode) {
-        let root = open_directory(&self.mount()).expect("open");
+        let world = self
+            .namespace
+            .as_ref()
+            .map_or("/".into(), |own| format!("/proc/{}/root/", own.pid()));
+        let mount = self.mount();
+        let mount = mount.strip_prefix("/").expect("absolute");
+        let root = open_directory(&Path::new(&world).join(mount)).expect("open");
         switch_superblock(root.as_fd(), mode).expect("switch");
     }
 
