@@ -72,7 +72,9 @@ fn run(config: &Config) -> Result<bool, String> {
     let group = match Group::new() {
         Ok(group) => Some(group),
         Err(error) => {
-            log::info!("no events of the filesystem ({error}): looking at it each second instead");
+            log::info!(
+                "no events of the filesystem ({error}): what happens to it shows a second later"
+            );
             None
         }
     };

@@ -24,8 +24,7 @@ fn made_writable(condition: Condition, writable: bool) -> Input {
         condition,
         writable,
     };
-    let watched = true;
-    Input::Done(Outcome::MadeWritable { seen, watched })
+    Input::Done(Outcome::MadeWritable(seen))
 }
 
 fn made_read_only(remount: Remount, synced: bool) -> Input {
@@ -78,7 +77,7 @@ fn a_failed_remount_fails_the_close_even_if_the_sync_said_well() {
     let failed = Remount::Failed("given up".into());
     let (_, effects) = granted_then(&[Input::Close(A), made_read_only(failed, true)]);
     let answer = Effect::Closed(A, CloseResult::Failed, "given up".into());
-    assert_eq!(effects, [answer]);
+    assert_eq!(effects, [answer, Effect::Arm(None)]);
 }
 
 #[test]
