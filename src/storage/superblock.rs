@@ -249,7 +249,7 @@ impl Storage {
         self.lock = None;
         match DeviceLock::take(&self.socket, device, self.owner.uid) {
             Ok(lock) => {
-                lock.sign(&self.socket);
+                lock.sign();
                 self.lock = Some(lock);
                 Ok(())
             }
