@@ -59,6 +59,9 @@ pub async fn accept(
                     None => {
                         complained = false;
                         admit(&core, &executor, &connections, stream);
+                        if connections.are_all(core.limit) {
+                            break; // some may have nothing to say, and leave room for the next
+                        }
                     }
                     Some(text) => {
                         if !std::mem::replace(&mut complained, true) {
@@ -163,12 +166,19 @@ struct Connections {
 struct Counts {
     all: usize,
     most: usize,
+    /// The most since there was none.
+    peak: usize,
     by_user: BTreeMap<u32, usize>,
     /// A refusal was logged since the last connection ended.
     refused: bool,
 }
 
 impl Connections {
+    /// Whether there is no room left, for whomever.
+    fn are_all(&self, limit: usize) -> bool {
+        self.counts.borrow().all >= limit
+    }
+
     /// Counts one in, if there is room.
     fn enter(self: &Rc<Self>, uid: u32, limit: usize) -> Option<Entry> {
         let mut counts = self.counts.borrow_mut();
@@ -184,6 +194,7 @@ impl Connections {
         }
         counts.all += 1;
         counts.most = counts.most.max(counts.all);
+        counts.peak = counts.peak.max(counts.all);
         counts.by_user.insert(uid, own + 1);
         Some(Entry {
             connections: self.clone(),
@@ -210,6 +221,8 @@ impl Drop for Entry {
             }
         }
         if counts.all == 0 {
+            // What the last of many leave is theirs too.
+            counts.most = counts.most.max(std::mem::take(&mut counts.peak));
             super::forget_dropped_timers(); // of handshakes that were in time
         }
         if counts.most > MANY && counts.all <= counts.most / 4 {
