@@ -17,8 +17,8 @@ use crate::sys::own;
 use crate::sys::socket::{self, Peer};
 use crate::wire::{DaemonMessage, DenyReason, Message, VERSION};
 
-/// So many connections are accepted in a row: as many as the kernel lets wait.
-const TURN: usize = 4096;
+/// So many connections are accepted in a row: more than one user's share, by default.
+const TURN: usize = 512;
 /// After more connections at once than these, the end of most gives memory back to the kernel.
 const MANY: usize = 64;
 /// Descriptors that the daemon must be able to open for its work: looks, remounts, the search
@@ -26,6 +26,8 @@ const MANY: usize = 64;
 const OWN_DESCRIPTORS: u64 = 16;
 /// Memory in bytes that must be to be had besides: where there is none, the allocator aborts.
 const OWN_MEMORY: usize = 32 << 10;
+/// What a connection takes at most, while it is served.
+const EACH_MEMORY: usize = 8 << 10;
 
 /// Accepts for as long as the daemon lives. `lasting`: the socket outlives the daemon, so who
 /// comes while it stops is left for the next one.
@@ -49,13 +51,13 @@ pub async fn accept(
         }
         // All who are there are counted before any is heard: most of a flood is over its user's
         // share then, which costs little, and is not in the others' way.
-        for _ in 0..TURN {
+        for unheard in 0..TURN {
             let accepted = match &ready {
                 Ok(()) => socket.get_ref().accept(),
                 Err(error) => Err(error.kind().into()),
             };
             match accepted {
-                Ok((stream, _)) => match shortage(stream.as_fd()) {
+                Ok((stream, _)) => match shortage(stream.as_fd(), unheard) {
                     None => {
                         complained = false;
                         admit(&core, &executor, &connections, stream);
@@ -124,12 +126,13 @@ fn is_member(stream: &UnixStream, peer: Peer, group: u32) -> bool {
 }
 
 /// What this process is about to run out of, if it takes this connection too.
-fn shortage(connection: BorrowedFd<'_>) -> Option<&'static str> {
+/// `unheard`: so many were taken and have not got their memory yet.
+fn shortage(connection: BorrowedFd<'_>, unheard: usize) -> Option<&'static str> {
     if own::descriptors_left(connection).is_ok_and(|left| left < OWN_DESCRIPTORS) {
         return Some("the daemon has no descriptors left: end some sessions, or raise its limit");
     }
     let mut room = Vec::<u8>::new();
-    let had = room.try_reserve_exact(OWN_MEMORY);
+    let had = room.try_reserve_exact(OWN_MEMORY + unheard * EACH_MEMORY);
     std::hint::black_box(&room); // else nothing is allocated: nobody would miss it
     had.is_err()
         .then_some("the daemon has no memory left: end some sessions, or raise its limit")
