@@ -30,7 +30,12 @@ impl Namespace {
         if world == World::Whole {
             holder.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
         }
-        let script = "mount --make-rshared / && echo up && exec sleep infinity";
+        // Other rigs' mounts were copied, and would vanish, which is seen, when these
+        // remove the directories that they are on.
+        let script = r#"
+            awk '$5 ~ /\/pst-rig\./ { print $5 }' /proc/self/mountinfo |
+                while read -r point; do umount -l "$(printf %b "$point")" 2>/dev/null; done
+            mount --make-rshared / && echo up && exec sleep infinity"#;
         let holder = start(holder.args(["-m", "sh", "-c", script]).stdin(Stdio::null()));
         holder.await_stdout("up");
         let pid = match world {
