@@ -26,6 +26,8 @@ const MANY: usize = 64;
 const OWN_DESCRIPTORS: u64 = 16;
 /// Memory in bytes that must be to be had besides: where there is none, the allocator aborts.
 const OWN_MEMORY: usize = 32 << 10;
+/// What each connection may still come to need: it was let in, but perhaps not heard yet.
+const CONNECTION_MEMORY: usize = 8 << 10;
 
 /// Accepts for as long as the daemon lives. `lasting`: the socket outlives the daemon, so who
 /// comes while it stops is left for the next one.
@@ -47,7 +49,7 @@ pub async fn accept(
         // share then, which costs little, and is not in the others' way.
         for _ in 0..TURN {
             match first.take().unwrap_or_else(|| socket.get_ref().accept()) {
-                Ok((stream, _)) => match shortage(stream.as_fd()) {
+                Ok((stream, _)) => match shortage(stream.as_fd(), connections.open()) {
                     None => {
                         complained = false;
                         admit(&core, &executor, &connections, stream);
@@ -112,13 +114,13 @@ fn is_member(stream: &UnixStream, peer: Peer, group: u32) -> bool {
         || socket::peer_groups(stream.as_fd()).is_ok_and(|groups| groups.contains(&group))
 }
 
-/// What this process is about to run out of, if it takes this connection too.
-fn shortage(connection: BorrowedFd<'_>) -> Option<&'static str> {
+/// What this process is about to run out of, if it takes this connection besides `open` others.
+fn shortage(connection: BorrowedFd<'_>, open: usize) -> Option<&'static str> {
     if own::descriptors_left(connection).is_ok_and(|left| left < OWN_DESCRIPTORS) {
         return Some("the daemon has no descriptors left: end some sessions, or raise its limit");
     }
     let mut room = Vec::<u8>::new();
-    let had = room.try_reserve_exact(OWN_MEMORY);
+    let had = room.try_reserve_exact(OWN_MEMORY + open * CONNECTION_MEMORY);
     std::hint::black_box(&room); // else nothing is allocated: nobody would miss it
     had.is_err()
         .then_some("the daemon has no memory left: end some sessions, or raise its limit")
@@ -161,6 +163,10 @@ struct Counts {
 }
 
 impl Connections {
+    fn open(&self) -> usize {
+        self.counts.borrow().all
+    }
+
     /// Counts one in, if there is room.
     fn enter(self: &Rc<Self>, uid: u32, limit: usize) -> Option<Entry> {
         let mut counts = self.counts.borrow_mut();
