@@ -43,24 +43,27 @@ pub async fn accept(
     };
     let connections = Rc::new(Connections::default());
     let mut complained = false;
-    while !(lasting && core.stopping()) {
-        let mut first = Some(socket.read_with(UnixListener::accept).await);
+    loop {
+        let ready = socket.readable().await;
+        // Before anybody is taken: who is not accepted stays for the next daemon.
+        if lasting && core.stopping() {
+            return;
+        }
         // All who are there are counted before any is heard: most of a flood is over its user's
         // share then, which costs little, and is not in the others' way.
         for _ in 0..TURN {
-            match first.take().unwrap_or_else(|| socket.get_ref().accept()) {
-                Ok((stream, _)) => match shortage(stream.as_fd(), connections.open()) {
-                    None => {
-                        complained = false;
-                        admit(&core, &executor, &connections, stream);
+            let accepted = match &ready {
+                Ok(()) => socket.get_ref().accept(),
+                Err(error) => Err(error.kind().into()),
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    complained = false;
+                    admit(&core, &executor, &connections, stream);
+                    if connections.are_all(core.limit) {
+                        break; // some may have nothing to say, and leave room for the next
                     }
-                    Some(text) => {
-                        if !std::mem::replace(&mut complained, true) {
-                            log::error!("refusing connections: {text}");
-                        }
-                        refuse(&stream, text.into());
-                    }
-                },
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
                     if !std::mem::replace(&mut complained, true) {
@@ -85,15 +88,9 @@ fn admit(
     let Ok(peer) = socket::peer(stream.as_fd()) else {
         return; // it is gone already
     };
-    let Some(entry) = connections.enter(peer.uid, core.limit) else {
-        let text = format!(
-            "too many connections: {} in all, {} for one user; end some, or raise \
-             `session.limit` in the config file",
-            core.limit,
-            share(peer.uid, core.limit)
-        );
-        refuse(&stream, text);
-        return;
+    let entry = match connections.enter(stream.as_fd(), peer.uid, core.limit) {
+        Ok(entry) => entry,
+        Err(text) => return refuse(&stream, text),
     };
     let admitted = is_member(&stream, peer, core.access.0);
     let stream = match Async::new(stream) {
@@ -157,33 +154,54 @@ struct Connections {
 struct Counts {
     all: usize,
     most: usize,
+    /// The most since there was none.
+    peak: usize,
     by_user: BTreeMap<u32, usize>,
     /// A refusal was logged since the last connection ended.
     refused: bool,
 }
 
 impl Connections {
-    fn open(&self) -> usize {
-        self.counts.borrow().all
+    /// Whether there is no room left, for whomever.
+    fn are_all(&self, limit: usize) -> bool {
+        self.counts.borrow().all >= limit
     }
 
-    /// Counts one in, if there is room.
-    fn enter(self: &Rc<Self>, uid: u32, limit: usize) -> Option<Entry> {
+    /// Counts one in.
+    ///
+    /// # Errors
+    /// Why there is no room for it.
+    fn enter(
+        self: &Rc<Self>,
+        connection: BorrowedFd<'_>,
+        uid: u32,
+        limit: usize,
+    ) -> Result<Entry, String> {
         let mut counts = self.counts.borrow_mut();
         let own = counts.by_user.get(&uid).copied().unwrap_or(0);
-        if counts.all >= limit || own >= share(uid, limit) {
+        let full = counts.all >= limit || own >= share(uid, limit);
+        let refusal = match full {
+            true => Some(format!(
+                "too many connections: {limit} in all, {} for one user; end some, or raise \
+                 `session.limit` in the config file",
+                share(uid, limit)
+            )),
+            false => shortage(connection, counts.all).map(str::to_owned),
+        };
+        if let Some(text) = refusal {
             if !std::mem::replace(&mut counts.refused, true) {
                 log::warn!(
-                    "user {uid} was refused: {own} connections open, {} in all",
+                    "user {uid} was refused with {own} connections open, {} in all: {text}",
                     counts.all
                 );
             }
-            return None;
+            return Err(text);
         }
         counts.all += 1;
         counts.most = counts.most.max(counts.all);
+        counts.peak = counts.peak.max(counts.all);
         counts.by_user.insert(uid, own + 1);
-        Some(Entry {
+        Ok(Entry {
             connections: self.clone(),
             uid,
         })
@@ -208,6 +226,8 @@ impl Drop for Entry {
             }
         }
         if counts.all == 0 {
+            // What the last of many leave is theirs too.
+            counts.most = counts.most.max(std::mem::take(&mut counts.peak));
             super::forget_dropped_timers(); // of handshakes that were in time
         }
         if counts.most > MANY && counts.all <= counts.most / 4 {

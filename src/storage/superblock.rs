@@ -3,12 +3,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::condition::{Condition, Remount, Seen, Text};
-use super::holders::{self, Holder};
+use super::holders::Holder;
 use super::lock::{DeviceLock, LockError};
 use super::roots::{self, Owner, Trouble};
+use super::search::Searcher;
 use super::survey::{self, Facts, Flag, Found, escape_path};
 use crate::config::Place;
 use crate::sys::fanotify::{Events, Group};
@@ -49,6 +50,7 @@ pub struct Storage {
     accepted: Option<MountId>,
     /// The mount that lost data, and why it is not called well until it is mounted anew.
     spoiled: Option<(MountId, String)>,
+    searcher: Searcher,
     facts: Facts,
     /// `st_dev` of the data root, while writable.
     data_device: u64,
@@ -67,6 +69,7 @@ impl Storage {
             period: None,
             accepted: None,
             spoiled: None,
+            searcher: Searcher::default(),
             facts: Facts::default(),
             data_device: 0,
         }
@@ -200,11 +203,12 @@ impl Storage {
     }
 
     /// Who keeps it from going read-only.
-    pub fn find_holders(&self) -> Vec<Holder> {
+    pub fn find_holders(&mut self) -> Vec<Holder> {
+        let searcher = &mut self.searcher;
         match &self.period {
-            Some(period) => holders::find(period.root.as_fd()),
+            Some(period) => searcher.find(period.root.as_fd()),
             None => survey::find(&self.place)
-                .map_or(Vec::new(), |found| holders::find(found.root.as_fd())),
+                .map_or(Vec::new(), |found| searcher.find(found.root.as_fd())),
         }
     }
 
@@ -231,7 +235,7 @@ impl Storage {
         self.lock = None;
         match DeviceLock::take(&self.socket, device, self.owner.uid) {
             Ok(lock) => {
-                lock.sign(&self.socket);
+                lock.sign();
                 self.lock = Some(lock);
                 Ok(())
             }
@@ -383,11 +387,6 @@ impl Storage {
             escape_path(&found.mount.point),
             escape_path(&found.mount.source)
         )
-    }
-
-    /// The mount point.
-    pub fn mount_point(&self) -> &Path {
-        &self.place.mount
     }
 }
 

@@ -1,12 +1,15 @@
 //! Who is at the other end of a Unix socket, and whose its name in the filesystem is.
 
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use super::check;
 use super::file::{self, Status};
+use super::own;
 
 /// The process that connected, as of then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +101,20 @@ pub fn refuse_descriptors(listener: BorrowedFd<'_>) -> io::Result<()> {
 /// What the name `path` stands for, without following it if it is a symlink.
 pub fn name_status(path: &Path) -> io::Result<Status> {
     file::status(open_name(path)?.as_fd())
+}
+
+/// The same for a socket that this process has just bound there.
+///
+/// # Errors
+/// `Other` if the name stands for something else: no socket, another user's, or one with other names.
+pub fn own_name_status(path: &Path) -> io::Result<Status> {
+    let name = File::from(open_name(path)?);
+    let found = name.metadata()?;
+    let ours = found.file_type().is_socket() && found.uid() == own::effective_uid();
+    if !ours || found.nlink() > 1 {
+        return Err(io::Error::other("something else has taken its place"));
+    }
+    file::status(name.as_fd())
 }
 
 /// Gives the socket that `path` names, and that `mine` describes, to a group; its user stays.

@@ -56,6 +56,7 @@ pub fn attack(rig: &Rig, who: Option<Person>, attack: &str) -> Job {
     command
         .args(["--exact", "clients::play", "--nocapture"])
         .env("PST_ATTACK", attack)
+        .env("PST_MOUNT", rig.mount())
         .stdin(Stdio::piped());
     start(&mut command)
 }

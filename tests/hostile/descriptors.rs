@@ -61,6 +61,37 @@ pub fn send_lingering() {
     crate::clients::hold();
 }
 
+/// As many descriptors as there may be, and mappings of a file with the longest of names: 200 MiB of
+/// /proc/PID/maps.
+pub fn hide() {
+    let mount = std::path::PathBuf::from(std::env::var_os("PST_MOUNT").expect("PST_MOUNT"));
+    std::env::set_current_dir(mount.with_file_name("bin")).expect("chdir");
+    for _ in 0..14 {
+        let name = "n".repeat(250);
+        std::fs::create_dir(&name).expect("mkdir");
+        std::env::set_current_dir(&name).expect("chdir");
+    }
+    std::fs::write("file", "x").expect("file");
+    let file = File::open("file").expect("file");
+    for _ in 0..60_000 {
+        // SAFETY: a new mapping, at a place of the kernel's choice, that nobody uses.
+        let mapped = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                1,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        assert_ne!(mapped, libc::MAP_FAILED);
+    }
+    // SAFETY: takes no pointer; the new descriptors are nobody's.
+    while unsafe { libc::dup(file.as_raw_fd()) } != -1 {}
+    begun();
+}
+
 /// Whether it went out. The kernel may let a receiver refuse descriptors.
 fn send(stream: &UnixStream, data: &[u8], fds: &[RawFd]) -> bool {
     let size = size_of_val(fds) as u32;

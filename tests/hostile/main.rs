@@ -6,6 +6,8 @@
 mod attacks;
 mod clients;
 mod descriptors;
+mod holders;
+mod obstacles;
 #[path = "../e2e/rig/mod.rs"]
 #[allow(dead_code, unused_imports)] // shared; each of its users takes a part
 mod rig;

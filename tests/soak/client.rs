@@ -37,6 +37,8 @@ enum Deed {
     KillRun,
     KillKeeper,
     Terminate,
+    /// Killed when its time comes to rest, if its daemon's end does not end it.
+    Linger,
     /// `pst run`, its keeper, its command: those that are chosen stop for a while.
     Stop([bool; 3], Duration),
 }
@@ -56,7 +58,8 @@ impl Plan {
             0 | 1 => Deed::KillRun,
             2 => Deed::KillKeeper,
             3 => Deed::Terminate,
-            4..=6 => {
+            4 => Deed::Linger,
+            5..=7 => {
                 let which = chance.below(7) + 1;
                 let which = [which & 1 != 0, which & 2 != 0, which & 4 != 0];
                 Deed::Stop(which, chance.milliseconds(400))
@@ -71,6 +74,11 @@ impl Plan {
             if chance.once_in(3) && !left {
                 kind += word;
             }
+        }
+        // Only what does not end by itself shows that it is ended.
+        let fatal = matches!(deed, Deed::KillRun | Deed::KillKeeper);
+        if deed == Deed::Linger || fatal && chance.once_in(2) {
+            kind += "endless";
         }
         Plan {
             deed,
@@ -190,7 +198,12 @@ impl Client<'_> {
             if let Some(status) = run.try_wait().expect("wait") {
                 return (status, hit);
             }
-            if !hit && start.elapsed() >= plan.when {
+            let resting = [&self.world.paused, &self.world.over];
+            let time_has_come = match plan.deed {
+                Deed::Linger => resting.iter().any(|rest| rest.load(Ordering::SeqCst)),
+                _ => start.elapsed() >= plan.when,
+            };
+            if !hit && time_has_come {
                 hit = self.act(id, run.id(), plan.deed);
             }
             let doomed = self
@@ -218,7 +231,7 @@ impl Client<'_> {
         let counts = &self.world.counts;
         match (deed, keeper) {
             (Deed::Nothing, _) => {}
-            (Deed::KillRun, _) => {
+            (Deed::KillRun | Deed::Linger, _) => {
                 send(run, "KILL");
                 count(&counts.clients_killed);
             }

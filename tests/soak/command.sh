@@ -20,6 +20,7 @@ while [ $line -lt "$lines" ]; do
     printf "%s %s %0${width}d\n" "$PST_SOAK" $line $line 2>/dev/null >> "$at.new" || fail "P2: write $line"
     [ "$pause" = 0 ] || sleep "$pause"
 done
+case $kind in *endless*) while :; do sleep 1000; done ;; esac
 mv -f "$at.new" "$at" 2>/dev/null || fail 'P2: its rename'
 [ -z "$others" ] || kill -KILL $others
 exit 0
