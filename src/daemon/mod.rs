@@ -65,6 +65,7 @@ fn run(config: &Config) -> Result<bool, String> {
     let place = config.place().map_err(|error| error.to_string())?;
     let owner = Owner::of(&place)?;
     let access = access_group(&config.group)?;
+    own::keep_no_large_memory();
     if let Err(error) = own::raise_descriptor_limit() {
         log::warn!("cannot raise the limit of open files: {error}");
     }

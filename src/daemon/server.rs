@@ -17,8 +17,8 @@ use crate::sys::own;
 use crate::sys::socket::{self, Peer};
 use crate::wire::{DaemonMessage, DenyReason, Message, VERSION};
 
-/// So many connections are accepted in a row: more than one user's share, by default.
-const TURN: usize = 512;
+/// So many connections are accepted in a row: as many as the kernel lets wait.
+const TURN: usize = 4096;
 /// After more connections at once than these, the end of most gives memory back to the kernel.
 const MANY: usize = 64;
 /// Descriptors that the daemon must be able to open for its work: looks, remounts, the search
@@ -26,8 +26,8 @@ const MANY: usize = 64;
 const OWN_DESCRIPTORS: u64 = 16;
 /// Memory in bytes that must be to be had besides: where there is none, the allocator aborts.
 const OWN_MEMORY: usize = 32 << 10;
-/// What a connection takes at most, while it is served.
-const EACH_MEMORY: usize = 8 << 10;
+/// What each connection may still come to need: it was let in, but perhaps not heard yet.
+const CONNECTION_MEMORY: usize = 8 << 10;
 
 /// Accepts for as long as the daemon lives. `lasting`: the socket outlives the daemon, so who
 /// comes while it stops is left for the next one.
@@ -51,27 +51,19 @@ pub async fn accept(
         }
         // All who are there are counted before any is heard: most of a flood is over its user's
         // share then, which costs little, and is not in the others' way.
-        for unheard in 0..TURN {
+        for _ in 0..TURN {
             let accepted = match &ready {
                 Ok(()) => socket.get_ref().accept(),
                 Err(error) => Err(error.kind().into()),
             };
             match accepted {
-                Ok((stream, _)) => match shortage(stream.as_fd(), unheard) {
-                    None => {
-                        complained = false;
-                        admit(&core, &executor, &connections, stream);
-                        if connections.are_all(core.limit) {
-                            break; // some may have nothing to say, and leave room for the next
-                        }
+                Ok((stream, _)) => {
+                    complained = false;
+                    admit(&core, &executor, &connections, stream);
+                    if connections.are_all(core.limit) {
+                        break; // some may have nothing to say, and leave room for the next
                     }
-                    Some(text) => {
-                        if !std::mem::replace(&mut complained, true) {
-                            log::error!("refusing connections: {text}");
-                        }
-                        refuse(&stream, text.into());
-                    }
-                },
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
                     if !std::mem::replace(&mut complained, true) {
@@ -96,15 +88,9 @@ fn admit(
     let Ok(peer) = socket::peer(stream.as_fd()) else {
         return; // it is gone already
     };
-    let Some(entry) = connections.enter(peer.uid, core.limit) else {
-        let text = format!(
-            "too many connections: {} in all, {} for one user; end some, or raise \
-             `session.limit` in the config file",
-            core.limit,
-            share(peer.uid, core.limit)
-        );
-        refuse(&stream, text);
-        return;
+    let entry = match connections.enter(stream.as_fd(), peer.uid, core.limit) {
+        Ok(entry) => entry,
+        Err(text) => return refuse(&stream, text),
     };
     let admitted = is_member(&stream, peer, core.access.0);
     let stream = match Async::new(stream) {
@@ -125,14 +111,13 @@ fn is_member(stream: &UnixStream, peer: Peer, group: u32) -> bool {
         || socket::peer_groups(stream.as_fd()).is_ok_and(|groups| groups.contains(&group))
 }
 
-/// What this process is about to run out of, if it takes this connection too.
-/// `unheard`: so many were taken and have not got their memory yet.
-fn shortage(connection: BorrowedFd<'_>, unheard: usize) -> Option<&'static str> {
+/// What this process is about to run out of, if it takes this connection besides `open` others.
+fn shortage(connection: BorrowedFd<'_>, open: usize) -> Option<&'static str> {
     if own::descriptors_left(connection).is_ok_and(|left| left < OWN_DESCRIPTORS) {
         return Some("the daemon has no descriptors left: end some sessions, or raise its limit");
     }
     let mut room = Vec::<u8>::new();
-    let had = room.try_reserve_exact(OWN_MEMORY + unheard * EACH_MEMORY);
+    let had = room.try_reserve_exact(OWN_MEMORY + open * CONNECTION_MEMORY);
     std::hint::black_box(&room); // else nothing is allocated: nobody would miss it
     had.is_err()
         .then_some("the daemon has no memory left: end some sessions, or raise its limit")
@@ -182,24 +167,41 @@ impl Connections {
         self.counts.borrow().all >= limit
     }
 
-    /// Counts one in, if there is room.
-    fn enter(self: &Rc<Self>, uid: u32, limit: usize) -> Option<Entry> {
+    /// Counts one in.
+    ///
+    /// # Errors
+    /// Why there is no room for it.
+    fn enter(
+        self: &Rc<Self>,
+        connection: BorrowedFd<'_>,
+        uid: u32,
+        limit: usize,
+    ) -> Result<Entry, String> {
         let mut counts = self.counts.borrow_mut();
         let own = counts.by_user.get(&uid).copied().unwrap_or(0);
-        if counts.all >= limit || own >= share(uid, limit) {
+        let full = counts.all >= limit || own >= share(uid, limit);
+        let refusal = match full {
+            true => Some(format!(
+                "too many connections: {limit} in all, {} for one user; end some, or raise \
+                 `session.limit` in the config file",
+                share(uid, limit)
+            )),
+            false => shortage(connection, counts.all).map(str::to_owned),
+        };
+        if let Some(text) = refusal {
             if !std::mem::replace(&mut counts.refused, true) {
                 log::warn!(
-                    "user {uid} was refused: {own} connections open, {} in all",
+                    "user {uid} was refused with {own} connections open, {} in all: {text}",
                     counts.all
                 );
             }
-            return None;
+            return Err(text);
         }
         counts.all += 1;
         counts.most = counts.most.max(counts.all);
         counts.peak = counts.peak.max(counts.all);
         counts.by_user.insert(uid, own + 1);
-        Some(Entry {
+        Ok(Entry {
             connections: self.clone(),
             uid,
         })

@@ -36,6 +36,16 @@ fn descriptor_limits() -> io::Result<libc::rlimit64> {
     Ok(unsafe { limits.assume_init() })
 }
 
+/// Makes the allocator return large pieces to the kernel as they are freed, always: by itself it
+/// would keep ever larger ones. mallopt(3).
+pub fn keep_no_large_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer; may be called at any time, and is called before other threads are.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10); // the value that it starts with
+    }
+}
+
 /// Gives memory that the allocator keeps for later back to the kernel. malloc_trim(3).
 pub fn trim_memory() {
     #[cfg(target_env = "gnu")]
