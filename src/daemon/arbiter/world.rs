@@ -494,8 +494,10 @@ impl<M: Machine> World<M> {
                     self.kind = Kind::Failed;
                     self.lose(Kind::Failed);
                 }
-                self.held =
-                    self.busy && sync.is_ok() && job == Some(Job::MakeReadOnly { release: false });
+                self.held = was_held
+                    && self.busy
+                    && sync.is_ok()
+                    && job == Some(Job::MakeReadOnly { release: false });
                 self.covered(sync.is_ok() && was_held);
             }
             Outcome::Synced(result) => {
