@@ -236,7 +236,8 @@ impl Arbiter {
         let busy = remount == Remount::Busy;
         let spent = self.spent();
         self.writable = busy;
-        self.held = busy && sync.is_ok() && !release;
+        // What was found writable was never looked at as a session's must be.
+        self.held &= busy && sync.is_ok() && !release;
         match (sync, remount) {
             // A storage that cannot even be made read-only is not to be believed.
             (Err(text), _) | (Ok(()), Remount::Failed(text)) => {

@@ -156,9 +156,11 @@ impl Storage {
     }
 
     /// Remounts read-only, then syncs through the descriptor that was open before, then lets go
-    /// of it, unless the kernel says busy, nothing was lost and `release` is not set. Busy, and with
-    /// nobody to hear of it (`awaited`), it does not sync.
+    /// of it, unless the kernel says busy, nothing was lost and `release` is not set. What was
+    /// not held before is not held after: only [`Storage::make_writable`] makes it fit for that.
+    /// Busy, and with nobody to hear of it (`awaited`), it does not sync.
     pub fn make_read_only(&mut self, release: bool, awaited: bool) -> (Remount, Result<(), Text>) {
+        let held = self.period.is_some();
         let period = match self.period.take() {
             Some(period) => period,
             // Writable before this daemon came, or by somebody's hand.
@@ -200,7 +202,7 @@ impl Storage {
                 .into(),
             ),
         };
-        if remount == Remount::Busy && sync.is_ok() && !release {
+        if held && remount == Remount::Busy && sync.is_ok() && !release {
             self.period = Some(period);
         }
         (remount, sync)

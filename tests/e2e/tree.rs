@@ -126,6 +126,26 @@ fn p1_a_new_daemon_waits_for_nobody() {
 }
 
 #[test]
+fn p3_a_new_daemon_grants_also_while_the_old_ones_writers_are_there() {
+    needs_storage!();
+    let mut rig = Setup::any().session("kill_grace = 1000").start();
+    let script = "trap '' TERM; exec 3> $KVMD_PST_DATA/held; echo started; exec sleep 1001";
+    let job = start(&mut rig.run(["sh", "-c", script]));
+    job.await_stdout("started");
+    wait_until("it sleeps", || rig.running("sleep 1001").len() == 1);
+    rig.kill_daemon();
+    rig.start_daemon();
+    rig.await_state("stuck");
+    rig.sh("echo well > $KVMD_PST_DATA/file").must(0);
+    rig.await_state("stuck");
+    signal(rig.running("sleep 1001")[0], "KILL");
+    job.end().must(137);
+    rig.await_state("ro");
+    let text = std::fs::read_to_string(rig.data().join("file"));
+    assert_eq!(text.expect("file"), "well\n");
+}
+
+#[test]
 fn p5_p6_roots_tree_dies_also_where_it_is_somebody_elses() {
     needs_root!("other users' processes");
     let mut rig = Setup::any().session("kill_grace = 0.3").start();

@@ -93,11 +93,22 @@ fn a_retry_is_over_when_the_storage_is_gone() {
 }
 
 #[test]
+fn who_comes_while_a_predecessors_writer_is_there_is_looked_at_afresh() {
+    let (_, effects) = after(&[
+        looked(Condition::Ready, true),
+        Input::Opened(A),
+        made_read_only(Remount::Busy, true),
+    ]);
+    assert_eq!(effects, [Effect::Start(Job::MakeWritable)]);
+}
+
+#[test]
 fn a_search_that_was_due_does_not_delay_the_next_way_to_read_only() {
     let (_, effects) = after(&[
         looked(Condition::Ready, true),
         Input::Opened(A),
         made_read_only(Remount::Busy, true),
+        made_writable(Condition::Ready, true),
         Input::Gone(A),
     ]);
     assert_eq!(

@@ -23,7 +23,7 @@ pub enum Job {
     /// Answer: [`Outcome::MadeWritable`].
     MakeWritable,
     /// Remount read-only, then sync through the held descriptor, then let go of it; it stays
-    /// held only if the kernel says busy, nothing was lost and `release` is not set.
+    /// held only if it was, the kernel says busy, nothing was lost and `release` is not set.
     /// Answer: [`Outcome::MadeReadOnly`].
     MakeReadOnly {
         /// Let go of the storage whatever comes of it.

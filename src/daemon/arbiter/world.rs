@@ -494,7 +494,8 @@ impl<M: Machine> World<M> {
                     self.kind = Kind::Failed;
                     self.lose(Kind::Failed);
                 }
-                self.held = self.busy
+                self.held = was_held
+                    && self.busy
                     && sync.is_ok()
                     && matches!(job, Some(Job::MakeReadOnly { release: false, .. }));
                 self.covered(sync.is_ok() && was_held);
