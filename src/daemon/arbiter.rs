@@ -194,7 +194,7 @@ impl Arbiter {
                 }
             }
             Outcome::MadeReadOnly { remount, sync } => {
-                let release = job == Some(Job::MakeReadOnly { release: true });
+                let release = matches!(job, Some(Job::MakeReadOnly { release: true, .. }));
                 self.made_read_only(remount, sync, release, now, out);
             }
             Outcome::Synced(result) => match result {
@@ -391,7 +391,7 @@ impl Arbiter {
             return closing.then_some(Job::Sync);
         }
         if self.spent() {
-            return Some(Job::MakeReadOnly { release: true });
+            return Some(self.make_read_only(true));
         }
         if self.any(|s| matches!(s, Stage::Waiting { .. })) {
             return Some(Job::MakeWritable);
@@ -403,7 +403,12 @@ impl Arbiter {
         let last_try = self.stop_by.is_some_and(|by| by <= now);
         let release = self.condition != Condition::Ready;
         (self.writable && due && !(last_try && self.retry.is_some()))
-            .then_some(Job::MakeReadOnly { release })
+            .then(|| self.make_read_only(release))
+    }
+
+    fn make_read_only(&self, release: bool) -> Job {
+        let awaited = self.any(|s| matches!(s, Stage::Closing { .. }));
+        Job::MakeReadOnly { release, awaited }
     }
 
     fn start(&mut self, job: Job, out: &mut Vec<Effect>) {

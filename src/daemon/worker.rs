@@ -54,8 +54,8 @@ fn run(storage: &mut Storage, job: Job) -> Report {
     let outcome = match job {
         Job::Look => Outcome::Looked(storage.look()),
         Job::MakeWritable => Outcome::MadeWritable(storage.make_writable()),
-        Job::MakeReadOnly { release } => {
-            let (remount, sync) = storage.make_read_only(release);
+        Job::MakeReadOnly { release, awaited } => {
+            let (remount, sync) = storage.make_read_only(release, awaited);
             Outcome::MadeReadOnly { remount, sync }
         }
         Job::Sync => Outcome::Synced(storage.sync()),

@@ -64,11 +64,13 @@ impl DeviceLock {
             }
             other => other.map_err(failed)?,
         }
-        Ok(DeviceLock { file, device })
+        let lock = DeviceLock { file, device };
+        lock.sign();
+        Ok(lock)
     }
 
     /// Writes this process into the file, so that who comes second can name it. Best effort.
-    pub fn sign(&self) {
+    fn sign(&self) {
         // The same file again, whatever stands at its path by now.
         let again = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         if let Ok(mut file) = OpenOptions::new().write(true).truncate(true).open(again) {

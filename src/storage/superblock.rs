@@ -4,6 +4,8 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::condition::{Condition, Remount, Seen, Text};
 use super::holders::Holder;
@@ -16,6 +18,10 @@ use crate::sys::fanotify::{Events, Group};
 use crate::sys::file::{self, MountId};
 use crate::sys::mount::{Mode, clear_mount_read_only, switch_superblock};
 use crate::sys::own;
+
+/// So long a lock may be somebody's who only passes by.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
+const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 
 /// While read-only: errors, and writers that there should not be.
 const GUARD: Events = Events {
@@ -150,8 +156,9 @@ impl Storage {
     }
 
     /// Remounts read-only, then syncs through the descriptor that was open before, then lets go
-    /// of it, unless the kernel says busy, nothing was lost and `release` is not set.
-    pub fn make_read_only(&mut self, release: bool) -> (Remount, Result<(), Text>) {
+    /// of it, unless the kernel says busy, nothing was lost and `release` is not set. Busy, and with
+    /// nobody to hear of it (`awaited`), it does not sync.
+    pub fn make_read_only(&mut self, release: bool, awaited: bool) -> (Remount, Result<(), Text>) {
         let period = match self.period.take() {
             Some(period) => period,
             // Writable before this daemon came, or by somebody's hand.
@@ -171,7 +178,14 @@ impl Storage {
             self.watch(root, GUARD);
             result = switch_superblock(root, Mode::ReadOnly);
         }
-        let sync = self.sync_through(root, &period, result.is_ok());
+        // What is still written by a leftover is nobody's to hear of; the descriptor that is kept
+        // reports it at the next sync.
+        let put_off = is_busy(&result) && !awaited && !release;
+        let sync = if put_off {
+            Ok(())
+        } else {
+            self.sync_through(root, &period, result.is_ok())
+        };
         let remount = match result {
             Ok(()) => {
                 self.watch(root, GUARD);
@@ -217,9 +231,16 @@ impl Storage {
     /// # Errors
     /// A line that names who has it.
     pub fn claim(&mut self) -> Result<(), String> {
-        match survey::find(&self.place) {
-            Ok(found) => self.take_lock(&found),
-            Err(_) => Ok(()),
+        let Ok(found) = survey::find(&self.place) else {
+            return Ok(());
+        };
+        let start = Instant::now();
+        loop {
+            match self.take_lock(&found) {
+                // `pst prepare` has it for a moment.
+                Err(_) if start.elapsed() < CLAIM_PATIENCE => thread::sleep(CLAIM_PAUSE),
+                result => return result,
+            }
         }
     }
 
@@ -235,7 +256,6 @@ impl Storage {
         self.lock = None;
         match DeviceLock::take(&self.socket, device, self.owner.uid) {
             Ok(lock) => {
-                lock.sign();
                 self.lock = Some(lock);
                 Ok(())
             }

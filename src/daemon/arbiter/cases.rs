@@ -102,7 +102,10 @@ fn a_search_that_was_due_does_not_delay_the_next_way_to_read_only() {
     ]);
     assert_eq!(
         effects,
-        [Effect::Start(Job::MakeReadOnly { release: false })]
+        [Effect::Start(Job::MakeReadOnly {
+            release: false,
+            awaited: false
+        })]
     );
 }
 
@@ -120,7 +123,10 @@ fn a_loss_stays_until_its_period_has_ended() {
     let effects = arbiter.input(Input::Close(A), NOW);
     let failed = Effect::Closed(A, CloseResult::Failed, "not prepared".into());
     assert!(effects.contains(&failed), "{effects:?}");
-    let end = Effect::Start(Job::MakeReadOnly { release: true });
+    let end = Effect::Start(Job::MakeReadOnly {
+        release: true,
+        awaited: false,
+    });
     assert!(effects.contains(&end), "{effects:?}");
 }
 
@@ -198,7 +204,10 @@ fn read_only_by_hand_is_a_loss_only_if_somebody_relies_on_it() {
         looked(Condition::Ready, false),
     ]);
     assert_eq!(arbiter.state(), State::GoingRo);
-    assert!(effects.contains(&Effect::Start(Job::MakeReadOnly { release: true })));
+    assert!(effects.contains(&Effect::Start(Job::MakeReadOnly {
+        release: true,
+        awaited: false
+    })));
     let (arbiter, _) = granted_then(&[Input::Disturbed, looked(Condition::Ready, false)]);
     assert_eq!(arbiter.state(), State::Failed);
 }

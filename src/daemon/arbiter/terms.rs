@@ -28,6 +28,9 @@ pub enum Job {
     MakeReadOnly {
         /// Let go of the storage whatever comes of it.
         release: bool,
+        /// Somebody waits to hear whether its data is safe, so it is synced even if the kernel
+        /// says busy. Without, a busy storage is not made to write at each try.
+        awaited: bool,
     },
     /// Put on the medium what was written so far. Answer: [`Outcome::Synced`].
     Sync,

@@ -494,8 +494,9 @@ impl<M: Machine> World<M> {
                     self.kind = Kind::Failed;
                     self.lose(Kind::Failed);
                 }
-                self.held =
-                    self.busy && sync.is_ok() && job == Some(Job::MakeReadOnly { release: false });
+                self.held = self.busy
+                    && sync.is_ok()
+                    && matches!(job, Some(Job::MakeReadOnly { release: false, .. }));
                 self.covered(sync.is_ok() && was_held);
             }
             Outcome::Synced(result) => {

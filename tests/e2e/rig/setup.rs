@@ -220,7 +220,9 @@ impl Rig {
         at
     }
 
-    /// Mounts the storage as fstab has it, read-only.
+    /// Mounts the storage as fstab has it, read-only; as long as it is mounted elsewhere or
+    /// lazily unmounted, and writable, the kernel says busy.
+    #[track_caller]
     pub fn do_mount(&self) {
         let fs = self.setup.fs;
         let source = self.ground.device.as_deref().unwrap_or("tmpfs");
@@ -228,7 +230,9 @@ impl Rig {
         mount
             .args(["-t", fs.name(), "-o", fs.options(), source])
             .arg(self.mount());
-        tool(&mut mount);
+        super::wait::wait_until("it is mounted", || {
+            mount.output().expect("mount").status.success()
+        });
     }
 
     fn write_config(&self) {
