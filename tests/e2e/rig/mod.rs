@@ -23,7 +23,8 @@ use std::process::Command;
 
 use daemon::Daemon;
 use ground::Ground;
-pub use job::{Job, Outcome, RunToEnd, alive, await_death, children, signal, start};
+pub use ground::attach;
+pub use job::{Job, Outcome, RunToEnd, alive, await_death, children, signal, start, tool};
 use namespace::Namespace;
 pub use person::{ACCESS_GROUP, MEMBER, OUTSIDER, PRIMARY, Person, STORAGE_USER};
 pub use privilege::{lacks_root, lacks_storage, leave_out};

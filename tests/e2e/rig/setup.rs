@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::Rig;
 use super::daemon::Daemon;
-use super::ground::Ground;
+use super::ground::{Ground, create};
 use super::job::tool;
 use super::namespace::{Namespace, World};
 use super::person::{ACCESS_GROUP, STORAGE_USER};
@@ -40,6 +41,9 @@ impl Fs {
     }
 }
 
+/// Makes what is below the loop device, in the rig's directory; gives the file.
+type Medium = Box<dyn FnOnce(&Rig) -> PathBuf + Send + Sync>;
+
 /// A rig to be.
 pub struct Setup {
     pub(super) fs: Fs,
@@ -49,6 +53,7 @@ pub struct Setup {
     running: bool,
     world: World,
     backing: Option<u64>,
+    medium: Option<Medium>,
     head: String,
     storage: String,
     session: String,
@@ -64,6 +69,7 @@ impl Setup {
             running: true,
             world: World::Host,
             backing: None,
+            medium: None,
             head: String::new(),
             storage: String::new(),
             session: String::new(),
@@ -116,6 +122,12 @@ impl Setup {
     /// The image lies on a tmpfs of this many MiB.
     pub fn backed_by_tmpfs(mut self, mebibytes: u64) -> Setup {
         self.backing = Some(mebibytes);
+        self
+    }
+
+    /// The loop device is on a file that the test makes, in the rig's directory.
+    pub fn on(mut self, medium: impl FnOnce(&Rig) -> PathBuf + Send + Sync + 'static) -> Setup {
+        self.medium = Some(Box::new(medium));
         self
     }
 
@@ -186,7 +198,11 @@ impl Rig {
             );
             image = backing.join("image");
         }
-        let device = self.ground.attach(&image, mebibytes);
+        match self.setup.medium.take() {
+            Some(make) => image = make(self),
+            None => create(&image, mebibytes),
+        }
+        let device = self.ground.attach(&image);
         let mut mkfs = Command::new(format!("mkfs.{}", self.setup.fs.name()));
         mkfs.args(["-q", "-L", "PIPST"]);
         if self.setup.fs == Fs::Ext4 {

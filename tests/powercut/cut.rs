@@ -1,0 +1,95 @@
+//! Where the power may fail, and what of the writes since the last flush is
+//! then on the medium.
+
+use crate::card::{Event, SECTOR, Write};
+use crate::chance::Chance;
+use crate::record::Record;
+
+/// The superblock, on a card.
+pub const SUPERBLOCK: std::ops::Range<usize> = 1024..2048;
+
+/// One way for the power to fail.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    /// So many events had reached the card.
+    pub at: usize,
+    /// So many of them, the last one being a flush, are on the medium.
+    pub flushed: usize,
+    /// Of those after it, these too: the event, and how many bytes of it. In the
+    /// card's own order: of two writes to one place the later one wins if
+    /// both are kept, and "reordered" is to keep the later one alone.
+    pub kept: Vec<(usize, usize)>,
+    /// The superblock is half old and half new.
+    pub tears_superblock: bool,
+}
+
+/// All cuts of a record, in order.
+pub fn cuts(record: &Record, chance: &mut Chance) -> Vec<Cut> {
+    let mut cuts = Vec::new();
+    let mut flushed = 0;
+    for at in 0..=record.events.len() {
+        match at.checked_sub(1).map(|last| &record.events[last]) {
+            Some(Event::Write(write)) => after_write(record, at, flushed, write, chance, &mut cuts),
+            _ => {
+                flushed = at;
+                cuts.push(Cut::new(at, flushed, Vec::new()));
+            }
+        }
+    }
+    cuts
+}
+
+fn after_write(
+    record: &Record,
+    at: usize,
+    flushed: usize,
+    last: &Write,
+    chance: &mut Chance,
+    cuts: &mut Vec<Cut>,
+) {
+    let whole = |event: usize| match &record.events[event] {
+        Event::Write(write) => (event, write.new.len()),
+        Event::Flush => unreachable!("after the last flush"),
+    };
+    let all: Vec<(usize, usize)> = (flushed..at).map(whole).collect();
+    cuts.push(Cut::new(at, flushed, all.clone()));
+    if all.len() > 1 {
+        cuts.push(Cut::new(at, flushed, some(&all, chance)));
+    }
+    let before = &all[..all.len() - 1];
+    for sector in 1..last.sectors() {
+        let mut kept = match sector % 2 {
+            0 => some(before, chance),
+            _ => before.to_vec(),
+        };
+        let edge = sector * SECTOR;
+        kept.push((at - 1, edge));
+        let mut cut = Cut::new(at, flushed, kept);
+        let edge = last.at + edge;
+        cut.tears_superblock = SUPERBLOCK.start < edge && edge < SUPERBLOCK.end;
+        cuts.push(cut);
+    }
+    let strictest = !matches!(record.events.get(at), Some(Event::Write(_)));
+    if strictest || record.is_mark(at) {
+        cuts.push(Cut::new(at, flushed, Vec::new()));
+    }
+}
+
+fn some(writes: &[(usize, usize)], chance: &mut Chance) -> Vec<(usize, usize)> {
+    writes.iter().copied().filter(|_| chance.coin()).collect()
+}
+
+impl Cut {
+    fn new(at: usize, flushed: usize, kept: Vec<(usize, usize)>) -> Cut {
+        Cut {
+            at,
+            flushed,
+            kept,
+            tears_superblock: false,
+        }
+    }
+
+    pub fn is_boundary(&self) -> bool {
+        self.at == self.flushed
+    }
+}
