@@ -59,6 +59,12 @@ impl Card {
         self.state().events.len()
     }
 
+    /// How many of them were writes.
+    pub fn writes(&self) -> usize {
+        let is_write = |event: &&Event| matches!(event, Event::Write(_));
+        self.state().events.iter().filter(is_write).count()
+    }
+
     /// Appends what is there, as far as there is something.
     pub fn read(&self, at: usize, len: usize, out: &mut Vec<u8>) {
         let state = self.state();

@@ -1,12 +1,17 @@
 //! Where the power may fail, and what of the writes since the last flush is
 //! then on the medium.
 
+use std::ops::Range;
+
 use crate::card::{Event, SECTOR, Write};
 use crate::chance::Chance;
 use crate::record::Record;
 
 /// The superblock, on a card.
-pub const SUPERBLOCK: std::ops::Range<usize> = 1024..2048;
+pub const SUPERBLOCK: Range<usize> = 1024..2048;
+
+/// A write, and the part of it that is on the medium.
+type Kept = (usize, Range<usize>);
 
 /// One way for the power to fail.
 #[derive(Clone, Debug)]
@@ -15,10 +20,10 @@ pub struct Cut {
     pub at: usize,
     /// So many of them, the last one being a flush, are on the medium.
     pub flushed: usize,
-    /// Of those after it, these too: the event, and how many bytes of it. In the
-    /// card's own order: of two writes to one place the later one wins if
-    /// both are kept, and "reordered" is to keep the later one alone.
-    pub kept: Vec<(usize, usize)>,
+    /// Of those after it, these too: the event, and which bytes of it. Applied in
+    /// their own order: of two writes to one place the later one wins if both
+    /// are kept, and "reordered" is to keep a later one without an earlier one.
+    pub kept: Vec<Kept>,
     /// The superblock is half old and half new.
     pub tears_superblock: bool,
 }
@@ -48,22 +53,25 @@ fn after_write(
     cuts: &mut Vec<Cut>,
 ) {
     let whole = |event: usize| match &record.events[event] {
-        Event::Write(write) => (event, write.new.len()),
+        Event::Write(write) => (event, 0..write.new.len()),
         Event::Flush => unreachable!("after the last flush"),
     };
-    let all: Vec<(usize, usize)> = (flushed..at).map(whole).collect();
+    let all: Vec<Kept> = (flushed..at).map(whole).collect();
     cuts.push(Cut::new(at, flushed, all.clone()));
     if all.len() > 1 {
         cuts.push(Cut::new(at, flushed, some(&all, chance)));
     }
     let before = &all[..all.len() - 1];
     for sector in 1..last.sectors() {
-        let mut kept = match sector % 2 {
-            0 => some(before, chance),
-            _ => before.to_vec(),
+        let mut kept = match chance.coin() {
+            true => some(before, chance),
+            false => before.to_vec(),
         };
         let edge = sector * SECTOR;
-        kept.push((at - 1, edge));
+        kept.push(match chance.coin() {
+            true => (at - 1, 0..edge),
+            false => (at - 1, edge..last.new.len()),
+        });
         let mut cut = Cut::new(at, flushed, kept);
         let edge = last.at + edge;
         cut.tears_superblock = SUPERBLOCK.start < edge && edge < SUPERBLOCK.end;
@@ -75,12 +83,12 @@ fn after_write(
     }
 }
 
-fn some(writes: &[(usize, usize)], chance: &mut Chance) -> Vec<(usize, usize)> {
-    writes.iter().copied().filter(|_| chance.coin()).collect()
+fn some(writes: &[Kept], chance: &mut Chance) -> Vec<Kept> {
+    writes.iter().filter(|_| chance.coin()).cloned().collect()
 }
 
 impl Cut {
-    fn new(at: usize, flushed: usize, kept: Vec<(usize, usize)>) -> Cut {
+    fn new(at: usize, flushed: usize, kept: Vec<Kept>) -> Cut {
         Cut {
             at,
             flushed,

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::card::Card;
-use crate::rig::{Rig, tool};
+use crate::rig::Rig;
+use crate::rig::job::tool;
 
 const LONGEST_WRITE: usize = 1 << 20;
 const PAGES: u16 = 256;

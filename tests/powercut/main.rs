@@ -8,6 +8,7 @@
 
 #![allow(clippy::expect_used)] // all of it is tests, not only what bears the attribute
 
+mod alone;
 mod archive;
 mod card;
 mod chance;
@@ -74,7 +75,10 @@ fn p1_p4_a_power_cut_loses_nothing_that_was_acknowledged() {
     let report = replay::replay(&rig, &record, seed);
     say(&format!("seed {seed}: {report}"));
     report.must_be_clean();
-    let flushes = record.events.iter().filter(|e| matches!(e, card::Event::Flush));
+    let flushes = record
+        .events
+        .iter()
+        .filter(|e| matches!(e, card::Event::Flush));
     assert!(report.cuts >= 1000, "only {} cut points", report.cuts);
     assert!(report.boundaries > flushes.count(), "not every boundary");
     assert!(report.recovered > 0 && report.quiet > 0 && report.files > 0);

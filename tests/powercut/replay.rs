@@ -2,17 +2,30 @@
 //! a real mount, `e2fsck -fn`, and the files. Several cards at a time.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use crate::alone::Alone;
 use crate::archive;
 use crate::card::{Card, Event};
 use crate::chance::Chance;
 use crate::cut::{Cut, SUPERBLOCK, cuts};
 use crate::fuse;
 use crate::record::{Content, Record};
-use crate::rig::{Outcome, Rig, RunToEnd, attach};
+use crate::rig::ground::attach;
+use crate::rig::{Outcome, Rig, RunToEnd};
+
+/// Mounts it read-only, as at boot (ext4 replays its journal all the same), takes
+/// out all files, unmounts it, and looks whether e2fsck has anything to say. Its
+/// arguments: device, mount point. Nothing of the cut before may be in the
+/// device's cache.
+const RECOVERY: &str = r#"
+blockdev --flushbufs "$1" || exit
+mount -t ext4 -o ro "$1" "$2" || exit 91
+tar --format=ustar -cf - --exclude=lost+found -C "$2" . || exit
+umount "$2" || exit
+exec e2fsck -fn "$1" >&2"#;
+const NOT_MOUNTED: i32 = 91;
 
 /// What came out.
 #[derive(Debug, Default)]
@@ -88,6 +101,7 @@ struct Bench<'a> {
     file: PathBuf,
     device: String,
     mount: PathBuf,
+    alone: Alone,
 }
 
 impl<'a> Bench<'a> {
@@ -105,6 +119,7 @@ impl<'a> Bench<'a> {
             flushed: 0,
             file,
             mount,
+            alone: Alone::new(rig),
         }
     }
 
@@ -121,7 +136,10 @@ impl<'a> Bench<'a> {
                 report.recovered += usize::from(found.recovered);
                 report.torn_superblocks += usize::from(found.mended);
                 report.files += found.files;
-                let lost = found.lost.into_iter().map(|what| format!("{cut:?}: {what}"));
+                let lost = found
+                    .lost
+                    .into_iter()
+                    .map(|what| format!("{cut:?}: {what}"));
                 report.lost.extend(lost);
             }
             Err(what) => report.broken.push(format!("{cut:?}: {what}")),
@@ -138,10 +156,11 @@ impl<'a> Bench<'a> {
         }
         self.flushed = cut.flushed;
         self.card.take_events();
-        for (event, len) in &cut.kept {
+        for (event, part) in &cut.kept {
             if let Event::Write(write) = &events[*event] {
-                let kept = &write.new[..*len];
-                self.card.write(write.at, kept).expect("recorded");
+                let kept = &write.new[part.clone()];
+                let at = write.at + part.start;
+                self.card.write(at, kept).expect("recorded");
             }
         }
     }
@@ -153,62 +172,35 @@ impl<'a> Bench<'a> {
             if needs_recovery {
                 return Err("no session was open, and needs_recovery is set".to_owned());
             }
-            self.must_be_sound("before anything touched it")?;
-        }
-        let before = self.card.position();
-        if let Err(refused) = self.mount() {
-            if !cut.tears_superblock {
-                return Err(refused);
+            let untouched = self.e2fsck("-fn");
+            if untouched.code() != 0 {
+                return Err(format!("no session was open: {}", untouched.text()));
             }
-            let mended = self.tool("e2fsck", &["-fy"], &self.file);
+        }
+        let writes = self.card.writes();
+        let mut recovery = self.recover();
+        if recovery.code() == NOT_MOUNTED && cut.tears_superblock {
+            let mended = self.e2fsck("-fy");
             if mended.code() > 1 {
                 return Err(format!("e2fsck -fy: {}", mended.text()));
             }
-            self.mount()?;
             found.mended = true;
+            recovery = self.recover();
         }
-        if self.record.is_quiet(cut.at) && self.card.position() != before {
+        if recovery.code() != 0 {
+            return Err(format!("{}: {}", recovery.code(), recovery.stderr));
+        }
+        if self.record.is_quiet(cut.at) && self.card.writes() != writes {
             return Err("no session was open, and the mount wrote something".to_owned());
         }
         found.recovered = needs_recovery && !found.mended;
-        let files = self.files();
-        self.tool("umount", &[], &self.mount).must(0);
-        self.must_be_sound("after the recovery")?;
-        self.compare(cut, &files?, &mut found);
+        self.compare(cut, &archive::read(&recovery.stdout), &mut found);
         Ok(found)
     }
 
-    /// Read-only, as at boot: ext4 replays its journal all the same.
-    fn mount(&self) -> Result<(), String> {
-        // Nothing of the cut before may be in the device's cache.
-        self.tool("blockdev", &["--flushbufs"], Path::new(&self.device))
-            .must(0);
-        let options = ["-t", "ext4", "-o", "ro", &self.device];
-        let mounted = self.tool("mount", &options, &self.mount);
-        match mounted.code() {
-            0 => Ok(()),
-            _ => Err(mounted.stderr),
-        }
-    }
-
-    /// `e2fsck -fn` finds nothing to do.
-    fn must_be_sound(&self, when: &str) -> Result<(), String> {
-        let checked = self.tool("e2fsck", &["-fn"], &self.file);
-        match checked.code() {
-            0 => Ok(()),
-            code => Err(format!("e2fsck -fn {when}: {code}: {}", checked.text())),
-        }
-    }
-
-    /// Everything in the filesystem.
-    fn files(&self) -> Result<BTreeMap<String, Content>, String> {
-        let options = ["--format=ustar", "-cf", "-", "--exclude=lost+found", "-C"];
-        let mut tar: Command = self.rig.command("tar");
-        let archive = tar.args(options).arg(&self.mount).arg(".").to_end();
-        match archive.code() {
-            0 => Ok(archive::read(&archive.stdout)),
-            _ => Err(format!("cannot be read: {}", archive.stderr)),
-        }
+    fn recover(&self) -> Outcome {
+        let mut recovery = self.alone.script(self.rig, RECOVERY);
+        recovery.arg(&self.device).arg(&self.mount).to_end()
     }
 
     fn compare(&self, cut: &Cut, files: &BTreeMap<String, Content>, found: &mut Found) {
@@ -221,8 +213,9 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn tool(&self, name: &str, options: &[&str], object: &Path) -> Outcome {
-        self.rig.command(name).args(options).arg(object).to_end()
+    fn e2fsck(&self, how: &str) -> Outcome {
+        let mut e2fsck = self.rig.command("e2fsck");
+        e2fsck.arg(how).arg(&self.file).to_end()
     }
 }
 

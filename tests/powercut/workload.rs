@@ -109,9 +109,10 @@ impl Author<'_> {
             .leaves(path, content, false);
         match before {
             None => step,
-            Some(before) => step
-                .then(format!("rm big/{before}"))
-                .leaves(&format!("big/{before}"), None, true),
+            Some(before) => {
+                step.then(format!("rm big/{before}"))
+                    .leaves(&format!("big/{before}"), None, true)
+            }
         }
     }
 

@@ -7,8 +7,8 @@
 //! device is left. Tests run in parallel: nothing here is shared between rigs.
 
 mod daemon;
-mod ground;
-mod job;
+pub mod ground;
+pub mod job;
 mod namespace;
 mod observe;
 mod person;
@@ -23,8 +23,7 @@ use std::process::Command;
 
 use daemon::Daemon;
 use ground::Ground;
-pub use ground::attach;
-pub use job::{Job, Outcome, RunToEnd, alive, await_death, children, signal, start, tool};
+pub use job::{Job, Outcome, RunToEnd, alive, await_death, children, signal, start};
 use namespace::Namespace;
 pub use person::{ACCESS_GROUP, MEMBER, OUTSIDER, PRIMARY, Person, STORAGE_USER};
 pub use privilege::{lacks_root, lacks_storage, leave_out};
