@@ -6,7 +6,7 @@ export PATH := $(PATH):/usr/sbin:/sbin # where Debian has mkfs and losetup
 LEFT_OUT := $(CURDIR)/target/left-out
 
 .DEFAULT_GOAL := build
-.PHONY: help build release test demo lint clean
+.PHONY: help build release test powercut demo lint clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -37,6 +37,10 @@ test: ## every test, or in a user namespace what can be
 	    echo "$$(sort -u $(LEFT_OUT) | wc -l) tests left out:"; sort -u $(LEFT_OUT) | sed 's/^/  /'; \
 	else echo "0 tests left out"; fi; \
 	exit $$code
+
+# PST_POWER_SEED= repeats a run's choices.
+powercut: ## power cuts for long, as root: 10 times what `make test` replays
+	PST_REQUIRE_ALL=1 PST_POWER_ROUNDS=$${PST_POWER_ROUNDS:-20} $(CARGO) test --locked --test powercut -- --nocapture
 
 clean: ## what was built
 	$(CARGO) clean

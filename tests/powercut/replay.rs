@@ -37,8 +37,10 @@ pub struct Report {
     /// The journal had something to replay.
     pub recovered: usize,
     pub files: usize,
-    /// The kernel refused the superblock, `e2fsck -fy` mended it.
+    /// With half a superblock.
     pub torn_superblocks: usize,
+    /// Of these, the kernel refused so many, and `e2fsck -fy` mended them.
+    pub mended: usize,
     /// Files that were acknowledged and are not as they must be.
     pub lost: Vec<String>,
     /// Everything else that is not as it must be.
@@ -50,11 +52,12 @@ impl std::fmt::Display for Report {
         write!(
             f,
             "{} cut points replayed ({} flush boundaries, {} without a session), {} recovered, \
-             {} torn superblocks mended by e2fsck, {} files checked, lost: {}, broken: {}",
+             {} of {} torn superblocks mended by e2fsck -fy, {} files checked, lost: {}, broken: {}",
             self.cuts,
             self.boundaries,
             self.quiet,
             self.recovered,
+            self.mended,
             self.torn_superblocks,
             self.files,
             self.lost.len(),
@@ -130,11 +133,12 @@ impl<'a> Bench<'a> {
         let mut report = report.lock().expect("report");
         report.cuts += 1;
         report.boundaries += usize::from(cut.is_boundary());
+        report.torn_superblocks += usize::from(cut.tears_superblock);
         report.quiet += usize::from(self.record.is_quiet(cut.at));
         match found {
             Ok(found) => {
                 report.recovered += usize::from(found.recovered);
-                report.torn_superblocks += usize::from(found.mended);
+                report.mended += usize::from(found.mended);
                 report.files += found.files;
                 let lost = found
                     .lost
