@@ -6,162 +6,32 @@
 //!
 //! At most one [`Job`] runs at a time; whatever it finds comes back as [`Input::Done`].
 
+mod retry;
+mod shown;
+mod terms;
+
+#[cfg(test)]
+mod cases;
+#[cfg(test)]
+mod explore;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod twins;
+#[cfg(test)]
+mod world;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::wire::{CloseResult, DenyReason, Phase, RevokeReason, State};
+use self::retry::Retry;
+pub use self::terms::{
+    CloseResult, Condition, DenyReason, Effect, Input, Job, Moment, Outcome, Remount, RevokeReason,
+    Seen, SessionId, Text,
+};
+pub use crate::wire::{Phase, State};
 
-/// First wait before another try to go read-only, where nothing tells when to try.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-/// Longest wait between two tries; each wait is twice the one before.
-const RETRY_LONGEST: Duration = Duration::from_secs(10);
-/// Waits between the tries that a writer's close triggers: the kernel tells of the close just
-/// before the writer is gone.
-const BURST: [Duration; 3] = [
-    Duration::from_millis(1),
-    Duration::from_millis(5),
-    Duration::from_millis(20),
-];
-/// How often a writable storage is looked at where the kernel gives no events for its errors.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What a revoked client gets beyond the kill grace before its connection is cut.
-const REVOKE_MARGIN: Duration = Duration::from_secs(2);
-
-/// A session, for the life of the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(pub u64);
-
-/// A point of the monotonic clock: the time since the daemon started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Moment(pub Duration);
-
-/// Why something is so, in words for the user.
-pub type Text = Arc<str>;
-
-/// Whether the storage can serve at all.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Condition {
-    /// Mounted, prepared, healthy.
-    Ready,
-    /// Not mounted.
-    Absent(Text),
-    /// Mounted, but the mount's own flag forbids writing, or the layout is not ours to switch.
-    Unprepared(Text),
-    /// Given up by the kernel, or lost data, or a remount failed; until it is mounted anew.
-    Failed(Text),
-}
-
-/// What a look at the storage found.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Seen {
-    /// Whether it can serve.
-    pub condition: Condition,
-    /// Whether the superblock is writable, so that it must be brought back if nobody works.
-    pub writable: bool,
-}
-
-/// What the worker is told to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Job {
-    /// Look at the mount and its health. Answer: [`Outcome::Looked`].
-    Look,
-    /// Look afresh, and if all is well go read-write and hold the root's descriptor.
-    /// Answer: [`Outcome::MadeWritable`].
-    MakeWritable,
-    /// Remount read-only, then sync through the held descriptor, then let go of it; it stays
-    /// held only if the kernel says busy, nothing was lost and `release` is not set.
-    /// Answer: [`Outcome::MadeReadOnly`].
-    MakeReadOnly {
-        /// Let go of the storage whatever comes of it.
-        release: bool,
-    },
-    /// Put on the medium what was written so far. Answer: [`Outcome::Synced`].
-    Sync,
-    /// Find out who keeps it from going read-only. Answer: [`Outcome::Searched`].
-    FindHolders,
-}
-
-/// How a remount to read-only went.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Remount {
-    /// The superblock is read-only.
-    Done,
-    /// EBUSY: somebody still holds something.
-    Busy,
-    /// Any other error: the storage is not what it was.
-    Failed(Text),
-}
-
-/// What came of a job.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// Of [`Job::Look`].
-    Looked(Seen),
-    /// Of [`Job::MakeWritable`].
-    MadeWritable {
-        /// Ready and writable if it succeeded.
-        seen: Seen,
-        /// The kernel tells of errors by events, so no looks are needed.
-        watched: bool,
-    },
-    /// Of [`Job::MakeReadOnly`].
-    MadeReadOnly {
-        /// The remount.
-        remount: Remount,
-        /// The sync after it.
-        sync: Result<(), Text>,
-    },
-    /// Of [`Job::Sync`].
-    Synced(Result<(), Text>),
-    /// Of [`Job::FindHolders`]: what was found is not for the arbiter.
-    Searched,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Input {
-    /// An admitted client asks for a session.
-    Opened(SessionId),
-    /// Its command has ended; it wants to know whether its data is safe.
-    Close(SessionId),
-    /// Its connection ended, whatever went before.
-    Gone(SessionId),
-    /// The running job is done.
-    Done(Outcome),
-    /// Something happened to the mount or the filesystem: have a look.
-    Disturbed,
-    /// Somebody closed a file that was open for writing, while nobody should have one.
-    Released,
-    /// The armed moment has come.
-    Tick,
-    /// End, cleanly.
-    Stop,
-}
-
-/// What to do about it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
-    /// Give this to the worker.
-    Start(Job),
-    /// Answer an opening: the storage is writable.
-    Grant(SessionId),
-    /// Answer an opening with a refusal; the session is over.
-    Deny(SessionId, DenyReason, Text),
-    /// Tell a granted session that it must end.
-    Revoke(SessionId, RevokeReason, Text),
-    /// Answer a close; the session is over.
-    Closed(SessionId, CloseResult, Text),
-    /// Cut the connection of a session that was revoked and did not go; it is over.
-    Cut(SessionId),
-    /// Call with [`Input::Tick`] at this moment, and forget any other; `None`: at none.
-    Arm(Option<Moment>),
-    /// All is done: write out what is to be written, and exit.
-    Exit {
-        /// The storage is read-only, or there is none to be made so.
-        clean: bool,
-    },
-}
+use super::times::{LOOK_EVERY, REVOKE_MARGIN};
 
 /// Where one session stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -171,9 +41,10 @@ enum Stage {
         seen: bool,
     },
     Granted,
-    /// Told to end, not gone yet. `lost`: its data is not safe.
+    /// Told to end, not gone yet.
     Revoked {
-        lost: bool,
+        /// When its connection is cut.
+        cut: Moment,
     },
     /// Its close is unanswered. `covered`: the running job began after it, so its sync covers it.
     Closing {
@@ -181,20 +52,12 @@ enum Stage {
     },
 }
 
-/// The tries to go read-only, while the kernel says busy.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Retry {
-    next: Moment,
-    wait: Duration,
-    /// The next of the quick tries, if a writer's close started them.
-    burst: Option<u8>,
-}
-
 /// The state machine. See the module's text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Arbiter {
     kill_grace: Duration,
     sessions: BTreeMap<SessionId, Stage>,
+    /// While held, a loss stays: its period must end before anything else is believed.
     condition: Condition,
     /// The superblock is, as far as known, writable.
     writable: bool,
@@ -202,13 +65,10 @@ pub struct Arbiter {
     held: bool,
     running: Option<Job>,
     look: bool,
-    search: bool,
     /// Set while the kernel refuses read-only as busy.
     retry: Option<Retry>,
     /// When to look next, where no events tell of errors.
     look_at: Option<Moment>,
-    /// When revoked sessions are cut.
-    cut_at: Option<Moment>,
     /// Set from the stop on: until when to try for read-only.
     stop_by: Option<Moment>,
     armed: Option<Moment>,
@@ -227,10 +87,8 @@ impl Arbiter {
             held: false,
             running: None,
             look: true,
-            search: false,
             retry: None,
             look_at: None,
-            cut_at: None,
             stop_by: None,
             armed: None,
             exited: false,
@@ -265,51 +123,6 @@ impl Arbiter {
         out
     }
 
-    /// The state as the outside is told it.
-    pub fn state(&self) -> State {
-        match self.condition {
-            Condition::Absent(_) => return State::Absent,
-            Condition::Unprepared(_) => return State::Unprepared,
-            Condition::Failed(_) => return State::Failed,
-            Condition::Ready => {}
-        }
-        match self.running {
-            Some(Job::MakeWritable) => State::GoingRw,
-            Some(Job::MakeReadOnly { .. }) if self.retry.is_none() => State::GoingRo,
-            _ if self.retry.is_some() => State::Stuck,
-            _ if self.writable => State::ReadWrite,
-            _ => State::ReadOnly,
-        }
-    }
-
-    /// Why the state is not well; `None` if it is.
-    pub fn reason(&self) -> Option<Text> {
-        match &self.condition {
-            Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text) => {
-                Some(text.clone())
-            }
-            Condition::Ready if self.retry.is_some() => {
-                Some("the kernel refuses read-only: something still holds it".into())
-            }
-            Condition::Ready => None,
-        }
-    }
-
-    /// Where a session stands; `None` once it is over.
-    pub fn phase(&self, id: SessionId) -> Option<Phase> {
-        self.sessions.get(&id).map(|stage| match stage {
-            Stage::Waiting { .. } => Phase::Waiting,
-            Stage::Granted => Phase::Granted,
-            Stage::Revoked { .. } => Phase::Revoked,
-            Stage::Closing { .. } => Phase::Closing,
-        })
-    }
-
-    /// The first look is over, and what it led to: from now on the state means something.
-    pub fn settled(&self) -> bool {
-        self.running.is_none() && !self.look
-    }
-
     fn opened(&mut self, id: SessionId, out: &mut Vec<Effect>) {
         if self.stop_by.is_some() {
             out.push(Effect::Deny(id, DenyReason::Stopping, stopping()));
@@ -319,19 +132,17 @@ impl Arbiter {
     }
 
     fn close(&mut self, id: SessionId, out: &mut Vec<Effect>) {
-        let Some(stage) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        match stage {
-            Stage::Revoked { lost: true } => {
-                let text = lost_text(&self.condition);
+        let lost = self.lost();
+        match self.sessions.get_mut(&id) {
+            Some(Stage::Granted | Stage::Revoked { .. }) if lost => {
+                let (_, text) = denial(&self.condition);
                 self.sessions.remove(&id);
                 out.push(Effect::Closed(id, CloseResult::Failed, text));
             }
-            Stage::Granted | Stage::Revoked { lost: false } => {
+            Some(stage @ (Stage::Granted | Stage::Revoked { .. })) => {
                 *stage = Stage::Closing { covered: false };
             }
-            Stage::Waiting { .. } | Stage::Closing { .. } => {}
+            Some(Stage::Waiting { .. } | Stage::Closing { .. }) | None => {}
         }
     }
 
@@ -349,28 +160,19 @@ impl Arbiter {
             self.look = true;
             self.look_at = Some(after(now, LOOK_EVERY));
         }
-        if self.cut_at.is_some_and(|at| at <= now) {
-            self.cut_at = None;
-            let cut: Vec<SessionId> = self.in_stage(|s| matches!(s, Stage::Revoked { .. }));
-            for id in cut {
-                self.sessions.remove(&id);
-                out.push(Effect::Cut(id));
-            }
+        for id in self.in_stage(|s| matches!(s, Stage::Revoked { cut } if *cut <= now)) {
+            self.sessions.remove(&id);
+            out.push(Effect::Cut(id));
         }
     }
 
     /// A writer is about to be gone: try at once, and a few times shortly after.
     fn released(&mut self, now: Moment) {
         if let Some(retry) = &mut self.retry {
-            retry.next = now;
-            retry.burst = Some(0);
+            retry.released(now);
         } else if matches!(self.running, Some(Job::MakeReadOnly { .. })) {
             // It may have come too late for this try.
-            self.retry = Some(Retry {
-                next: now,
-                wait: RETRY_FIRST,
-                burst: Some(0),
-            });
+            self.retry.insert(Retry::new(now)).released(now);
         } else if !self.writable {
             // Nobody should have been able to write: somebody made it writable by hand.
             self.look = true;
@@ -381,13 +183,13 @@ impl Arbiter {
         let job = self.running.take();
         match outcome {
             Outcome::Looked(seen) => self.looked(seen, now, out),
-            Outcome::MadeWritable { seen, watched } => {
-                let good = seen.condition == Condition::Ready && seen.writable;
-                self.held = good;
+            Outcome::MadeWritable(seen) => {
                 self.condition = seen.condition;
                 self.writable = seen.writable;
-                self.look_at = (good && !watched).then(|| after(now, LOOK_EVERY));
-                if !good {
+                self.held = self.sound();
+                self.retry = None;
+                self.look_at = self.held.then(|| after(now, LOOK_EVERY));
+                if !self.held {
                     self.deny_seen(out);
                 }
             }
@@ -396,7 +198,7 @@ impl Arbiter {
                 self.made_read_only(remount, sync, release, now, out);
             }
             Outcome::Synced(result) => match result {
-                Ok(()) => self.answer_covered(CloseResult::Durable, &"".into(), out),
+                Ok(()) => self.answer_covered(out),
                 Err(text) => self.lose(Condition::Failed(text), now, out),
             },
             Outcome::Searched => {}
@@ -404,18 +206,19 @@ impl Arbiter {
     }
 
     fn looked(&mut self, seen: Seen, now: Moment, out: &mut Vec<Effect>) {
-        if self.held && (seen.condition != Condition::Ready || !seen.writable) {
+        self.writable = seen.writable;
+        if !self.held {
+            self.condition = seen.condition;
+        } else if self.lost() {
+            // Its period ends, whatever is there now.
+        } else if seen.condition != Condition::Ready || (!seen.writable && self.relied_on()) {
             let loss = match seen.condition {
                 Condition::Ready => {
                     Condition::Failed("somebody made it read-only during a session".into())
                 }
                 other => other,
             };
-            self.writable = seen.writable;
             self.lose(loss, now, out);
-        } else {
-            self.condition = seen.condition;
-            self.writable = seen.writable;
         }
         if !self.writable {
             self.retry = None;
@@ -431,70 +234,46 @@ impl Arbiter {
         out: &mut Vec<Effect>,
     ) {
         let busy = remount == Remount::Busy;
+        let spent = self.spent();
         self.writable = busy;
         self.held = busy && sync.is_ok() && !release;
-        match sync {
-            Ok(()) => self.answer_covered(CloseResult::Durable, &"".into(), out),
-            Err(text) => self.lose(Condition::Failed(text), now, out),
-        }
-        match remount {
-            Remount::Done => self.retry = None,
-            Remount::Busy => self.refused(now),
-            Remount::Failed(text) => {
-                self.retry = None;
+        match (sync, remount) {
+            // A storage that cannot even be made read-only is not to be believed.
+            (Err(text), _) | (Ok(()), Remount::Failed(text)) => {
                 self.lose(Condition::Failed(text), now, out);
             }
+            (Ok(()), _) => self.answer_covered(out),
+        }
+        if busy {
+            let retry = self.retry.get_or_insert(Retry::new(now));
+            retry.refused(now);
+        } else {
+            self.retry = None;
         }
         if !self.held {
             self.look_at = None;
         }
         // What was lost may be back, or something else may be there now.
-        self.look |= release;
-    }
-
-    /// The kernel said busy: say who it is, and arrange the next try.
-    fn refused(&mut self, now: Moment) {
-        let retry = self.retry.get_or_insert(Retry {
-            next: now,
-            wait: RETRY_FIRST,
-            burst: None,
-        });
-        let quick = retry.burst.and_then(|i| BURST.get(usize::from(i)));
-        if let Some(wait) = quick {
-            retry.next = after(now, *wait);
-            retry.burst = retry.burst.map(|i| i + 1);
-        } else {
-            retry.burst = None;
-            retry.next = after(now, retry.wait);
-            retry.wait = (retry.wait * 2).min(RETRY_LONGEST);
-            self.search = true;
-        }
+        self.look |= spent;
     }
 
     /// The storage, or data on it, is lost: everybody who relied on it is told.
     fn lose(&mut self, loss: Condition, now: Moment, out: &mut Vec<Effect>) {
-        let text = lost_text(&loss);
+        let (_, text) = denial(&loss);
         self.condition = loss;
-        for stage in self.sessions.values_mut() {
-            if let Stage::Revoked { lost } = stage {
-                *lost = true;
-            }
-        }
         self.revoke(RevokeReason::Lost, &text, now, out);
         for id in self.in_stage(|s| matches!(s, Stage::Closing { .. })) {
             self.sessions.remove(&id);
             out.push(Effect::Closed(id, CloseResult::Failed, text.clone()));
         }
-        self.deny_seen(out);
     }
 
     fn revoke(&mut self, reason: RevokeReason, text: &Text, now: Moment, out: &mut Vec<Effect>) {
-        let lost = reason == RevokeReason::Lost;
+        let cut = self.cut_moment(now);
         for (id, stage) in &mut self.sessions {
             if *stage == Stage::Granted {
-                *stage = Stage::Revoked { lost };
+                *stage = Stage::Revoked { cut };
                 out.push(Effect::Revoke(*id, reason, text.clone()));
-                self.cut_at = Some(after(now, self.kill_grace + REVOKE_MARGIN));
             }
         }
     }
@@ -520,10 +299,11 @@ impl Arbiter {
         }
     }
 
-    fn answer_covered(&mut self, result: CloseResult, text: &Text, out: &mut Vec<Effect>) {
+    /// A sync went well: those whose close came before it are told so.
+    fn answer_covered(&mut self, out: &mut Vec<Effect>) {
         for id in self.in_stage(|s| *s == Stage::Closing { covered: true }) {
             self.sessions.remove(&id);
-            out.push(Effect::Closed(id, result, text.clone()));
+            out.push(Effect::Closed(id, CloseResult::Durable, "".into()));
         }
     }
 
@@ -540,11 +320,29 @@ impl Arbiter {
         after(now, self.kill_grace + REVOKE_MARGIN)
     }
 
+    /// Whether what is held is of no use any more.
+    fn spent(&self) -> bool {
+        self.held && !self.sound()
+    }
+
+    fn sound(&self) -> bool {
+        self.condition == Condition::Ready && self.writable
+    }
+
+    /// Whether somebody may have data there that is not known to be safe.
+    fn relied_on(&self) -> bool {
+        self.any(|s| !matches!(s, Stage::Waiting { .. }))
+    }
+
+    /// Whether what is held is lost. Then nobody is granted, and all who were are told.
+    fn lost(&self) -> bool {
+        self.held && self.condition != Condition::Ready
+    }
+
     /// Whether a session may be granted right now, without asking anybody.
     fn usable(&self) -> bool {
-        self.condition == Condition::Ready
-            && self.writable
-            && self.held
+        self.held
+            && self.sound()
             && self.stop_by.is_none()
             && !self.look
             && !matches!(
@@ -564,7 +362,7 @@ impl Arbiter {
                 }
             }
         }
-        if self.held && self.condition != Condition::Ready {
+        if self.lost() {
             // The old period must end first; what comes after it is looked at afresh.
             let (reason, text) = denial(&self.condition);
             self.deny_waiting(reason, &text, out, |_| true);
@@ -572,13 +370,15 @@ impl Arbiter {
         if self.running.is_none() {
             if let Some(job) = self.next_job(now) {
                 self.start(job, out);
-            } else if self.over(now) {
-                self.exited = true;
-                let clean = !self.writable;
-                out.push(Effect::Exit { clean });
+            } else {
+                self.exited = self.over(now);
             }
         }
         self.arm(now, out);
+        if self.exited {
+            let clean = !self.writable;
+            out.push(Effect::Exit { clean });
+        }
     }
 
     fn next_job(&mut self, now: Moment) -> Option<Job> {
@@ -588,29 +388,32 @@ impl Arbiter {
         let working = self.any(|s| matches!(s, Stage::Granted | Stage::Revoked { .. }));
         if working {
             let closing = self.any(|s| matches!(s, Stage::Closing { .. }));
-            return (closing && self.held).then_some(Job::Sync);
+            return closing.then_some(Job::Sync);
         }
-        let lost = self.condition != Condition::Ready;
-        if self.held && lost {
+        if self.spent() {
             return Some(Job::MakeReadOnly { release: true });
         }
         if self.any(|s| matches!(s, Stage::Waiting { .. })) {
             return Some(Job::MakeWritable);
         }
-        if self.search {
+        if self.retry.as_ref().is_some_and(|retry| retry.search) {
             return Some(Job::FindHolders);
         }
         let due = self.retry.as_ref().is_none_or(|retry| retry.next <= now);
-        let closing = self.any(|s| matches!(s, Stage::Closing { .. }));
         let last_try = self.stop_by.is_some_and(|by| by <= now);
-        ((self.writable || self.held) && (due || closing) && !(last_try && self.retry.is_some()))
-            .then_some(Job::MakeReadOnly { release: false })
+        let release = self.condition != Condition::Ready;
+        (self.writable && due && !(last_try && self.retry.is_some()))
+            .then_some(Job::MakeReadOnly { release })
     }
 
     fn start(&mut self, job: Job, out: &mut Vec<Effect>) {
         match job {
             Job::Look => self.look = false,
-            Job::FindHolders => self.search = false,
+            Job::FindHolders => {
+                if let Some(retry) = &mut self.retry {
+                    retry.search = false;
+                }
+            }
             Job::MakeWritable | Job::MakeReadOnly { .. } | Job::Sync => {}
         }
         for stage in self.sessions.values_mut() {
@@ -635,14 +438,15 @@ impl Arbiter {
     }
 
     fn arm(&mut self, now: Moment, out: &mut Vec<Effect>) {
-        if !self.any(|s| matches!(s, Stage::Revoked { .. })) {
-            self.cut_at = None;
-        }
+        let cuts = self.sessions.values().filter_map(|stage| match stage {
+            Stage::Revoked { cut } => Some(*cut),
+            _ => None,
+        });
         let idle_retry = self.retry.as_ref().filter(|_| self.running.is_none());
         let moments = [
             idle_retry.map(|retry| retry.next),
             self.look_at,
-            self.cut_at,
+            cuts.min(),
             self.stop_by.filter(|by| *by > now),
         ];
         let next = moments.into_iter().flatten().min();
@@ -670,8 +474,4 @@ fn denial(condition: &Condition) -> (DenyReason, Text) {
         // A remount that succeeded yet left it read-only: somebody was faster.
         Condition::Ready => (DenyReason::Failed, "it was made read-only again".into()),
     }
-}
-
-fn lost_text(condition: &Condition) -> Text {
-    denial(condition).1
 }

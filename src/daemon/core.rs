@@ -17,8 +17,9 @@ use async_io::Timer;
 
 use super::arbiter::{Arbiter, Effect, Input, Job, Moment, Phase, SessionId, State};
 use super::session::Seat;
+use super::times::LAST_ANSWERS;
 use super::worker::Report;
-use super::{LAST_ANSWERS, tell_systemd};
+use super::{forget_dropped_timers, tell_systemd};
 use crate::config::{Config, Place};
 use crate::escape::escape;
 use crate::storage::Facts;
@@ -252,7 +253,10 @@ impl Core {
                 if self.alarm.changed.take() {
                     match self.alarm.at.get() {
                         Some(at) => timer.set_at(self.start + at.0),
-                        None => timer = Timer::never(),
+                        None => {
+                            timer = Timer::never();
+                            forget_dropped_timers();
+                        }
                     }
                 }
                 self.alarm.waker.replace(Some(cx.waker().clone()));
@@ -289,11 +293,12 @@ impl Core {
     }
 
     fn tell_state(&self) {
-        let (state, reason, settled) = {
+        let (state, reason, settled, stuck) = {
             let arbiter = self.arbiter.borrow();
-            (arbiter.state(), arbiter.reason(), arbiter.settled())
+            let (settled, stuck) = (arbiter.settled(), arbiter.stuck());
+            (arbiter.state(), arbiter.reason(), settled, stuck)
         };
-        if state != State::Stuck {
+        if !stuck {
             self.holders.borrow_mut().clear();
         }
         let passing = matches!(state, State::GoingRo | State::GoingRw);

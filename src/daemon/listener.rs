@@ -42,6 +42,9 @@ impl Listener {
             Some(passed) => (UnixListener::from(passed), None),
             None => make(config, access).map(|(socket, name)| (socket, Some(name)))?,
         };
+        if let Err(error) = socket::refuse_descriptors(socket.as_fd()) {
+            log::debug!("cannot refuse descriptors from clients: {error}");
+        }
         let set = socket.set_nonblocking(true);
         set.map_err(|error| format!("cannot use the socket: {error}"))?;
         Ok(Listener { socket, name })

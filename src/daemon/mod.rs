@@ -6,13 +6,17 @@ mod core;
 mod listener;
 mod server;
 mod session;
+mod times;
 mod watcher;
 mod worker;
 
 use std::cell::Cell;
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
@@ -31,20 +35,7 @@ use crate::systemd;
 use self::arbiter::Input;
 use self::core::Core;
 use self::listener::Listener;
-
-/// A client that has not said what it wants by then is cut.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-/// A client that has not taken an answer by then is cut.
-const WRITE_PATIENCE: Duration = Duration::from_secs(5);
-/// When to look again after the filesystem told of an error, each after the one before.
-const ERROR_LOOKS: [Duration; 4] = [
-    Duration::from_millis(2),
-    Duration::from_millis(8),
-    Duration::from_millis(90),
-    Duration::from_millis(400),
-];
-/// At the exit, answers get this long to be taken.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
+use self::times::ERROR_LOOKS;
 
 /// What reaches the daemon's thread from the others.
 #[derive(Debug)]
@@ -81,7 +72,9 @@ fn run(config: &Config) -> Result<bool, String> {
     let group = match Group::new() {
         Ok(group) => Some(group),
         Err(error) => {
-            log::info!("no events of the filesystem ({error}): looking at it each second instead");
+            log::info!(
+                "no events of the filesystem ({error}): what happens to it shows a second later"
+            );
             None
         }
     };
@@ -202,6 +195,15 @@ async fn feed_watchdog(interval: Duration) {
         Timer::after(interval).await;
         tell_systemd("WATCHDOG=1");
     }
+}
+
+/// Has the reactor forget timers that were dropped: it goes on sleeping until the first of them
+/// otherwise, and an idle daemon would wake up once for nothing. Only a new timer makes it count
+/// again, so it gets one that is dropped at once.
+fn forget_dropped_timers() {
+    const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    let mut timer = Timer::after(FAR);
+    let _ = Pin::new(&mut timer).poll(&mut Context::from_waker(Waker::noop()));
 }
 
 /// Tells the service manager, if there is one.

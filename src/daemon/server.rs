@@ -2,25 +2,30 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::os::fd::AsFd;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
-use std::time::Duration;
 
 use async_io::{Async, Timer};
 use smol::LocalExecutor;
 
 use super::core::Core;
 use super::session;
+use super::times::NO_RESOURCES;
 use crate::sys::own;
 use crate::sys::socket::{self, Peer};
 use crate::wire::{DaemonMessage, DenyReason, Message, VERSION};
 
-/// Wait after the kernel could not give a connection, before the next is asked for.
-const NO_RESOURCES: Duration = Duration::from_millis(100);
+/// So many connections are accepted in a row: as many as the kernel lets wait.
+const TURN: usize = 4096;
 /// After more connections at once than these, the end of most gives memory back to the kernel.
 const MANY: usize = 64;
+/// Descriptors that the daemon must be able to open for its work: looks, remounts, the search
+/// for holders. Without them it would lose sight of the storage, and revoke who has it.
+const OWN_DESCRIPTORS: u64 = 16;
+/// Memory in bytes that must be to be had besides: where there is none, the allocator aborts.
+const OWN_MEMORY: usize = 32 << 10;
 
 /// Accepts for as long as the daemon lives. `lasting`: the socket outlives the daemon, so who
 /// comes while it stops is left for the next one.
@@ -36,21 +41,44 @@ pub async fn accept(
     };
     let connections = Rc::new(Connections::default());
     let mut complained = false;
-    while !(lasting && core.stopping()) {
-        match socket.accept().await {
-            Ok((stream, _)) => {
-                complained = false;
-                admit(&core, &executor, &connections, stream);
-                // Connections that come without end must not keep the others from their turn.
-                smol::future::yield_now().await;
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut complained, true) {
-                    log::error!("cannot accept a connection: {error}");
+    loop {
+        let ready = socket.readable().await;
+        // Before anybody is taken: who is not accepted stays for the next daemon.
+        if lasting && core.stopping() {
+            return;
+        }
+        // All who are there are counted before any is heard: most of a flood is over its user's
+        // share then, which costs little, and is not in the others' way.
+        for _ in 0..TURN {
+            let accepted = match &ready {
+                Ok(()) => socket.get_ref().accept(),
+                Err(error) => Err(error.kind().into()),
+            };
+            match accepted {
+                Ok((stream, _)) => match shortage(stream.as_fd()) {
+                    None => {
+                        complained = false;
+                        admit(&core, &executor, &connections, stream);
+                    }
+                    Some(text) => {
+                        if !std::mem::replace(&mut complained, true) {
+                            log::error!("refusing connections: {text}");
+                        }
+                        refuse(&stream, text.into());
+                    }
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    if !std::mem::replace(&mut complained, true) {
+                        log::error!("cannot accept a connection: {error}");
+                    }
+                    Timer::after(NO_RESOURCES).await;
+                    break;
                 }
-                Timer::after(NO_RESOURCES).await;
             }
         }
+        // Connections that come without end must not keep the others from their turn.
+        smol::future::yield_now().await;
     }
 }
 
@@ -58,16 +86,26 @@ fn admit(
     core: &Rc<Core>,
     executor: &Rc<LocalExecutor<'static>>,
     connections: &Rc<Connections>,
-    stream: Async<UnixStream>,
+    stream: UnixStream,
 ) {
     let Ok(peer) = socket::peer(stream.as_fd()) else {
         return; // it is gone already
     };
     let Some(entry) = connections.enter(peer.uid, core.limit) else {
-        refuse(&stream, peer, core.limit);
+        let text = format!(
+            "too many connections: {} in all, {} for one user; end some, or raise \
+             `session.limit` in the config file",
+            core.limit,
+            share(peer.uid, core.limit)
+        );
+        refuse(&stream, text);
         return;
     };
     let admitted = is_member(&stream, peer, core.access.0);
+    let stream = match Async::new(stream) {
+        Ok(stream) => stream,
+        Err(error) => return log::error!("cannot serve {peer}: {error}"),
+    };
     let core = core.clone();
     let task = async move {
         session::serve(&core, stream, peer, admitted).await;
@@ -76,20 +114,27 @@ fn admit(
     executor.spawn(task).detach();
 }
 
-fn is_member(stream: &Async<UnixStream>, peer: Peer, group: u32) -> bool {
+fn is_member(stream: &UnixStream, peer: Peer, group: u32) -> bool {
     peer.uid == 0
         || peer.gid == group
         || socket::peer_groups(stream.as_fd()).is_ok_and(|groups| groups.contains(&group))
 }
 
-/// Says that there are too many, if that can be said at once.
-fn refuse(stream: &Async<UnixStream>, peer: Peer, limit: usize) {
+/// What this process is about to run out of, if it takes this connection too.
+fn shortage(connection: BorrowedFd<'_>) -> Option<&'static str> {
+    if own::descriptors_left(connection).is_ok_and(|left| left < OWN_DESCRIPTORS) {
+        return Some("the daemon has no descriptors left: end some sessions, or raise its limit");
+    }
+    let mut room = Vec::<u8>::new();
+    let had = room.try_reserve_exact(OWN_MEMORY);
+    std::hint::black_box(&room); // else nothing is allocated: nobody would miss it
+    had.is_err()
+        .then_some("the daemon has no memory left: end some sessions, or raise its limit")
+}
+
+/// Denies what it would ask for, if that can be said at once.
+fn refuse(mut stream: &UnixStream, text: String) {
     let reason = DenyReason::Limit;
-    let text = format!(
-        "too many connections: {limit} in all, {} for one user; end some, or raise \
-         `session.limit` in the config file",
-        share(peer.uid, limit)
-    );
     let mut bytes = Vec::new();
     DaemonMessage::Denied {
         version: VERSION,
@@ -97,9 +142,9 @@ fn refuse(stream: &Async<UnixStream>, peer: Peer, limit: usize) {
         text,
     }
     .encode(&mut bytes);
-    let written = stream.get_ref().write(&bytes);
+    let written = stream.write(&bytes); // fresh, so there is room
     if let Err(error) = written {
-        log::debug!("{peer} was not told of the limit: {error}");
+        log::debug!("a client was not told that it was refused: {error}");
     }
 }
 
@@ -163,6 +208,9 @@ impl Drop for Entry {
             if *own == 0 {
                 counts.by_user.remove(&self.uid);
             }
+        }
+        if counts.all == 0 {
+            super::forget_dropped_timers(); // of handshakes that were in time
         }
         if counts.most > MANY && counts.all <= counts.most / 4 {
             counts.most = counts.all;

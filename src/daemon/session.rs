@@ -16,7 +16,7 @@ use smol::io::{AsyncRead, AsyncWriteExt};
 
 use super::arbiter::{Input, SessionId};
 use super::core::Core;
-use super::{HANDSHAKE, WRITE_PATIENCE};
+use super::times::{HANDSHAKE, WRITE_PATIENCE};
 use crate::escape::escape;
 use crate::sys::socket::Peer;
 use crate::wire::{

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use crate::client::Connection;
 use crate::escape::escape;
 use crate::sys::directory;
-use crate::sys::process::Program;
+use crate::sys::process::{self, Program, Reaped};
 use crate::sys::signal::{self, Signals};
 use opening::Grant;
 use output::Output;
@@ -91,7 +91,10 @@ fn run(options: Options, output: Output) -> Result<u8, Failure> {
     )
     .ok_or_else(|| Failure::new("no command was given"))?;
     let ending = watch::run(&mut connection, &signals, &program, &grant, output)?;
-    Ok(finish(ending, connection, &signals, output))
+    let code = finish(ending, connection, &signals, output);
+    // The keeper has ended by now, mostly: no zombie for a slow init.
+    while let Reaped::Child(..) = process::reap() {}
+    Ok(code)
 }
 
 /// P3: the storage that was granted is the one that is seen here, and is

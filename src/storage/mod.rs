@@ -2,6 +2,7 @@
 //! read-write. Everything here may block, and is called by the worker thread or by an applet
 //! that has nothing else to do. It decides nothing about sessions.
 
+pub mod condition;
 pub mod holders;
 pub mod lock;
 pub mod mountinfo;

@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+use super::condition::Condition;
 use super::mountinfo::{self, Mount};
 use crate::config::Place;
-use crate::daemon::arbiter::Condition;
 use crate::escape::escape;
 use crate::sys::file::{self, MountId};
 

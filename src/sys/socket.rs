@@ -72,6 +72,29 @@ pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     }
 }
 
+/// Lets nobody send descriptors to a listening socket's connections. Without that, who only reads
+/// bytes closes what came along, and some descriptors keep the last who closes them waiting: a TCP
+/// socket with SO_LINGER for as long as its sender wants. SO_PASSRIGHTS of socket(7).
+///
+/// # Errors
+/// ENOPROTOOPT before Linux 6.16.
+pub fn refuse_descriptors(listener: BorrowedFd<'_>) -> io::Result<()> {
+    // Not in the libc crate; the same on all architectures but parisc and sparc.
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let pass: libc::c_int = 0;
+    // SAFETY: `pass` is live and as long as the length given.
+    check(unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const pass).cast(),
+            size_of_val(&pass) as libc::socklen_t,
+        )
+    })
+    .map(drop)
+}
+
 /// What the name `path` stands for, without following it if it is a symlink.
 pub fn name_status(path: &Path) -> io::Result<Status> {
     file::status(open_name(path)?.as_fd())

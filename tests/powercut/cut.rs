@@ -63,12 +63,12 @@ fn after_write(
     }
     let before = &all[..all.len() - 1];
     for sector in 1..last.sectors() {
-        let mut kept = match chance.coin() {
+        let mut kept = match chance.once_in(2) {
             true => some(before, chance),
             false => before.to_vec(),
         };
         let edge = sector * SECTOR;
-        kept.push(match chance.coin() {
+        kept.push(match chance.once_in(2) {
             true => (at - 1, 0..edge),
             false => (at - 1, edge..last.new.len()),
         });
@@ -84,7 +84,11 @@ fn after_write(
 }
 
 fn some(writes: &[Kept], chance: &mut Chance) -> Vec<Kept> {
-    writes.iter().filter(|_| chance.coin()).cloned().collect()
+    writes
+        .iter()
+        .filter(|_| chance.once_in(2))
+        .cloned()
+        .collect()
 }
 
 impl Cut {

@@ -12,8 +12,7 @@ use crate::chance::Chance;
 use crate::cut::{Cut, SUPERBLOCK, cuts};
 use crate::fuse;
 use crate::record::{Content, Record};
-use crate::rig::ground::attach;
-use crate::rig::{Outcome, Rig, RunToEnd};
+use crate::rig::{Outcome, Rig, RunToEnd, attach};
 
 /// Mounts it read-only, as at boot (ext4 replays its journal all the same), takes
 /// out all files, unmounts it, and looks whether e2fsck has anything to say. Its

@@ -83,7 +83,7 @@ impl Author<'_> {
 
     /// New bytes, and the file that has them.
     fn source(&mut self, len: usize) -> (String, Option<Content>) {
-        let bytes = self.chance.bytes(len);
+        let bytes: Vec<u8> = (0..len).map(|_| self.chance.below(256) as u8).collect();
         let file = self.sources.join(self.next.to_string());
         self.next += 1;
         fs::write(&file, &bytes).expect("source");
@@ -93,7 +93,7 @@ impl Author<'_> {
 
     /// A small new file.
     fn note(&mut self, path: &str) -> Step {
-        let len = 1 + self.chance.next() as usize % 3000;
+        let len = 1 + self.chance.below(3000) as usize;
         let (source, content) = self.source(len);
         Step::nothing()
             .then(format!("cp {source} {path}"))
@@ -102,7 +102,7 @@ impl Author<'_> {
 
     /// A new file of many blocks, and the one before it removed.
     fn blob(&mut self, path: &str, before: Option<usize>) -> Step {
-        let len = 12_000 + self.chance.next() as usize % 20_000;
+        let len = 12_000 + self.chance.below(20_000) as usize;
         let (source, content) = self.source(len);
         let step = Step::nothing()
             .then(format!("cp {source} {path}"))
@@ -124,7 +124,7 @@ impl Author<'_> {
 
     /// As editors save: a new file, synced, in the place of the old one.
     fn replacement(&mut self, path: &str) -> Step {
-        let len = 1 + self.chance.next() as usize % 6000;
+        let len = 1 + self.chance.below(6000) as usize;
         let (source, content) = self.source(len);
         Step::nothing()
             .then(format!(
@@ -140,7 +140,7 @@ impl Author<'_> {
         let tree = format!("cert/{round}");
         let mut step = Step::nothing().then(format!("mkdir {tree}"));
         for name in ["chain.pem", "fullchain.pem", "privkey.pem"] {
-            let len = 1500 + self.chance.next() as usize % 3000;
+            let len = 1500 + self.chance.below(3000) as usize;
             let (source, content) = self.source(len);
             let path = format!("{tree}/{name}");
             step = step

@@ -2,10 +2,12 @@
 
 use pst::wire::{ClientMessage, CloseResult};
 
-use crate::rig::{Rig, Terminal, becomes, child_of, is_alive, until};
+use crate::rig::{Rig, Terminal, becomes, child_of, is_alive, signal, until};
 
+/// Writes each key's signal at once: see the same in `signals`.
 const COUNTS: &str = "trap 'echo INT >> $F/got' INT; trap 'echo QUIT >> $F/got' QUIT
-    echo $$ > $F/up; while [ ! -e $F/stop ]; do sleep 0.01; done";
+    trap 'kill -KILL $!; exit 0' TERM
+    sleep 100 & echo $$ > $F/up; while :; do wait; done";
 
 #[test]
 fn keys_reach_the_command_once_and_do_not_end_run() {
@@ -26,7 +28,7 @@ fn keys_reach_the_command_once_and_do_not_end_run() {
     got("INT\n");
     terminal.types("\x1c");
     got("INT\nQUIT\n");
-    std::fs::write(rig.folder.join("stop"), "").unwrap();
+    signal(rig.pid_of("up"), libc::SIGTERM);
     assert_eq!(client.next(), Some(ClientMessage::Close));
     client.close(CloseResult::Durable);
     terminal.shows("code=0");

@@ -111,6 +111,17 @@ fn p6_the_keeper_is_killed() {
 }
 
 #[test]
+fn p6_the_keeper_is_killed_while_run_is_stopped() {
+    let rig = Rig::new();
+    let started = Started::stubborn(&rig);
+    signal(started.run, libc::SIGSTOP);
+    becomes(started.run, "T");
+    signal(started.keeper, libc::SIGKILL);
+    let stderr = started.ends_with_all(&rig, Some(1));
+    assert!(stderr.contains("keeper was lost"));
+}
+
+#[test]
 fn p5_the_daemon_dies_while_all_is_stopped() {
     let rig = Rig::new();
     let started = Started::stubborn(&rig);
@@ -123,6 +134,20 @@ fn p5_the_daemon_dies_while_all_is_stopped() {
     let Started { child, client, .. } = started;
     drop(client);
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(137));
+    rig.all_end();
+}
+
+#[test]
+fn p5_a_stopped_command_is_asked_before_it_is_killed() {
+    let mut rig = Rig::new();
+    rig.kill_grace_ms = 15_000; // that SIGKILL is not what ends it
+    let script = "echo > $F/up; exec sleep 100";
+    let Started { child, client, .. } = Started::new(&rig, rig.run(&["sh", "-c", script]));
+    for pid in rig.marked() {
+        signal(pid, libc::SIGSTOP);
+    }
+    drop(client);
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(143));
     rig.all_end();
 }
 

@@ -75,11 +75,12 @@ impl Ground {
     }
 }
 
-/// Makes an image of this size, sparse.
-pub fn create(image: &Path, mebibytes: u64) {
+/// A file of this size with nothing in it.
+pub fn sparse(image: &Path, mebibytes: u64) -> PathBuf {
     fs::File::create(image)
         .and_then(|file| file.set_len(mebibytes << 20))
         .expect("image");
+    image.to_owned()
 }
 
 /// Attaches a file to a free loop device.

@@ -1,0 +1,204 @@
+//! Single cases that went wrong once, each by its shortest way.
+
+use std::time::Duration;
+
+use super::{
+    Arbiter, CloseResult, Condition, DenyReason, Effect, Input, Job, Moment, Outcome, Remount,
+    Seen, SessionId, State,
+};
+
+const NOW: Moment = Moment(Duration::from_secs(60));
+const A: SessionId = SessionId(1);
+const B: SessionId = SessionId(2);
+
+fn looked(condition: Condition, writable: bool) -> Input {
+    let seen = Seen {
+        condition,
+        writable,
+    };
+    Input::Done(Outcome::Looked(seen))
+}
+
+fn made_writable(condition: Condition, writable: bool) -> Input {
+    let seen = Seen {
+        condition,
+        writable,
+    };
+    Input::Done(Outcome::MadeWritable(seen))
+}
+
+fn made_read_only(remount: Remount, synced: bool) -> Input {
+    let sync = if synced { Ok(()) } else { Err("lost".into()) };
+    Input::Done(Outcome::MadeReadOnly { remount, sync })
+}
+
+fn ill() -> Condition {
+    Condition::Unprepared("not prepared".into())
+}
+
+/// Where these lead a new arbiter, and what it says to the last.
+fn after(inputs: &[Input]) -> (Arbiter, Vec<Effect>) {
+    let (mut arbiter, mut effects) = Arbiter::new(Duration::from_secs(1));
+    for input in inputs {
+        effects = arbiter.input(input.clone(), NOW);
+    }
+    (arbiter, effects)
+}
+
+/// One granted session, then these.
+fn granted_then(inputs: &[Input]) -> (Arbiter, Vec<Effect>) {
+    let mut all = vec![
+        Input::Opened(A),
+        looked(Condition::Ready, false),
+        made_writable(Condition::Ready, true),
+    ];
+    all.extend_from_slice(inputs);
+    after(&all)
+}
+
+#[test]
+fn the_exit_is_the_last_effect() {
+    let (_, effects) = after(&[Input::Stop, looked(Condition::Ready, false)]);
+    assert_eq!(effects.last(), Some(&Effect::Exit { clean: true }));
+}
+
+#[test]
+fn a_refusal_while_unprepared_does_not_keep_it_held_so_who_comes_is_looked_at_afresh() {
+    let (_, effects) = after(&[
+        looked(ill(), true),
+        Input::Opened(A),
+        made_read_only(Remount::Busy, true),
+    ]);
+    assert_eq!(effects, [Effect::Start(Job::MakeWritable)]);
+}
+
+#[test]
+fn a_failed_remount_fails_the_close_even_if_the_sync_said_well() {
+    let failed = Remount::Failed("given up".into());
+    let (_, effects) = granted_then(&[Input::Close(A), made_read_only(failed, true)]);
+    let answer = Effect::Closed(A, CloseResult::Failed, "given up".into());
+    assert_eq!(effects, [answer, Effect::Arm(None)]);
+}
+
+#[test]
+fn a_retry_is_over_when_the_storage_is_gone() {
+    let (_, effects) = after(&[
+        looked(Condition::Ready, true),
+        Input::Opened(A),
+        made_read_only(Remount::Busy, false),
+        made_writable(Condition::Absent("gone".into()), false),
+    ]);
+    let denied = Effect::Deny(A, DenyReason::Absent, "gone".into());
+    assert_eq!(effects, [denied]);
+}
+
+#[test]
+fn a_search_that_was_due_does_not_delay_the_next_way_to_read_only() {
+    let (_, effects) = after(&[
+        looked(Condition::Ready, true),
+        Input::Opened(A),
+        made_read_only(Remount::Busy, true),
+        Input::Gone(A),
+    ]);
+    assert_eq!(
+        effects,
+        [Effect::Start(Job::MakeReadOnly { release: false })]
+    );
+}
+
+#[test]
+fn a_loss_stays_until_its_period_has_ended() {
+    let lost = [
+        Input::Disturbed,
+        looked(ill(), false),
+        Input::Disturbed,
+        looked(Condition::Ready, true),
+    ];
+    let (mut arbiter, _) = granted_then(&lost);
+    let denied = Effect::Deny(B, DenyReason::Unprepared, "not prepared".into());
+    assert_eq!(arbiter.input(Input::Opened(B), NOW), [denied]);
+    let effects = arbiter.input(Input::Close(A), NOW);
+    let failed = Effect::Closed(A, CloseResult::Failed, "not prepared".into());
+    assert!(effects.contains(&failed), "{effects:?}");
+    let end = Effect::Start(Job::MakeReadOnly { release: true });
+    assert!(effects.contains(&end), "{effects:?}");
+}
+
+#[test]
+fn writers_that_close_without_end_cause_few_tries() {
+    let (mut arbiter, _) = granted_then(&[
+        Input::Gone(A),
+        made_read_only(Remount::Busy, true),
+        Input::Done(Outcome::Searched),
+    ]);
+    let mut tries = 0;
+    for millisecond in 0..1000 {
+        let now = Moment(NOW.0 + Duration::from_millis(millisecond));
+        let mut effects = arbiter.input(Input::Released, now);
+        effects.extend(arbiter.input(Input::Tick, now));
+        while let Some(Effect::Start(job)) = effects.iter().find(|e| matches!(e, Effect::Start(_)))
+        {
+            let done = match job {
+                Job::FindHolders => Input::Done(Outcome::Searched),
+                _ => {
+                    tries += 1;
+                    made_read_only(Remount::Busy, true)
+                }
+            };
+            effects = arbiter.input(done, now);
+        }
+    }
+    assert!((10..50).contains(&tries), "{tries} in a second");
+}
+
+#[test]
+fn a_writer_that_closes_during_the_quick_tries_gets_its_own() {
+    let (mut arbiter, _) = granted_then(&[
+        Input::Gone(A),
+        made_read_only(Remount::Busy, true),
+        Input::Done(Outcome::Searched),
+        Input::Released,
+        Input::Released,
+    ]);
+    let mut now = NOW;
+    let mut waits = Vec::new();
+    for _ in 0..7 {
+        let effects = arbiter.input(made_read_only(Remount::Busy, true), now);
+        let [Effect::Arm(Some(next))] = effects[..] else {
+            panic!("{effects:?}");
+        };
+        waits.push((next.0 - now.0).as_millis());
+        now = next;
+        let effects = arbiter.input(Input::Tick, now);
+        assert!(matches!(effects[..], [Effect::Start(_), ..]), "{effects:?}");
+    }
+    assert_eq!(waits, [1, 5, 20, 100, 1, 5, 20]);
+}
+
+#[test]
+fn p10_what_failed_can_be_stuck_too_so_its_holders_are_known() {
+    let busy = made_read_only(Remount::Busy, false);
+    let (arbiter, _) = granted_then(&[Input::Close(A), busy]);
+    assert_eq!(arbiter.state(), State::Failed);
+    assert!(arbiter.stuck());
+}
+
+#[test]
+fn a_writer_that_closes_during_the_first_try_does_not_make_it_stuck() {
+    let (arbiter, _) = granted_then(&[Input::Gone(A), Input::Released]);
+    assert_eq!(arbiter.state(), State::GoingRo);
+}
+
+#[test]
+fn read_only_by_hand_is_a_loss_only_if_somebody_relies_on_it() {
+    let (arbiter, effects) = granted_then(&[
+        Input::Gone(A),
+        Input::Disturbed,
+        made_read_only(Remount::Busy, true),
+        looked(Condition::Ready, false),
+    ]);
+    assert_eq!(arbiter.state(), State::GoingRo);
+    assert!(effects.contains(&Effect::Start(Job::MakeReadOnly { release: true })));
+    let (arbiter, _) = granted_then(&[Input::Disturbed, looked(Condition::Ready, false)]);
+    assert_eq!(arbiter.state(), State::Failed);
+}

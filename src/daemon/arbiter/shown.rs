@@ -1,0 +1,55 @@
+//! What the outside is shown of the arbiter. Nothing here changes anything.
+
+use super::{Arbiter, Condition, Job, Phase, SessionId, Stage, State, Text};
+
+impl Arbiter {
+    /// The state as the outside is told it.
+    pub fn state(&self) -> State {
+        match self.condition {
+            Condition::Absent(_) => return State::Absent,
+            Condition::Unprepared(_) => return State::Unprepared,
+            Condition::Failed(_) => return State::Failed,
+            Condition::Ready => {}
+        }
+        match self.running {
+            Some(Job::MakeWritable) => State::GoingRw,
+            _ if self.stuck() => State::Stuck,
+            Some(Job::MakeReadOnly { .. }) => State::GoingRo,
+            _ if self.writable => State::ReadWrite,
+            _ => State::ReadOnly,
+        }
+    }
+
+    /// Why the state is not well; `None` if it is.
+    pub fn reason(&self) -> Option<Text> {
+        match &self.condition {
+            Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text) => {
+                Some(text.clone())
+            }
+            Condition::Ready if self.stuck() => {
+                Some("the kernel refuses read-only: something still holds it".into())
+            }
+            Condition::Ready => None,
+        }
+    }
+
+    /// Where a session stands; `None` once it is over.
+    pub fn phase(&self, id: SessionId) -> Option<Phase> {
+        self.sessions.get(&id).map(|stage| match stage {
+            Stage::Waiting { .. } => Phase::Waiting,
+            Stage::Granted => Phase::Granted,
+            Stage::Revoked { .. } => Phase::Revoked,
+            Stage::Closing { .. } => Phase::Closing,
+        })
+    }
+
+    /// The first look is over, and what it led to: from now on the state means something.
+    pub fn settled(&self) -> bool {
+        self.running.is_none() && !self.look
+    }
+
+    /// The kernel refuses read-only, whatever else there is to say about the storage.
+    pub fn stuck(&self) -> bool {
+        self.retry.as_ref().is_some_and(|retry| retry.refused)
+    }
+}

@@ -1,0 +1,588 @@
+//! The world around the arbiter, as its tests have it: clients, the storage, the worker and the
+//! time. It keeps the truth by itself, makes no decision, and checks each [`RULES`] at each step.
+
+mod rules;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::Hash;
+use std::time::Duration;
+
+pub use self::rules::RULES;
+use self::rules::check;
+use super::{
+    Arbiter, Condition, DenyReason, Effect, Input, Job, Moment, Outcome, Phase, Remount, Seen,
+    SessionId, State, Text,
+};
+
+pub const KILL_GRACE: Duration = Duration::from_secs(1);
+/// When the world begins: late enough that there is a past.
+const START: Moment = Moment(Duration::from_secs(3600));
+/// Ticks at one moment before it is a busy loop.
+const TICKS: u8 = 4;
+
+/// The machine under test: the arbiter, or a broken twin of it.
+pub trait Machine: Clone + Eq + Hash + fmt::Debug {
+    fn input(&mut self, input: Input, now: Moment) -> Vec<Effect>;
+    /// Makes `now` the [`START`].
+    fn rebase(&mut self, now: Moment);
+    /// Whether it shows the outside this.
+    fn shows(&self, state: State, phases: &[(SessionId, Phase)]) -> bool;
+}
+
+impl Machine for Arbiter {
+    fn input(&mut self, input: Input, now: Moment) -> Vec<Effect> {
+        Arbiter::input(self, input, now)
+    }
+
+    fn rebase(&mut self, now: Moment) {
+        Arbiter::rebase(self, now);
+    }
+
+    fn shows(&self, state: State, phases: &[(SessionId, Phase)]) -> bool {
+        let as_it_is = |(id, phase): &(SessionId, Phase)| self.phase(*id) == Some(*phase);
+        self.state() == state && phases.iter().all(as_it_is)
+    }
+}
+
+/// One thing that can happen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Move {
+    Input(Input),
+    /// The time moves on to the armed moment; the tick itself may be late.
+    Wait,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub rule: usize,
+    pub text: String,
+}
+
+/// How far a look, or a try to go writable, that began after an opening has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Fresh {
+    No,
+    Running,
+    Done,
+}
+
+/// One client. It writes whenever it may, so nothing of it is durable before a later sync.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Client {
+    Waiting {
+        fresh: Fresh,
+    },
+    Granted {
+        lost: bool,
+    },
+    Revoked {
+        lost: bool,
+        cut_from: Moment,
+    },
+    Closing {
+        lost: bool,
+        covered: bool,
+        durable: bool,
+    },
+}
+
+impl Client {
+    fn phase(&self) -> Phase {
+        match self {
+            Client::Waiting { .. } => Phase::Waiting,
+            Client::Granted { .. } => Phase::Granted,
+            Client::Revoked { .. } => Phase::Revoked,
+            Client::Closing { .. } => Phase::Closing,
+        }
+    }
+}
+
+/// [`Condition`] without the words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Ready,
+    Absent,
+    Unprepared,
+    Failed,
+}
+
+impl Kind {
+    fn of(condition: &Condition) -> Kind {
+        match condition {
+            Condition::Ready => Kind::Ready,
+            Condition::Absent(_) => Kind::Absent,
+            Condition::Unprepared(_) => Kind::Unprepared,
+            Condition::Failed(_) => Kind::Failed,
+        }
+    }
+
+    fn condition(self) -> Condition {
+        match self {
+            Kind::Ready => Condition::Ready,
+            Kind::Absent => Condition::Absent(why()),
+            Kind::Unprepared => Condition::Unprepared(why()),
+            Kind::Failed => Condition::Failed(why()),
+        }
+    }
+
+    fn denial(self) -> DenyReason {
+        match self {
+            Kind::Absent => DenyReason::Absent,
+            Kind::Unprepared => DenyReason::Unprepared,
+            Kind::Failed | Kind::Ready => DenyReason::Failed,
+        }
+    }
+}
+
+/// Every way in which a storage can be found.
+const SIGHTS: [(Kind, bool); 7] = [
+    (Kind::Ready, false),
+    (Kind::Ready, true),
+    (Kind::Absent, false),
+    (Kind::Unprepared, false),
+    (Kind::Unprepared, true),
+    (Kind::Failed, false),
+    (Kind::Failed, true),
+];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World<M> {
+    machine: M,
+    now: Moment,
+    clients: BTreeMap<SessionId, Client>,
+    running: Option<Job>,
+    armed: Option<Moment>,
+    /// Ticks since the time moved or somebody did something.
+    ticks: u8,
+    stopped: bool,
+    exited: bool,
+    /// The storage, as of the last report of it.
+    kind: Kind,
+    writable: bool,
+    /// Somebody has looked at all.
+    known: bool,
+    /// Something happened since the last look began.
+    suspect: bool,
+    /// The worker holds the root's descriptor.
+    held: bool,
+    /// Something was lost since it is held.
+    lost: bool,
+    /// What should be told of it: the kind, or the loss until that period has ended.
+    told: Kind,
+    /// The last try to go read-only was refused as busy.
+    busy: bool,
+    /// The last try to go read-only failed otherwise: nobody knows what the superblock is.
+    given_up: bool,
+}
+
+impl<M: Machine> World<M> {
+    /// A world around a machine that has just started, and what it said first.
+    pub fn new(machine: M, effects: Vec<Effect>) -> Result<Self, Violation> {
+        let mut world = World {
+            machine,
+            now: START,
+            clients: BTreeMap::new(),
+            running: None,
+            armed: None,
+            ticks: 0,
+            stopped: false,
+            exited: false,
+            kind: Kind::Absent,
+            writable: false,
+            known: false,
+            suspect: true,
+            held: false,
+            lost: false,
+            told: Kind::Absent,
+            busy: false,
+            given_up: false,
+        };
+        for effect in effects {
+            world.effect(effect)?;
+        }
+        Ok(world)
+    }
+
+    /// Everything that can happen now with these clients, and whether it is a fault.
+    pub fn moves(&self, clients: impl Iterator<Item = SessionId>) -> Vec<(Move, u8)> {
+        if self.exited {
+            return Vec::new();
+        }
+        let mut moves = Vec::new();
+        for id in clients {
+            match self.clients.get(&id) {
+                None => moves.push((Input::Opened(id), 0)),
+                Some(client) => {
+                    if matches!(client, Client::Granted { .. } | Client::Revoked { .. }) {
+                        moves.push((Input::Close(id), 0));
+                    }
+                    moves.push((Input::Gone(id), 0));
+                }
+            }
+        }
+        for (outcome, faults) in self.outcomes() {
+            moves.push((Input::Done(outcome), faults));
+        }
+        if !self.suspect {
+            moves.push((Input::Disturbed, 1));
+        }
+        moves.push((Input::Released, 1));
+        if !self.stopped {
+            moves.push((Input::Stop, 0));
+        }
+        let moves = moves.into_iter();
+        let moves = moves.map(|(input, faults)| (Move::Input(input), faults));
+        moves.chain(self.time().map(|time| (time, 0))).collect()
+    }
+
+    fn time(&self) -> Option<Move> {
+        self.armed.map(|at| {
+            if at <= self.now {
+                Move::Input(Input::Tick)
+            } else {
+                Move::Wait
+            }
+        })
+    }
+
+    /// What the running job may bring back, the best first, and whether it is a fault.
+    fn outcomes(&self) -> Vec<(Outcome, u8)> {
+        let bad = || Err(why());
+        let other = |(kind, writable): (Kind, bool), of_kind_only: bool| {
+            let same = kind == self.kind && (of_kind_only || writable == self.writable);
+            u8::from(self.known && !same)
+        };
+        match self.running {
+            None => Vec::new(),
+            Some(Job::Look) => {
+                let mut all: Vec<(Outcome, u8)> = SIGHTS
+                    .into_iter()
+                    .map(|sight| (Outcome::Looked(seen(sight)), other(sight, false)))
+                    .collect();
+                all.sort_by_key(|(_, faults)| *faults);
+                all
+            }
+            Some(Job::MakeWritable) => {
+                let good = (Kind::Ready, true);
+                let mut all = vec![(Outcome::MadeWritable(seen(good)), other(good, true))];
+                for sight in SIGHTS {
+                    if sight != good {
+                        // To end well yet read-only takes somebody else.
+                        let faults = other(sight, false).max(u8::from(sight.0 == Kind::Ready));
+                        all.push((Outcome::MadeWritable(seen(sight)), faults));
+                    }
+                }
+                all.sort_by_key(|(_, faults)| *faults);
+                all
+            }
+            Some(Job::MakeReadOnly { .. }) => {
+                let mut all = vec![(Remount::Done, 0), (Remount::Failed(why()), 1)];
+                if self.writable {
+                    all.push((Remount::Busy, 0));
+                }
+                let made = |remount, sync| Outcome::MadeReadOnly { remount, sync };
+                let both = |(remount, faults): (Remount, u8)| {
+                    [
+                        (made(remount.clone(), Ok(())), faults),
+                        (made(remount, bad()), faults + 1),
+                    ]
+                };
+                all.into_iter().flat_map(both).collect()
+            }
+            Some(Job::Sync) => vec![(Outcome::Synced(Ok(())), 0), (Outcome::Synced(bad()), 1)],
+            Some(Job::FindHolders) => vec![(Outcome::Searched, 0)],
+        }
+    }
+
+    fn best(&self) -> Option<Move> {
+        let best = self.outcomes().into_iter().next()?;
+        Some(Move::Input(Input::Done(best.0)))
+    }
+
+    /// Busy for ever; but nothing that is a fault.
+    fn busiest(&self) -> Option<Move> {
+        let busy = |(outcome, faults): &(Outcome, u8)| {
+            let remount = Remount::Busy;
+            *faults == 0
+                && *outcome
+                    == Outcome::MadeReadOnly {
+                        remount,
+                        sync: Ok(()),
+                    }
+        };
+        match self.outcomes().into_iter().find(busy) {
+            Some((outcome, _)) => Some(Move::Input(Input::Done(outcome))),
+            None => self.best(),
+        }
+    }
+
+    /// The next move on the way to rest: all leave, every job succeeds, the time passes.
+    pub fn settling(&self) -> Option<Move> {
+        if self.exited {
+            return None;
+        }
+        let first = self.clients.keys().next();
+        first
+            .map(|id| Move::Input(Input::Gone(*id)))
+            .or_else(|| self.best())
+            .or_else(|| self.time())
+    }
+
+    /// The next move if nobody leaves, and every job succeeds.
+    pub fn patient(&self) -> Option<Move> {
+        let job = self.best().or_else(|| self.time());
+        job.filter(|_| !self.exited)
+    }
+
+    /// The next move if nobody leaves, and the kernel says busy as long as it can.
+    pub fn stubborn(&self) -> Option<Move> {
+        let job = self.busiest().or_else(|| self.time());
+        job.filter(|_| !self.exited)
+    }
+
+    /// Whether it has come to rest: read-only, nothing held, or gone.
+    pub fn at_rest(&self) -> Result<(), Violation> {
+        if self.exited {
+            return Ok(());
+        }
+        let storage = (!self.writable || self.given_up) && !self.held;
+        check(storage, 1, || "left writable, or held, for ever".into())?;
+        check(!self.stopped, 7, || "stopped, and never exits".into())?;
+        check(self.armed.is_none(), 8, || "armed at rest".into())?;
+        check(self.settling().is_none(), 10, || {
+            "never comes to rest".into()
+        })
+    }
+
+    /// Whether everybody who asked has an answer.
+    pub fn all_answered(&self) -> bool {
+        !self
+            .clients
+            .values()
+            .any(|client| matches!(client, Client::Waiting { .. } | Client::Closing { .. }))
+    }
+
+    pub fn stopped(&self) -> bool {
+        self.stopped
+    }
+
+    pub fn exited(&self) -> bool {
+        self.exited
+    }
+
+    pub fn clients(&self) -> impl Iterator<Item = SessionId> {
+        self.clients.keys().copied()
+    }
+
+    /// Lets time pass, not further than the armed moment.
+    pub fn pass(&mut self, time: Duration) {
+        let to = Moment(self.now.0 + time);
+        self.now = self.armed.map_or(to, |at| to.min(at.max(self.now)));
+        self.ticks = 0;
+    }
+
+    /// Makes this moment [`START`], so that the same situation is the same state at any time.
+    pub fn rebase(&mut self) {
+        let now = self.now;
+        self.machine.rebase(now);
+        for client in self.clients.values_mut() {
+            if let Client::Revoked { cut_from, .. } = client {
+                rebase(cut_from, now);
+            }
+        }
+        self.armed.iter_mut().for_each(|at| rebase(at, now));
+        self.now = START;
+    }
+
+    /// Makes one move, and checks every rule on the way.
+    pub fn make(&mut self, next: Move) -> Result<(), Violation> {
+        let input = match next {
+            Move::Wait => {
+                self.now = self.armed.unwrap_or(self.now);
+                self.ticks = 0;
+                return Ok(());
+            }
+            Move::Input(input) => input,
+        };
+        match &input {
+            Input::Done(_) => {}
+            Input::Tick => {
+                self.ticks += 1;
+                self.armed = None;
+                check(self.ticks <= TICKS, 10, || "ticks without end".into())?;
+            }
+            _ => self.ticks = 0,
+        }
+        let cause = self.happens(&input);
+        let effects = self.machine.input(input, self.now);
+        let mut over = Vec::new();
+        for effect in effects {
+            if let Effect::Deny(id, ..) | Effect::Closed(id, ..) | Effect::Cut(id) = effect {
+                over.push(id);
+            }
+            self.effect(effect)?;
+        }
+        // The connection of a session that is over ends soon after.
+        for id in over {
+            let more = self.machine.input(Input::Gone(id), self.now);
+            check(more.is_empty(), 9, || {
+                format!("{more:?} at the end of {id:?}")
+            })?;
+        }
+        self.after(cause)
+    }
+
+    /// The world's own view of what happens. Returns the rule that tells whom it must reach.
+    fn happens(&mut self, input: &Input) -> usize {
+        match input {
+            Input::Opened(id) => {
+                let fresh = Fresh::No;
+                self.clients.insert(*id, Client::Waiting { fresh });
+            }
+            Input::Close(id) => {
+                if let Some(client) = self.clients.get_mut(id) {
+                    if let Client::Granted { lost } | Client::Revoked { lost, .. } = *client {
+                        *client = Client::Closing {
+                            lost,
+                            covered: false,
+                            durable: false,
+                        };
+                    }
+                }
+            }
+            Input::Gone(id) => {
+                self.clients.remove(id);
+            }
+            Input::Disturbed => self.suspect = true,
+            Input::Stop => self.stopped = true,
+            Input::Released | Input::Tick => {}
+            Input::Done(outcome) => return self.done(outcome),
+        }
+        6
+    }
+
+    fn done(&mut self, outcome: &Outcome) -> usize {
+        let job = self.running.take();
+        let was_held = self.held;
+        let mut cause = 6;
+        match outcome {
+            Outcome::Looked(seen) => {
+                self.see(seen);
+                let relied_on = |client: &Client| client.phase() != Phase::Waiting;
+                if !self.held || self.lost {
+                    // Nothing that could be lost.
+                } else if self.kind != Kind::Ready {
+                    self.lose(self.kind);
+                } else if !self.writable && self.clients.values().any(relied_on) {
+                    self.lose(Kind::Failed);
+                }
+            }
+            Outcome::MadeWritable(seen) => {
+                self.see(seen);
+                self.busy = false;
+                self.held = self.kind == Kind::Ready && self.writable;
+            }
+            Outcome::MadeReadOnly { remount, sync } => {
+                self.busy = *remount == Remount::Busy;
+                self.given_up = matches!(remount, Remount::Failed(_));
+                self.writable &= *remount != Remount::Done;
+                if sync.is_err() {
+                    cause = 3;
+                }
+                if sync.is_err() || self.given_up {
+                    self.kind = Kind::Failed;
+                    self.lose(Kind::Failed);
+                }
+                self.held =
+                    self.busy && sync.is_ok() && job == Some(Job::MakeReadOnly { release: false });
+                self.covered(sync.is_ok() && was_held);
+            }
+            Outcome::Synced(result) => {
+                if result.is_err() {
+                    cause = 3;
+                    self.kind = Kind::Failed;
+                    self.lose(Kind::Failed);
+                }
+                self.covered(result.is_ok());
+            }
+            Outcome::Searched => {}
+        }
+        if !self.held {
+            self.lost = false;
+        }
+        for client in self.clients.values_mut() {
+            if let Client::Waiting { fresh } = client {
+                if *fresh == Fresh::Running {
+                    *fresh = Fresh::Done;
+                }
+            }
+        }
+        cause
+    }
+
+    fn see(&mut self, seen: &Seen) {
+        self.known = true;
+        self.kind = Kind::of(&seen.condition);
+        self.writable = seen.writable;
+        if !self.lost {
+            self.told = self.kind;
+        }
+        self.given_up = false;
+        self.busy &= seen.writable;
+    }
+
+    fn lose(&mut self, kind: Kind) {
+        self.lost = true;
+        self.told = kind;
+        for client in self.clients.values_mut() {
+            if let Client::Granted { lost }
+            | Client::Revoked { lost, .. }
+            | Client::Closing { lost, .. } = client
+            {
+                *lost = true;
+            }
+        }
+    }
+
+    /// A sync ended; it covers the closes that it began after.
+    fn covered(&mut self, success: bool) {
+        for client in self.clients.values_mut() {
+            if let Client::Closing {
+                covered, durable, ..
+            } = client
+            {
+                *durable |= *covered && success;
+            }
+        }
+    }
+}
+
+/// What the world gives as the reason of every failure.
+const WHY: &str = "it failed";
+/// What the arbiter says itself.
+const BY_HAND: &str = "somebody made it read-only during a session";
+
+fn why() -> Text {
+    WHY.into()
+}
+
+fn seen((kind, writable): (Kind, bool)) -> Seen {
+    let condition = kind.condition();
+    Seen {
+        condition,
+        writable,
+    }
+}
+
+/// What may be left of a wait, in ms: the arbiter's own waits, without most of the doubled ones.
+const GRID: [u64; 8] = [0, 1, 5, 20, 100, 1000, 3000, 10_000];
+
+/// Makes `now` the [`START`] of a moment. All that is past is the same, and what is to come is
+/// rounded down: fewer states, and moments keep their order. The random runs have exact times.
+pub fn rebase(moment: &mut Moment, now: Moment) {
+    let left = moment.0.saturating_sub(now.0);
+    let of_grid = GRID.map(Duration::from_millis).into_iter().rev();
+    let rounded = of_grid.into_iter().find(|step| *step <= left);
+    moment.0 = START.0 + rounded.unwrap_or(left);
+}

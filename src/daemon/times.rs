@@ -1,0 +1,38 @@
+//! All of the daemon's times that nobody configures, in one place.
+
+use std::time::Duration;
+
+/// A client that has not said what it wants by then is cut.
+pub const HANDSHAKE: Duration = Duration::from_secs(5);
+/// A client that has not taken an answer by then is cut.
+pub const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+/// What a revoked client gets beyond the kill grace before its connection is cut; with the default
+/// grace of 1 s a stop takes 3 s at most.
+pub const REVOKE_MARGIN: Duration = Duration::from_secs(2);
+/// At the exit, answers get this long to be taken.
+pub const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// Wait after the kernel could not give a connection, before the next is asked for.
+pub const NO_RESOURCES: Duration = Duration::from_millis(100);
+
+/// First wait before another try to go read-only, where nothing tells when to try.
+pub const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// Longest wait between two tries; each wait is twice the one before.
+pub const RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// Waits between the tries that a writer's close triggers: the kernel tells of the close just
+/// before the writer is gone.
+pub const BURST: [Duration; 3] = [
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(20),
+];
+
+/// How often a writable storage is looked at: of a device that is gone (the card was pulled out), of
+/// a superblock switched by hand, and of errors on most filesystems the kernel tells nobody.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// When to look again after the filesystem told of an error, each after the one before.
+pub const ERROR_LOOKS: [Duration; 4] = [
+    Duration::from_millis(2),
+    Duration::from_millis(8),
+    Duration::from_millis(90),
+    Duration::from_millis(400),
+];
