@@ -6,7 +6,7 @@ export PATH := $(PATH):/usr/sbin:/sbin # where Debian has mkfs and losetup
 LEFT_OUT := $(CURDIR)/target/left-out
 
 .DEFAULT_GOAL := build
-.PHONY: help build release test soak demo lint clean
+.PHONY: help build release test soak powercut demo lint clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -41,6 +41,10 @@ test: ## every test, or in a user namespace what can be
 soak: ## chaos for SOAK_SECONDS (60) from SOAK_SEED, as root; P1 to P6 must hold
 	@tests/tools
 	@$(CARGO) test --locked --test soak -- --ignored --nocapture
+
+powercut: ## power cuts for long (PST_POWER_ROUNDS, 20), from PST_POWER_SEED, as root
+	@tests/tools
+	@PST_REQUIRE_ALL=1 PST_POWER_ROUNDS=$${PST_POWER_ROUNDS:-20} $(CARGO) test --locked --test powercut -- --nocapture
 
 clean: ## what was built
 	$(CARGO) clean

@@ -60,10 +60,10 @@ impl Ground {
         ground
     }
 
-    /// An image of this size, sparse, attached to a loop device. Not `mount -o
-    /// loop,ro`, which would make the device read-only for ever.
-    pub fn attach(&mut self, image: &Path, mebibytes: u64) -> String {
-        let device = attach(&sparse(image, mebibytes));
+    /// Attaches the storage's image to a loop device. Not `mount -o loop,ro`,
+    /// which would make the device read-only for ever.
+    pub fn attach(&mut self, image: &Path) -> String {
+        let device = attach(image);
         self.device = Some(device.clone());
         device
     }

@@ -9,7 +9,7 @@
 mod daemon;
 mod faults;
 mod ground;
-mod job;
+pub mod job;
 mod namespace;
 mod observe;
 mod person;
