@@ -6,7 +6,7 @@ export PATH := $(PATH):/usr/sbin:/sbin # where Debian has mkfs and losetup
 LEFT_OUT := $(CURDIR)/target/left-out
 
 .DEFAULT_GOAL := build
-.PHONY: help build release test demo lint clean
+.PHONY: help build release test fuzz asan demo lint clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -37,6 +37,16 @@ test: ## every test, or in a user namespace what can be
 	    echo "$$(sort -u $(LEFT_OUT) | wc -l) tests left out:"; sort -u $(LEFT_OUT) | sed 's/^/  /'; \
 	else echo "0 tests left out"; fi; \
 	exit $$code
+
+fuzz: ## ten million executions of each decoder and reader; RUNS= for another number
+	@tests/fuzz/all
+
+# The stable compiler has its runtime, but no option for it. Of the tests those
+# of what touches memory itself, and of what takes bytes from others.
+asan: ## the tests of sys and the codec under AddressSanitizer
+	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
+	    $(CARGO) test --locked --lib --target $$host --target-dir target/asan -- sys:: wire:: escape:: fstab:: mountinfo::
 
 clean: ## what was built
 	$(CARGO) clean
