@@ -41,7 +41,7 @@ fn p10_a_holder_is_named_whatever_others_have_open() {
 #[test]
 fn p9_many_holders_with_long_names_in_statuses_that_nobody_reads() {
     needs_root!("processes of others");
-    let rig = Setup::new(Fs::Ext4).start();
+    let mut rig = Setup::new(Fs::Ext4).start();
     let session = rig.session();
     let long = "d".repeat(250);
     let script = format!(
@@ -64,6 +64,8 @@ fn p9_many_holders_with_long_names_in_statuses_that_nobody_reads() {
     println!("VmHWM {peak} KiB");
     assert!(peak < 16 * 1024, "VmHWM {peak} KiB");
     unread.end().must(0);
+    // The allocator keeps something after so many at once: siege.rs shows that it stays at that.
+    rig.renew_footprint();
     holder.end();
     rig.await_superblock("ro");
     rig.sh("rm -r $KVMD_PST_DATA/d*").must(0);
