@@ -71,8 +71,11 @@ fn admit(
     stream: UnixStream,
 ) {
     let Ok(peer) = socket::peer(stream.as_fd()) else {
-        return; // it is gone already
+        return;
     };
+    if socket::hung_up(stream.as_fd()) {
+        return; // who opens and vanishes costs no more than this
+    }
     let Some(entry) = connections.enter(peer.uid, core.limit) else {
         refuse(&stream, peer, core.limit);
         return;
