@@ -6,7 +6,7 @@ export PATH := $(PATH):/usr/sbin:/sbin # where Debian has mkfs and losetup
 LEFT_OUT := $(CURDIR)/target/left-out
 
 .DEFAULT_GOAL := build
-.PHONY: help build release test fuzz asan demo lint clean
+.PHONY: help build release test soak fuzz asan demo lint clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -37,6 +37,10 @@ test: ## every test, or in a user namespace what can be
 	    echo "$$(sort -u $(LEFT_OUT) | wc -l) tests left out:"; sort -u $(LEFT_OUT) | sed 's/^/  /'; \
 	else echo "0 tests left out"; fi; \
 	exit $$code
+
+soak: ## chaos for SOAK_SECONDS (60) from SOAK_SEED, as root; P1 to P6 must hold
+	@tests/tools
+	@$(CARGO) test --locked --test soak -- --ignored --nocapture
 
 fuzz: ## ten million executions of each decoder and reader; RUNS= for another number
 	@tests/fuzz/all

@@ -183,12 +183,12 @@ impl Arbiter {
         let job = self.running.take();
         match outcome {
             Outcome::Looked(seen) => self.looked(seen, now, out),
-            Outcome::MadeWritable { seen, watched } => {
+            Outcome::MadeWritable(seen) => {
                 self.condition = seen.condition;
                 self.writable = seen.writable;
                 self.held = self.sound();
                 self.retry = None;
-                self.look_at = (self.held && !watched).then(|| after(now, LOOK_EVERY));
+                self.look_at = self.held.then(|| after(now, LOOK_EVERY));
                 if !self.held {
                     self.deny_seen(out);
                 }

@@ -293,11 +293,12 @@ impl Core {
     }
 
     fn tell_state(&self) {
-        let (state, reason, settled) = {
+        let (state, reason, settled, stuck) = {
             let arbiter = self.arbiter.borrow();
-            (arbiter.state(), arbiter.reason(), arbiter.settled())
+            let (settled, stuck) = (arbiter.settled(), arbiter.stuck());
+            (arbiter.state(), arbiter.reason(), settled, stuck)
         };
-        if state != State::Stuck {
+        if !stuck {
             self.holders.borrow_mut().clear();
         }
         let passing = matches!(state, State::GoingRo | State::GoingRw);

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::condition::{Condition, Remount, Seen, Text};
 use super::holders::Holder;
@@ -105,22 +105,16 @@ impl Storage {
         }
     }
 
-    /// Looks afresh and goes read-write. True if the kernel will tell of errors.
-    pub fn make_writable(&mut self) -> (Seen, bool) {
+    /// Looks afresh and goes read-write.
+    pub fn make_writable(&mut self) -> Seen {
         let found = match self.survey() {
             Ok(found) => found,
-            Err(seen) => return (seen, false),
+            Err(seen) => return seen,
         };
         let was_writable = !found.mount.superblock_read_only();
-        let unfit = |text: String, writable| {
-            let condition = Condition::Unprepared(text.into());
-            (
-                Seen {
-                    condition,
-                    writable,
-                },
-                false,
-            )
+        let unfit = |text: String, writable| Seen {
+            condition: Condition::Unprepared(text.into()),
+            writable,
         };
         // Before anything is written: what would be refused is refused without wear.
         let data = match roots::check(found.root.as_fd(), &self.place, self.owner) {
@@ -129,14 +123,10 @@ impl Storage {
         };
         if let Err(error) = switch_superblock(found.root.as_fd(), Mode::ReadWrite) {
             let text = self.cannot_switch(&found, "read-write", &error);
-            let condition = Condition::Failed(text.into());
-            return (
-                Seen {
-                    condition,
-                    writable: was_writable,
-                },
-                false,
-            );
+            return Seen {
+                condition: Condition::Failed(text.into()),
+                writable: was_writable,
+            };
         }
         let data = match data {
             Some(data) => Ok(data),
@@ -148,19 +138,15 @@ impl Storage {
             Err(Trouble::Error(text)) => return unfit(text, true),
             Err(Trouble::NeedsWrite) => return unfit("the data root is not there".into(), true),
         }
-        let watched = self.guard(&found, Mode::ReadWrite);
+        self.guard(&found, Mode::ReadWrite);
         self.period = Some(Period {
             root: found.root,
             id: found.id,
         });
-        let condition = Condition::Ready;
-        (
-            Seen {
-                condition,
-                writable: true,
-            },
-            watched,
-        )
+        Seen {
+            condition: Condition::Ready,
+            writable: true,
+        }
     }
 
     /// Remounts read-only, then syncs through the descriptor that was open before, then lets go
@@ -339,28 +325,25 @@ impl Storage {
         }
     }
 
-    /// Watches the filesystem for what matters in this mode. True if its errors will be told.
-    fn guard(&self, found: &Found, mode: Mode) -> bool {
+    /// Watches the filesystem for what matters in this mode.
+    fn guard(&self, found: &Found, mode: Mode) {
         let root = found.root.as_fd();
-        let watched = self.watch(root, GUARD);
+        self.watch(root, GUARD);
         if mode == Mode::ReadWrite {
             if let Some(group) = &self.group {
                 // Writers are welcome now. An error here costs wake-ups only.
                 let _ = group.unwatch(root, WRITERS);
             }
         }
-        // Others take the mark and never tell.
-        watched && found.mount.fstype == "ext4"
     }
 
-    fn watch(&self, root: std::os::fd::BorrowedFd<'_>, events: Events) -> bool {
+    fn watch(&self, root: std::os::fd::BorrowedFd<'_>, events: Events) {
         let Some(group) = &self.group else {
-            return false;
+            return;
         };
-        // Older kernels know no error events, but writers' closes.
-        group.watch(root, events).is_ok() || {
+        if group.watch(root, events).is_err() {
+            // Older kernels know no error events, but writers' closes.
             let _ = group.watch(root, WRITERS);
-            false
         }
     }
 
@@ -404,11 +387,6 @@ impl Storage {
             escape_path(&found.mount.point),
             escape_path(&found.mount.source)
         )
-    }
-
-    /// The mount point.
-    pub fn mount_point(&self) -> &Path {
-        &self.place.mount
     }
 }
 

@@ -105,7 +105,7 @@ fn mask(events: Events) -> u64 {
         mask |= libc::FAN_FS_ERROR;
     }
     if events.release {
-        mask |= RELEASE;
+        mask |= RELEASE | libc::FAN_ONDIR; // a deleted directory keeps it too
     }
     mask
 }

@@ -24,8 +24,7 @@ fn made_writable(condition: Condition, writable: bool) -> Input {
         condition,
         writable,
     };
-    let watched = true;
-    Input::Done(Outcome::MadeWritable { seen, watched })
+    Input::Done(Outcome::MadeWritable(seen))
 }
 
 fn made_read_only(remount: Remount, synced: bool) -> Input {
@@ -78,7 +77,7 @@ fn a_failed_remount_fails_the_close_even_if_the_sync_said_well() {
     let failed = Remount::Failed("given up".into());
     let (_, effects) = granted_then(&[Input::Close(A), made_read_only(failed, true)]);
     let answer = Effect::Closed(A, CloseResult::Failed, "given up".into());
-    assert_eq!(effects, [answer]);
+    assert_eq!(effects, [answer, Effect::Arm(None)]);
 }
 
 #[test]
@@ -123,6 +122,65 @@ fn a_loss_stays_until_its_period_has_ended() {
     assert!(effects.contains(&failed), "{effects:?}");
     let end = Effect::Start(Job::MakeReadOnly { release: true });
     assert!(effects.contains(&end), "{effects:?}");
+}
+
+#[test]
+fn writers_that_close_without_end_cause_few_tries() {
+    let (mut arbiter, _) = granted_then(&[
+        Input::Gone(A),
+        made_read_only(Remount::Busy, true),
+        Input::Done(Outcome::Searched),
+    ]);
+    let mut tries = 0;
+    for millisecond in 0..1000 {
+        let now = Moment(NOW.0 + Duration::from_millis(millisecond));
+        let mut effects = arbiter.input(Input::Released, now);
+        effects.extend(arbiter.input(Input::Tick, now));
+        while let Some(Effect::Start(job)) = effects.iter().find(|e| matches!(e, Effect::Start(_)))
+        {
+            let done = match job {
+                Job::FindHolders => Input::Done(Outcome::Searched),
+                _ => {
+                    tries += 1;
+                    made_read_only(Remount::Busy, true)
+                }
+            };
+            effects = arbiter.input(done, now);
+        }
+    }
+    assert!((10..50).contains(&tries), "{tries} in a second");
+}
+
+#[test]
+fn a_writer_that_closes_during_the_quick_tries_gets_its_own() {
+    let (mut arbiter, _) = granted_then(&[
+        Input::Gone(A),
+        made_read_only(Remount::Busy, true),
+        Input::Done(Outcome::Searched),
+        Input::Released,
+        Input::Released,
+    ]);
+    let mut now = NOW;
+    let mut waits = Vec::new();
+    for _ in 0..7 {
+        let effects = arbiter.input(made_read_only(Remount::Busy, true), now);
+        let [Effect::Arm(Some(next))] = effects[..] else {
+            panic!("{effects:?}");
+        };
+        waits.push((next.0 - now.0).as_millis());
+        now = next;
+        let effects = arbiter.input(Input::Tick, now);
+        assert!(matches!(effects[..], [Effect::Start(_), ..]), "{effects:?}");
+    }
+    assert_eq!(waits, [1, 5, 20, 100, 1, 5, 20]);
+}
+
+#[test]
+fn p10_what_failed_can_be_stuck_too_so_its_holders_are_known() {
+    let busy = made_read_only(Remount::Busy, false);
+    let (arbiter, _) = granted_then(&[Input::Close(A), busy]);
+    assert_eq!(arbiter.state(), State::Failed);
+    assert!(arbiter.stuck());
 }
 
 #[test]

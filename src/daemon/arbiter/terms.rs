@@ -40,13 +40,8 @@ pub enum Job {
 pub enum Outcome {
     /// Of [`Job::Look`].
     Looked(Seen),
-    /// Of [`Job::MakeWritable`].
-    MadeWritable {
-        /// Ready and writable if it succeeded.
-        seen: Seen,
-        /// The kernel tells of errors by events, so no looks are needed.
-        watched: bool,
-    },
+    /// Of [`Job::MakeWritable`]: ready and writable if it succeeded.
+    MadeWritable(Seen),
     /// Of [`Job::MakeReadOnly`].
     MadeReadOnly {
         /// The remount.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::Rig;
@@ -40,6 +41,15 @@ impl Fs {
     }
 }
 
+/// What the image lies on, if that matters.
+#[derive(Clone, Copy)]
+enum Backing {
+    /// A tmpfs of so many MiB: full, it refuses what it does not have yet (ENOSPC).
+    Tmpfs(u64),
+    /// An ext4 of its own: there a file can be made to refuse every write (EIO).
+    Ext4,
+}
+
 /// A rig to be.
 pub struct Setup {
     pub(super) fs: Fs,
@@ -48,7 +58,7 @@ pub struct Setup {
     prepared: bool,
     running: bool,
     world: World,
-    backing: Option<u64>,
+    backing: Option<Backing>,
     head: String,
     storage: String,
     session: String,
@@ -115,7 +125,13 @@ impl Setup {
 
     /// The image lies on a tmpfs of this many MiB.
     pub fn backed_by_tmpfs(mut self, mebibytes: u64) -> Setup {
-        self.backing = Some(mebibytes);
+        self.backing = Some(Backing::Tmpfs(mebibytes));
+        self
+    }
+
+    /// The image lies on an ext4, where [`Rig::refuse_writes`] works.
+    pub fn backed_by_ext4(mut self) -> Setup {
+        self.backing = Some(Backing::Ext4);
         self
     }
 
@@ -175,16 +191,8 @@ impl Rig {
             Fs::Xfs => 320, // the least that mkfs.xfs takes is 300
         };
         let mut image = self.dir().join("image");
-        if let Some(size) = self.setup.backing {
-            let backing = self.dir().join("backing");
-            fs::create_dir(&backing).expect("backing");
-            let size = format!("size={size}m");
-            tool(
-                Command::new("mount")
-                    .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-                    .arg(&backing),
-            );
-            image = backing.join("image");
+        if let Some(backing) = self.setup.backing {
+            image = self.make_backing(backing).join("image");
         }
         let device = self.ground.attach(&image, mebibytes);
         let mut mkfs = Command::new(format!("mkfs.{}", self.setup.fs.name()));
@@ -194,6 +202,22 @@ impl Rig {
             mkfs.args(["-E", "lazy_itable_init=0,lazy_journal_init=0"]);
         }
         tool(mkfs.arg(device));
+    }
+
+    fn make_backing(&self, backing: Backing) -> PathBuf {
+        let at = self.dir().join("backing");
+        fs::create_dir(&at).expect("backing");
+        let mut mount = Command::new("mount");
+        match backing {
+            Backing::Tmpfs(size) => {
+                mount.args(["-t", "tmpfs", "-o", &format!("size={size}m"), "tmpfs"]);
+            }
+            Backing::Ext4 => {
+                mount.arg(self.make_device("outer", 64));
+            }
+        }
+        tool(mount.arg(&at));
+        at
     }
 
     /// Mounts the storage as fstab has it, read-only.
