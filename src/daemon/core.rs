@@ -391,17 +391,16 @@ impl Core {
         })
     }
 
-    /// What keeps the storage from going read-only, for a status.
-    pub fn holder_messages(&self) -> Vec<DaemonMessage> {
+    /// One of those who keep the storage from going read-only, for a status; counted from 0.
+    pub fn holder_message(&self, number: usize) -> Option<DaemonMessage> {
         let holders = self.holders.borrow();
-        let message = |holder: &Holder| DaemonMessage::Holder {
+        holders.get(number).map(|holder| DaemonMessage::Holder {
             kind: holder.kind,
             pid: holder.pid,
             uid: holder.uid,
             command: holder.command.clone(),
             path: holder.path.clone(),
-        };
-        holders.iter().map(message).collect()
+        })
     }
 }
 

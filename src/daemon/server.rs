@@ -86,8 +86,11 @@ fn admit(
     stream: UnixStream,
 ) {
     let Ok(peer) = socket::peer(stream.as_fd()) else {
-        return; // it is gone already
+        return;
     };
+    if socket::hung_up(stream.as_fd()) {
+        return; // who opens and vanishes costs no more than this
+    }
     let entry = match connections.enter(stream.as_fd(), peer.uid, core.limit) {
         Ok(entry) => entry,
         Err(text) => return refuse(&stream, text),

@@ -100,7 +100,7 @@ pub async fn serve(core: &Core, stream: Async<UnixStream>, peer: Peer, admitted:
     if let Err(Fault::Broken(text)) = result {
         log::warn!("a client ({peer}) broke the protocol: {text}");
         let _ = connection
-            .send(&[DaemonMessage::Error {
+            .send(vec![DaemonMessage::Error {
                 version: VERSION,
                 text,
             }])
@@ -139,7 +139,7 @@ impl Connection {
                 );
                 log::warn!("{peer} was refused: not in the group '{}'", core.access.1);
                 let reason = DenyReason::NotAdmitted;
-                self.send(&[DaemonMessage::Denied {
+                self.send(vec![DaemonMessage::Denied {
                     version: VERSION,
                     reason,
                     text,
@@ -198,7 +198,7 @@ impl Connection {
                         DaemonMessage::Denied { .. } | DaemonMessage::Closed { .. }
                     );
                     granted |= matches!(message, DaemonMessage::Granted { .. });
-                    let sent = self.send(&[message]).await;
+                    let sent = self.send(vec![message]).await;
                     core.answered(1);
                     sent?;
                     if last {
@@ -222,33 +222,40 @@ impl Connection {
     }
 
     async fn status(&mut self, core: &Core) -> Result<(), Fault> {
-        self.send(&[core.storage_message()]).await?;
+        self.send(vec![core.storage_message()]).await?;
         let mut last = SessionId(0);
         loop {
             let mut batch = Vec::new();
             while let Some((id, message)) = core.session_message(last) {
                 last = id;
                 batch.push(message);
-                if batch.len() == 16 {
+                if batch.len() == 4 {
                     break;
                 }
             }
             if batch.is_empty() {
                 break;
             }
-            self.send(&batch).await?;
+            self.send(batch).await?;
         }
-        let mut rest = core.holder_messages();
-        rest.push(DaemonMessage::End);
-        self.send(&rest).await
+        // One by one: a client that does not read costs as much as what waits for it.
+        for number in 0.. {
+            let Some(message) = core.holder_message(number) else {
+                break;
+            };
+            self.send(vec![message]).await?;
+        }
+        self.send(vec![DaemonMessage::End]).await
     }
 
     /// Sends messages as one write, if the client takes them in time.
-    async fn send(&mut self, messages: &[DaemonMessage]) -> Result<(), Fault> {
+    async fn send(&mut self, messages: Vec<DaemonMessage>) -> Result<(), Fault> {
         let mut bytes = Vec::new();
         for message in messages {
             message.encode(&mut bytes);
         }
+        // Only this is kept while the client does not read, and there may be many such.
+        let bytes = bytes.into_boxed_slice();
         let write = async { (&self.stream).write_all(&bytes).await.map_err(Fault::from) };
         smol::future::or(write, async {
             Timer::after(WRITE_PATIENCE).await;

@@ -75,6 +75,18 @@ pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     }
 }
 
+/// Whether the other end is closed, so that nobody hears an answer; unread bytes may be left.
+/// POLLHUP of poll(2).
+pub fn hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd {
+        fd: socket.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: one live struct; does not wait.
+    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 && poll.revents & libc::POLLHUP != 0 }
+}
+
 /// Lets nobody send descriptors to a listening socket's connections. Without that, who only reads
 /// bytes closes what came along, and some descriptors keep the last who closes them waiting: a TCP
 /// socket with SO_LINGER for as long as its sender wants. SO_PASSRIGHTS of socket(7).

@@ -77,39 +77,29 @@ fn refused(outcome: &Outcome, path: &Path) {
 }
 
 /// What stands in a path's place, each made by somebody who may write there.
-fn obstacles(outside: &Outside) -> Vec<(&'static str, Box<dyn Fn(&Path) + '_>)> {
-    vec![
-        (
-            "a symlink to a directory",
-            Box::new(|at| {
-                std::os::unix::fs::symlink(&outside.paths[0], at).expect("symlink");
-            }),
+const OBSTACLES: [&str; 5] = [
+    "a symlink to a directory",
+    "a symlink to a file",
+    "a FIFO",
+    "a device",
+    "a file",
+];
+
+fn put(what: &str, at: &Path, outside: &Outside) {
+    use std::os::unix::fs::symlink;
+    match what {
+        "a symlink to a directory" => symlink(&outside.paths[0], at).expect(what),
+        "a symlink to a file" => symlink(outside.file(), at).expect(what),
+        "a FIFO" => tool("mkfifo", &[at]),
+        "a device" => tool(
+            "mknod",
+            &[at, Path::new("b"), Path::new("7"), Path::new("0")],
         ),
-        (
-            "a symlink to a file",
-            Box::new(|at| {
-                std::os::unix::fs::symlink(outside.file(), at).expect("symlink");
-            }),
-        ),
-        ("a FIFO", Box::new(|at| tool("mkfifo", &[at]))),
-        (
-            "a device",
-            Box::new(|at| {
-                tool(
-                    "mknod",
-                    &[at, Path::new("b"), Path::new("7"), Path::new("0")],
-                );
-            }),
-        ),
-        (
-            "a file",
-            Box::new(|at| {
-                fs::write(at, "").expect("file");
-                std::os::unix::fs::chown(at, Some(OUTSIDER.uid), Some(OUTSIDER.gid))
-                    .expect("chown");
-            }),
-        ),
-    ]
+        _ => {
+            fs::write(at, "").expect(what);
+            std::os::unix::fs::chown(at, Some(OUTSIDER.uid), Some(OUTSIDER.gid)).expect(what);
+        }
+    }
 }
 
 #[test]
@@ -117,10 +107,10 @@ fn p8_what_stands_in_the_place_of_the_data_root_is_left_alone() {
     needs_root!("other users");
     let rig = Setup::new(Fs::Ext4).stopped().start();
     let outside = Outside::new(&rig);
-    for (what, put) in obstacles(&outside) {
+    for what in OBSTACLES {
         rig.remount_by_hand("rw");
         let _ = fs::remove_dir(rig.data()).or_else(|_| fs::remove_file(rig.data()));
-        put(&rig.data());
+        put(what, &rig.data(), &outside);
         let before = fs::symlink_metadata(rig.data()).expect(what).ctime_nsec();
         rig.remount_by_hand("ro");
         refused(&rig.prepare(), &rig.data());
@@ -189,9 +179,9 @@ fn p8_what_stands_beside_the_socket_is_left_alone() {
     let device_lock = rig.run_dir().join(format!("pst-7-{number}.lock"));
     let lock = rig.run_dir().join("pst.sock.lock");
     for at in [rig.socket(), lock, device_lock] {
-        for (what, put) in obstacles(&outside) {
+        for what in OBSTACLES {
             let _ = fs::remove_file(&at);
-            put(&at);
+            put(what, &at, &outside);
             println!("{what} at {at:?}");
             refused(&rig.daemon_command().to_end(), &at);
             outside.is_untouched();

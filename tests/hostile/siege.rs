@@ -6,7 +6,9 @@ use std::fs;
 
 use crate::clients::attack;
 use crate::needs_root;
-use crate::rig::{Fs, Job, MEMBER, OUTSIDER, PRIMARY, Person, Rig, RunToEnd, Setup};
+use crate::rig::{
+    Fs, Job, MEMBER, OUTSIDER, PRIMARY, Person, Rig, RunToEnd, Setup, start, wait_until,
+};
 
 /// What the daemon may have in memory at most, in KiB.
 const MEMORY: u64 = 16 * 1024;
@@ -174,4 +176,44 @@ fn p9_names_that_harm_who_prints_them() {
                 .any(|line| line.contains("ERROR storage") && !line.contains("asked"))
         );
     });
+}
+
+#[test]
+fn p9_a_storm_of_closes() {
+    needs_root!("other users");
+    let rig = open_rig();
+    rig.run_as(MEMBER, ["sh", "-c", "mkfifo $KVMD_PST_DATA/fifo"])
+        .to_end()
+        .must(0);
+    besieged(&rig, "storm", &[Some(MEMBER), Some(MEMBER)], |_| {});
+}
+
+#[test]
+fn p10_a_holder_is_named_in_a_storm_of_closes() {
+    needs_root!("other users");
+    let rig = open_rig();
+    rig.run_as(MEMBER, ["sh", "-c", "mkfifo $KVMD_PST_DATA/fifo"])
+        .to_end()
+        .must(0);
+    let session = rig.session();
+    let script = format!(
+        "exec 7>{}/leftover; echo holds; exec cat",
+        rig.data().display()
+    );
+    let mut holder = rig.command("sh");
+    let holder = start(
+        holder
+            .args(["-c", &script])
+            .stdin(std::process::Stdio::piped()),
+    );
+    holder.await_stdout("holds");
+    let storm = attack(&rig, Some(MEMBER), "storm");
+    storm.await_stdout("begun");
+    session.end().must(0);
+    wait_until("it is named", || {
+        rig.status()["holders"].to_string().contains("leftover")
+    });
+    holder.end().must(0);
+    rig.await_superblock("ro");
+    storm.end().must(0);
 }
