@@ -6,7 +6,7 @@ export PATH := $(PATH):/usr/sbin:/sbin # where Debian has mkfs and losetup
 LEFT_OUT := $(CURDIR)/target/left-out
 
 .DEFAULT_GOAL := build
-.PHONY: help build release test demo lint clean aiohttp
+.PHONY: help build release test soak powercut fuzz asan demo lint clean aiohttp
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -47,6 +47,24 @@ aiohttp:
 	    && $(AIOHTTP).new/bin/python -m pip install -q --disable-pip-version-check aiohttp==3.* \
 	    && mv $(AIOHTTP).new $(AIOHTTP) && touch $(AIOHTTP)/done; } \
 	|| { rm -rf $(AIOHTTP) $(AIOHTTP).new; echo "aiohttp is not to be had from PyPI: its tests are left out"; }
+
+soak: ## chaos for SOAK_SECONDS (60) from SOAK_SEED, as root; P1 to P6 must hold
+	@tests/tools
+	@$(CARGO) test --locked --test soak -- --ignored --nocapture
+
+powercut: ## power cuts for long (PST_POWER_ROUNDS, 20), from PST_POWER_SEED, as root
+	@tests/tools
+	@PST_REQUIRE_ALL=1 PST_POWER_ROUNDS=$${PST_POWER_ROUNDS:-20} $(CARGO) test --locked --test powercut -- --nocapture
+
+fuzz: ## ten million executions of each decoder and reader; RUNS= for another number
+	@tests/fuzz/all
+
+# The stable compiler has its runtime, but no option for it. Of the tests those
+# of what touches memory itself, and of what takes bytes from others.
+asan: ## the tests of sys and the codec under AddressSanitizer
+	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
+	    $(CARGO) test --locked --lib --target $$host --target-dir target/asan -- sys:: wire:: escape:: fstab:: mountinfo::
 
 clean: ## what was built
 	$(CARGO) clean

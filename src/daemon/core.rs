@@ -314,11 +314,12 @@ impl Core {
     }
 
     fn tell_state(&self) {
-        let (state, reason, settled) = {
+        let (state, reason, settled, stuck) = {
             let arbiter = self.arbiter.borrow();
-            (arbiter.state(), arbiter.reason(), arbiter.settled())
+            let (settled, stuck) = (arbiter.settled(), arbiter.stuck());
+            (arbiter.state(), arbiter.reason(), settled, stuck)
         };
-        if state != State::Stuck {
+        if !stuck {
             self.holders.borrow_mut().clear();
         }
         let passing = matches!(state, State::GoingRo | State::GoingRw);
@@ -423,17 +424,16 @@ impl Core {
         self.arbiter.borrow().write_allowed()
     }
 
-    /// What keeps the storage from going read-only, for a status.
-    pub fn holder_messages(&self) -> Vec<DaemonMessage> {
+    /// One of those who keep the storage from going read-only, for a status; counted from 0.
+    pub fn holder_message(&self, number: usize) -> Option<DaemonMessage> {
         let holders = self.holders.borrow();
-        let message = |holder: &Holder| DaemonMessage::Holder {
+        holders.get(number).map(|holder| DaemonMessage::Holder {
             kind: holder.kind,
             pid: holder.pid,
             uid: holder.uid,
             command: holder.command.clone(),
             path: holder.path.clone(),
-        };
-        holders.iter().map(message).collect()
+        })
     }
 }
 

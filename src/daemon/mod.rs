@@ -69,6 +69,7 @@ fn run(config: &Config) -> Result<bool, String> {
     let place = config.place().map_err(|error| error.to_string())?;
     let owner = Owner::of(&place)?;
     let access = access_group(&config.group)?;
+    own::keep_no_large_memory();
     if let Err(error) = own::raise_descriptor_limit() {
         log::warn!("cannot raise the limit of open files: {error}");
     }
@@ -76,7 +77,9 @@ fn run(config: &Config) -> Result<bool, String> {
     let group = match Group::new() {
         Ok(group) => Some(group),
         Err(error) => {
-            log::info!("no events of the filesystem ({error}): looking at it each second instead");
+            log::info!(
+                "no events of the filesystem ({error}): what happens to it shows a second later"
+            );
             None
         }
     };

@@ -63,7 +63,7 @@ impl Conversation<'_> {
             ClientMessage::Open { .. } => {
                 let text = core.not_admitted(self.connection.peer);
                 let reason = DenyReason::NotAdmitted;
-                self.send(&[DaemonMessage::Denied {
+                self.send(vec![DaemonMessage::Denied {
                     version: VERSION,
                     reason,
                     text,
@@ -95,7 +95,7 @@ impl Conversation<'_> {
                 Turn::Say(notice) => {
                     let last = matches!(notice, Notice::Denied(..) | Notice::Closed(..));
                     granted |= matches!(notice, Notice::Granted { .. });
-                    let sent = self.send(&[message(core, notice)]).await;
+                    let sent = self.send(vec![message(core, notice)]).await;
                     core.answered(1);
                     sent?;
                     if last {
@@ -119,33 +119,40 @@ impl Conversation<'_> {
     }
 
     async fn status(&mut self, core: &Core) -> Result<(), Fault> {
-        self.send(&[core.storage_message()]).await?;
+        self.send(vec![core.storage_message()]).await?;
         let mut last = SessionId(0);
         loop {
             let mut batch = Vec::new();
             while let Some((id, message)) = core.session_message(last) {
                 last = id;
                 batch.push(message);
-                if batch.len() == 16 {
+                if batch.len() == 4 {
                     break;
                 }
             }
             if batch.is_empty() {
                 break;
             }
-            self.send(&batch).await?;
+            self.send(batch).await?;
         }
-        let mut rest = core.holder_messages();
-        rest.push(DaemonMessage::End);
-        self.send(&rest).await
+        // One by one: a client that does not read costs as much as what waits for it.
+        for number in 0.. {
+            let Some(message) = core.holder_message(number) else {
+                break;
+            };
+            self.send(vec![message]).await?;
+        }
+        self.send(vec![DaemonMessage::End]).await
     }
 
     /// Sends messages as one write, if the client takes them in time.
-    async fn send(&self, messages: &[DaemonMessage]) -> Result<(), Fault> {
+    async fn send(&self, messages: Vec<DaemonMessage>) -> Result<(), Fault> {
         let mut bytes = Vec::new();
         for message in messages {
             message.encode(&mut bytes);
         }
+        // Only this is kept while the client does not read, and there may be many such.
+        let bytes = bytes.into_boxed_slice();
         self.connection.write(&bytes).await
     }
 

@@ -33,7 +33,8 @@ pub const BURST: [Duration; 3] = [
     Duration::from_millis(20),
 ];
 
-/// How often a writable storage is looked at where the kernel gives no events for its errors.
+/// How often a writable storage is looked at: of a device that is gone (the card was pulled out), of
+/// a superblock switched by hand, and of errors on most filesystems the kernel tells nobody.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// When to look again after the filesystem told of an error, each after the one before.
 pub const ERROR_LOOKS: [Duration; 4] = [

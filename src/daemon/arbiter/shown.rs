@@ -54,7 +54,8 @@ impl Arbiter {
         self.running.is_none() && !self.look
     }
 
-    fn stuck(&self) -> bool {
+    /// The kernel refuses read-only, whatever else there is to say about the storage.
+    pub fn stuck(&self) -> bool {
         self.retry.as_ref().is_some_and(|retry| retry.refused)
     }
 }

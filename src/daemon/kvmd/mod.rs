@@ -149,7 +149,8 @@ fn state(core: &Core, write_allowed: bool) -> events::Storage<'_> {
 /// Tells a client of this API, if it has begun to speak, that there is no room. False if it has not.
 pub fn refuse(mut stream: &UnixStream, text: &str) -> bool {
     let mut first = [0];
-    if !matches!(stream.read(&mut first), Ok(1)) || !speaks(&first) {
+    let waits = stream.set_nonblocking(true).is_err(); // nobody waits for who is refused
+    if waits || !matches!(stream.read(&mut first), Ok(1)) || !speaks(&first) {
         return false;
     }
     let response = Failure::unavailable(text.into()).response();
