@@ -56,6 +56,7 @@ impl Retry {
         } else if std::mem::take(&mut self.again) {
             self.next = after(now, RETRY_FIRST);
             self.burst = Some(0);
+            self.search = true; // whoever closes without end must not hide who holds
         } else {
             self.burst = None;
             self.next = after(now, self.wait);
