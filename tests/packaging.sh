@@ -31,7 +31,7 @@ not() { ! "$@"; }
 in_tree() { DEBIAN_FRONTEND=noninteractive chroot "$tree" "$@"; }
 enabled() { [ "$(in_tree systemctl is-enabled "$1")" = enabled ]; }
 clean() { # is nothing left of the package's files in these directories?
-    [ -z "$(find "$tree" -xdev \( -name 'pst*' -o -name 'kvmd-pst*' \) ! -path "$tree/var/lib/dpkg/*" ! -path "$tree/pst.deb" "$@" -print | tee /dev/stderr)" ]
+    [ -z "$(find "$tree" -xdev \( -name 'pst*' -o -name 'kvmd-pst*' \) ! -name 'pstore*' ! -path "$tree/var/lib/dpkg/*" ! -path "$tree/pst.deb" "$@" -print | tee /dev/stderr)" ]
 }
 
 if command -v lintian >/dev/null; then
@@ -115,7 +115,7 @@ check "PiKVM: post_remove" hook post_remove
 check "PiKVM: kvmd's service has its place again" enabled kvmd-pst.service
 check "PiKVM: kvmd-pstrun is kvmd's again" in_tree sh -c '[ "$(kvmd-pstrun)" = "of kvmd" ]'
 rm "$tree"/usr/bin/kvmd-pst* "$tree/usr/lib/systemd/system/kvmd-pst.service" "$tree/pst.install" "$tree"/etc/systemd/system/multi-user.target.wants/kvmd-pst.service
-check "PiKVM: nothing else is left" clean
+check "PiKVM: nothing else is left" clean ! -type d
 
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
