@@ -54,10 +54,7 @@ fn a_socket_of_systemds_is_used() {
         "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"",
         "sh",
     ]);
-    command
-        .arg(rig.bin("pst"))
-        .args(["daemon", "-c"])
-        .arg(rig.config());
+    command.args(rig.daemon_words());
     command.stdin(Stdio::from(OwnedFd::from(listener)));
     rig.start_daemon_as(command);
     rig.sh("env | grep LISTEN_").must(1);
@@ -78,10 +75,7 @@ fn lines_for_the_journal_carry_their_priority() {
     command
         .args(["-c", "exec \"$@\" 2>>\"$LOG\"", "sh"])
         .env("LOG", &log);
-    command
-        .arg(rig.bin("pst"))
-        .args(["daemon", "-c"])
-        .arg(rig.config());
+    command.args(rig.daemon_words());
     command.env("JOURNAL_STREAM", format!("{}:{}", found.dev(), found.ino()));
     rig.start_daemon_as(command);
     rig.sh("true").must(0);
