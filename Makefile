@@ -4,12 +4,26 @@
 CARGO ?= cargo
 export PATH := $(PATH):/usr/sbin:/sbin # where Debian has mkfs and losetup
 LEFT_OUT := $(CURDIR)/target/left-out
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := build
-.PHONY: help build release test soak powercut fuzz asan demo lint clean aiohttp
+.PHONY: help build release test test-filtered soak powercut fuzz asan vm-test packaging-test demo lint units install uninstall deb clean aiohttp
+
+# Where `make install` puts things, below DESTDIR.
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+BINDIR ?= $(PREFIX)/bin
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
+DOCDIR ?= $(PREFIX)/share/doc/pst
+MANDIR ?= $(PREFIX)/share/man
+# Started by systemd when the storage is mounted, without being enabled.
+MOUNTED := var-lib-kvmd-pst.mount.wants/pst-mounted@var-lib-kvmd-pst.service
+MANPAGES := $(wildcard contrib/man/*.[1-8])
 
 help: ## what there is
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 build: ## the binary, to work on
 	$(CARGO) build --locked
@@ -18,12 +32,62 @@ release: ## the binary, to use: target/release/pst
 	$(CARGO) build --locked --release
 
 demo: release ## the main job, on a storage made for it; leaves nothing behind
-	@contrib/demo.sh target/release/pst
+	@contrib/demo.sh $(TARGET)/release/pst
 
 lint: ## formatting and lints
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+
+units: ## what systemd says to the units, and how tight the sandbox is
+	@test -x $(TARGET)/release/pst || $(MAKE) release
+	@packaging/check-units $(TARGET)/release/pst
+
+# The program has to be there: `make release` first, as who need not be root.
+install: ## to DESTDIR and PREFIX (/usr/local)
+	@test -x $(TARGET)/release/pst || { echo "make release first" >&2; exit 1; }
+	install -D -m 755 $(TARGET)/release/pst $(DESTDIR)$(BINDIR)/pst
+	ln -sf pst $(DESTDIR)$(BINDIR)/kvmd-pst
+	ln -sf pst $(DESTDIR)$(BINDIR)/kvmd-pstrun
+	install -d $(DESTDIR)$(UNITDIR)/$(dir $(MOUNTED))
+	for unit in pst.service pst.socket pst-mounted@.service; do \
+	    sed 's|/usr/bin/pst|$(BINDIR)/pst|; s|/usr/share/doc/pst|$(DOCDIR)|' packaging/systemd/$$unit \
+	        | install -m 644 /dev/stdin $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
+	done
+	ln -sf ../pst-mounted@.service $(DESTDIR)$(UNITDIR)/$(MOUNTED)
+	install -D -m 644 packaging/sysusers.d/pst.conf $(DESTDIR)$(SYSUSERSDIR)/pst.conf
+	install -D -m 644 packaging/tmpfiles.d/pst.conf $(DESTDIR)$(TMPFILESDIR)/pst.conf
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md LICENSE contrib/pst.toml
+	test -e $(DESTDIR)$(SYSCONFDIR)/kvmd/pst.toml || \
+	    install -D -m 644 contrib/pst.toml $(DESTDIR)$(SYSCONFDIR)/kvmd/pst.toml
+	for page in $(MANPAGES); do \
+	    install -D -m 644 -t $(DESTDIR)$(MANDIR)/man$${page##*.} $$page || exit 1; \
+	done
+
+uninstall: ## what install did; the configuration and the storage stay
+	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,pst kvmd-pst kvmd-pstrun)
+	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,pst.service pst.socket pst-mounted@.service $(MOUNTED))
+	-rmdir $(DESTDIR)$(UNITDIR)/$(dir $(MOUNTED)) 2>/dev/null
+	rm -f $(DESTDIR)$(SYSUSERSDIR)/pst.conf $(DESTDIR)$(TMPFILESDIR)/pst.conf
+	rm -f $(foreach page,$(MANPAGES),$(DESTDIR)$(MANDIR)/man$(patsubst .%,%,$(suffix $(page)))/$(notdir $(page)))
+	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,README.md LICENSE pst.toml)
+	-rmdir $(DESTDIR)$(DOCDIR) 2>/dev/null
+
+deb: release ## target/deb/pst_VERSION_ARCH.deb
+	@packaging/deb/build target/deb
+
+# The daemon under the unit's system call filter. But for what systemd does for
+# it there, and the tests leave to it: owning the socket, preparing the mount.
+test-filtered: ## the end-to-end tests under the unit's system call filter
+	@mkdir -p $(TARGET) && tests/filtered --list packaging/systemd/pst.service @chown mount_setattr >$(TARGET)/allowed
+	PST_TEST_LAUNCHER=$(CURDIR)/tests/filtered PST_ALLOWED=$(abspath $(TARGET)/allowed) $(MAKE) test TESTS="--test e2e $(TESTS)"
+
+# As root; makes itself a small Debian tree once (mmdebstrap).
+packaging-test: deb ## install, upgrade, remove and purge of the packages
+	@tests/packaging.sh target/deb
+
+vm-test: deb ## a booted system in qemu: systemd, a disk, power cuts
+	@tests/vm/run target/deb
 
 # As root on loop devices; otherwise in a user namespace, where what needs more
 # leaves itself out and is named at the end. TESTS= is handed to cargo test.

@@ -40,6 +40,8 @@ struct Period {
     /// Opened before anything was written, so that it reports every lost write.
     root: OwnedFd,
     id: MountId,
+    /// What the filesystem had counted by then.
+    errors: Option<u64>,
 }
 
 /// The storage. One thread has it.
@@ -146,6 +148,7 @@ impl Storage {
         }
         self.guard(&found, Mode::ReadWrite);
         self.period = Some(Period {
+            errors: survey::errors_counted(found.mount.device),
             root: found.root,
             id: found.id,
         });
@@ -167,6 +170,7 @@ impl Storage {
             None => match survey::find(&self.place) {
                 // What was not looked at yet may be something that is not ours to switch.
                 Ok(found) if self.accepted == Some(found.id) => Period {
+                    errors: None,
                     root: found.root,
                     id: found.id,
                 },
@@ -308,6 +312,11 @@ impl Storage {
                 writable,
             });
         }
+        if let Some(error) = self.silent_error(&found) {
+            let text = found.repair(&error);
+            self.spoiled = Some((found.id, text.clone()));
+            return Err(not(Condition::Failed(text.into())));
+        }
         if let Some((id, text)) = &self.spoiled {
             if *id == found.id {
                 let condition = Condition::Failed(text.clone().into());
@@ -335,6 +344,18 @@ impl Storage {
             self.guard(&found, Mode::ReadOnly);
         }
         Ok(found)
+    }
+
+    /// Some kernels show nothing where ext4 has given up (6.1 and 6.12 among them): it still reads
+    /// `rw`. Its count of errors tells, and then the journal, which is not asked without need: that
+    /// writes it back.
+    fn silent_error(&self, found: &Found) -> Option<String> {
+        let period = self.period.as_ref()?;
+        let more = survey::errors_counted(found.mount.device) > period.errors;
+        let suspect = more && !found.mount.superblock_read_only();
+        suspect
+            .then(|| survey::journal_error(found.root.as_fd()))
+            .flatten()
     }
 
     fn prepare_again(&self, found: &mut Found) {

@@ -178,6 +178,16 @@ pub fn journal_error(root: std::os::fd::BorrowedFd<'_>) -> Option<String> {
     }
 }
 
+/// How many errors ext4 has counted on its filesystem on `device`, since it was last checked; `None` for
+/// another filesystem. Reading it costs the medium nothing.
+pub fn errors_counted(device: (u32, u32)) -> Option<u64> {
+    let (major, minor) = device;
+    let link = fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    let count = Path::new("/sys/fs/ext4").join(link.file_name()?);
+    let text = fs::read_to_string(count.join("errors_count")).ok()?;
+    text.trim().parse().ok()
+}
+
 fn flag(mount: &Mount) -> Flag {
     let host = mountinfo::read(Path::new(HOST)).map(|text| mountinfo::parse(&text));
     let same = |other: &Mount| other.point == mount.point && other.device == mount.device;

@@ -33,10 +33,7 @@ fn sandboxed(rig: &Rig) -> Command {
         &format!("--inh-caps=-all,{CAPABILITIES}"),
         &format!("--ambient-caps=-all,{CAPABILITIES}"),
     ]);
-    command
-        .arg(rig.bin("pst"))
-        .args(["daemon", "-c"])
-        .arg(rig.config());
+    command.args(rig.daemon_words());
     command
 }
 

@@ -66,10 +66,7 @@ fn activated(rig: &Rig, listener: UnixListener) -> Command {
         "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"",
         "sh",
     ]);
-    command
-        .arg(rig.bin("pst"))
-        .args(["daemon", "-c"])
-        .arg(rig.config());
+    command.args(rig.daemon_words());
     command.stdin(Stdio::from(OwnedFd::from(listener)));
     command
 }
@@ -118,10 +115,7 @@ fn lines_for_the_journal_carry_their_priority() {
     command
         .args(["-c", "exec \"$@\" 2>>\"$LOG\"", "sh"])
         .env("LOG", &log);
-    command
-        .arg(rig.bin("pst"))
-        .args(["daemon", "-c"])
-        .arg(rig.config());
+    command.args(rig.daemon_words());
     command.env("JOURNAL_STREAM", format!("{}:{}", found.dev(), found.ino()));
     rig.start_daemon_as(command);
     rig.sh("true").must(0);

@@ -1,5 +1,6 @@
 //! What kind of rig a test wants, and making it.
 
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
@@ -313,8 +314,17 @@ impl Rig {
 
     /// `pst daemon` with this rig's configuration.
     pub fn daemon_command(&self) -> Command {
-        let mut command = self.pst(["daemon", "-c"]);
-        command.arg(self.config()).stdin(Stdio::null());
+        let words = self.daemon_words();
+        let mut command = self.command(&words[0]);
+        command.args(&words[1..]).stdin(Stdio::null());
         command
+    }
+
+    /// The same as words, behind what `PST_TEST_LAUNCHER` names to run it in.
+    pub fn daemon_words(&self) -> Vec<OsString> {
+        let mut words = Vec::from_iter(std::env::var_os("PST_TEST_LAUNCHER"));
+        words.push(self.bin("pst").into());
+        words.extend(["daemon".into(), "-c".into(), self.config().into()]);
+        words
     }
 }
