@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::chance::Chance;
 use crate::rig::{Person, alive, children};
-use crate::world::{Epoch, Live, World, count};
+use crate::world::{Live, World, count};
 
 /// What a tree may take from its end's beginning: the kill grace, what the keeper
 /// and then `pst run` have for it, and as much again for a busy machine.
@@ -138,6 +138,8 @@ impl Client<'_> {
         let (status, hit) = self.see_to_its_end(id, run, &plan);
         let undisturbed = epoch.is_served() && world.epoch() == epoch;
         self.await_trees_end(id);
+        // The command may have outlived its `run`, and seen the daemon's end then.
+        let calm = undisturbed && world.epoch() == epoch;
         world.sessions.lock().expect("lock").remove(&id);
         if canary.try_wait().expect("wait").is_some() {
             world.violation(format!(
@@ -146,7 +148,9 @@ impl Client<'_> {
         }
         let _ = canary.kill();
         let _ = canary.wait();
-        self.judge(id, &plan, hit, status, undisturbed, epoch);
+        let harmless = !hit || matches!(plan.deed, Deed::Nothing | Deed::Stop(..));
+        let must_succeed = undisturbed && harmless;
+        self.judge(id, &plan, status, must_succeed, calm);
         if status.code() == Some(0) {
             count(&world.counts.acknowledged);
             let mut ledger = world.ledger.lock().expect("lock");
@@ -283,31 +287,22 @@ impl Client<'_> {
         }
     }
 
-    /// P2, P3: with nothing in its way, a session succeeds.
-    fn judge(
-        &self,
-        id: u64,
-        plan: &Plan,
-        hit: bool,
-        status: ExitStatus,
-        undisturbed: bool,
-        epoch: Epoch,
-    ) {
-        let file = |end: &str| {
-            let path = self.world.reports.join(format!("{id}.{end}"));
-            fs::read_to_string(path).unwrap_or_default()
-        };
-        let failed = file("failed");
-        let harmless = !hit || matches!(plan.deed, Deed::Nothing | Deed::Stop(..));
-        let must_succeed = undisturbed && harmless;
-        if undisturbed && !failed.is_empty() || must_succeed && status.code() != Some(0) {
+    /// P2, P3: with nothing in its way, a session succeeds; and no command sees a write fail while
+    /// its daemon lives (`calm`).
+    fn judge(&self, id: u64, plan: &Plan, status: ExitStatus, must_succeed: bool, calm: bool) {
+        let failure = self.report(id, "failed");
+        if must_succeed && status.code() != Some(0) || calm && !failure.is_empty() {
+            let said = self.report(id, "stderr");
             self.world.violation(format!(
-                "session {id} ({:?}, {:?}) ended with {status}: {failed}{}",
-                plan.deed,
-                epoch,
-                file("stderr")
+                "session {id} ({:?}) ended with {status}: {failure}{said}",
+                plan.deed
             ));
         }
+    }
+
+    /// What a session has left of this kind.
+    fn report(&self, id: u64, end: &str) -> String {
+        fs::read_to_string(self.world.reports.join(format!("{id}.{end}"))).unwrap_or_default()
     }
 }
 

@@ -21,6 +21,11 @@ while [ $line -lt "$lines" ]; do
     [ "$pause" = 0 ] || sleep "$pause"
 done
 case $kind in *endless*) while :; do sleep 1000; done ;; esac
-mv -f "$at.new" "$at" 2>/dev/null || fail 'P2: its rename'
+mv -f "$at.new" "$at" 2>/dev/null || {
+    # It may have been ended just before us.
+    code=$?
+    [ $code -le 128 ] || exit $code
+    fail 'P2: its rename'
+}
 [ -z "$others" ] || kill -KILL $others
 exit 0
