@@ -45,6 +45,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// The `[session]` table.
     pub session: SessionConfig,
+    /// The `[kvmd_api]` table; also understood by a build without that API.
+    pub kvmd_api: KvmdApiConfig,
 }
 
 /// The `[storage]` table, as written: see [`Config::place`] for what it means together with fstab.
@@ -75,6 +77,13 @@ pub struct SessionConfig {
     pub limit: usize,
 }
 
+/// The `[kvmd_api]` table.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KvmdApiConfig {
+    /// The path that clients are told, relative to the storage root; empty: the root itself.
+    pub path: PathBuf,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -83,6 +92,7 @@ impl Default for Config {
             group: "kvmd-pst".into(),
             storage: StorageConfig::default(),
             session: SessionConfig::default(),
+            kvmd_api: KvmdApiConfig::default(),
         }
     }
 }
@@ -186,6 +196,7 @@ struct Tables {
     group: Option<Spanned<String>>,
     storage: Table<StorageTable>,
     session: Table<SessionTable>,
+    kvmd_api: Table<KvmdApiTable>,
 }
 
 #[derive(Default, Deserialize)]
@@ -205,6 +216,12 @@ struct StorageTable {
 struct SessionTable {
     kill_grace: Option<Spanned<f64>>,
     limit: Option<Spanned<i64>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct KvmdApiTable {
+    path: Option<Spanned<String>>,
 }
 
 /// What serde derives takes an array for a table, its elements for the keys in turn: this does not.
@@ -245,6 +262,7 @@ impl Tables {
             group,
             storage,
             session,
+            kvmd_api,
         } = Config::default();
         Ok(Config {
             socket: checked(self.socket, text, checked_socket)?.unwrap_or(socket),
@@ -252,6 +270,7 @@ impl Tables {
             group: checked(self.group, text, checked_name)?.unwrap_or(group),
             storage: self.storage.0.check(text, storage)?,
             session: self.session.0.check(text, session)?,
+            kvmd_api: self.kvmd_api.0.check(text, kvmd_api)?,
         })
     }
 }
@@ -277,6 +296,14 @@ impl SessionTable {
         Ok(SessionConfig {
             kill_grace: kill_grace.unwrap_or(default.kill_grace),
             limit: limit.unwrap_or(default.limit),
+        })
+    }
+}
+
+impl KvmdApiTable {
+    fn check(self, text: &str, default: KvmdApiConfig) -> Result<KvmdApiConfig, Invalid> {
+        Ok(KvmdApiConfig {
+            path: checked(self.path, text, checked_data)?.unwrap_or(default.path),
         })
     }
 }

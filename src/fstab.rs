@@ -108,7 +108,7 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, FstabError> {
 }
 
 /// All entries of a text; the error is the first line that is none, and how many fields it has.
-fn parse(text: &[u8]) -> Result<Vec<Entry>, (usize, usize)> {
+pub fn parse(text: &[u8]) -> Result<Vec<Entry>, (usize, usize)> {
     let mut entries = Vec::new();
     for (line, content) in (1..).zip(text.split(|&byte| byte == b'\n')) {
         let fields: Vec<&[u8]> = content

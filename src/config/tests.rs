@@ -51,6 +51,8 @@ fn every_key_is_understood() {
         [session]
         kill_grace = 2
         limit = 1
+        [kvmd_api]
+        path = "./b//"
         "#,
     )
     .unwrap();
@@ -66,6 +68,7 @@ fn every_key_is_understood() {
     assert!(config.storage.volatile);
     assert_eq!(config.session.kill_grace, Duration::from_secs(2));
     assert_eq!(config.session.limit, 1);
+    assert_eq!(config.kvmd_api.path.as_os_str(), "b");
     for root_itself in ["", ".", "./"] {
         let config = parse(&format!("[storage]\ndata = \"{root_itself}\"")).unwrap();
         assert_eq!(config.storage.data.as_os_str(), "");
@@ -95,7 +98,7 @@ fn the_sample_file_shows_the_defaults() {
     shown.storage.group = Some("kvmd-pst".into());
     assert_eq!(parse(&uncommented).unwrap(), shown);
     let keys = uncommented.lines().filter(|line| line.contains(" = "));
-    assert_eq!(keys.count(), 12, "a key is missing");
+    assert_eq!(keys.count(), 13, "a key is missing");
 }
 
 #[test]
@@ -113,7 +116,7 @@ fn every_error_is_one_line_with_its_place() {
 const ERRORS: &[(&str, &str)] = &[
     (
         "foo = 1",
-        "1:1: unknown key `foo`, expected one of `socket`, `socket_mode`, `group`, `storage`, `session`",
+        "1:1: unknown key `foo`, expected one of `socket`, `socket_mode`, `group`, `storage`, `session`, `kvmd_api`",
     ),
     (
         "socket = 5",
@@ -246,7 +249,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[sesion]",
-        "1:2: unknown key `sesion`, expected one of `socket`, `socket_mode`, `group`, `storage`, `session`",
+        "1:2: unknown key `sesion`, expected one of `socket`, `socket_mode`, `group`, `storage`, `session`, `kvmd_api`",
     ),
     ("nonsense", "1:9: key with no value, expected `=`"),
     (

@@ -183,18 +183,18 @@ impl Arbiter {
         let job = self.running.take();
         match outcome {
             Outcome::Looked(seen) => self.looked(seen, now, out),
-            Outcome::MadeWritable { seen, watched } => {
+            Outcome::MadeWritable(seen) => {
                 self.condition = seen.condition;
                 self.writable = seen.writable;
                 self.held = self.sound();
                 self.retry = None;
-                self.look_at = (self.held && !watched).then(|| after(now, LOOK_EVERY));
+                self.look_at = self.held.then(|| after(now, LOOK_EVERY));
                 if !self.held {
                     self.deny_seen(out);
                 }
             }
             Outcome::MadeReadOnly { remount, sync } => {
-                let release = job == Some(Job::MakeReadOnly { release: true });
+                let release = matches!(job, Some(Job::MakeReadOnly { release: true, .. }));
                 self.made_read_only(remount, sync, release, now, out);
             }
             Outcome::Synced(result) => match result {
@@ -236,7 +236,8 @@ impl Arbiter {
         let busy = remount == Remount::Busy;
         let spent = self.spent();
         self.writable = busy;
-        self.held = busy && sync.is_ok() && !release;
+        // What was found writable was never looked at as a session's must be.
+        self.held &= busy && sync.is_ok() && !release;
         match (sync, remount) {
             // A storage that cannot even be made read-only is not to be believed.
             (Err(text), _) | (Ok(()), Remount::Failed(text)) => {
@@ -391,7 +392,7 @@ impl Arbiter {
             return closing.then_some(Job::Sync);
         }
         if self.spent() {
-            return Some(Job::MakeReadOnly { release: true });
+            return Some(self.make_read_only(true));
         }
         if self.any(|s| matches!(s, Stage::Waiting { .. })) {
             return Some(Job::MakeWritable);
@@ -403,7 +404,12 @@ impl Arbiter {
         let last_try = self.stop_by.is_some_and(|by| by <= now);
         let release = self.condition != Condition::Ready;
         (self.writable && due && !(last_try && self.retry.is_some()))
-            .then_some(Job::MakeReadOnly { release })
+            .then(|| self.make_read_only(release))
+    }
+
+    fn make_read_only(&self, release: bool) -> Job {
+        let awaited = self.any(|s| matches!(s, Stage::Closing { .. }));
+        Job::MakeReadOnly { release, awaited }
     }
 
     fn start(&mut self, job: Job, out: &mut Vec<Effect>) {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use async_io::Timer;
 
 use super::arbiter::{Arbiter, Effect, Input, Job, Moment, Phase, SessionId, State};
-use super::session::Seat;
+use super::seat::{Notice, Seat};
 use super::times::LAST_ANSWERS;
 use super::worker::Report;
 use super::{forget_dropped_timers, tell_systemd};
@@ -25,6 +25,7 @@ use crate::escape::escape;
 use crate::storage::Facts;
 use crate::storage::holders::{Holder, HolderKind};
 use crate::sys::file;
+use crate::sys::socket::Peer;
 use crate::wire::{DaemonMessage, VERSION};
 
 /// See the module's text.
@@ -52,6 +53,9 @@ pub struct Core {
     pub limit: usize,
     /// The access group's number and name.
     pub access: (u32, String),
+    /// What kvmd's API needs besides.
+    #[cfg(feature = "kvmd-api")]
+    pub api: super::kvmd::Api,
 }
 
 /// The moment that the arbiter wants to be called at.
@@ -100,6 +104,8 @@ impl Core {
             kill_grace: config.session.kill_grace,
             limit: config.session.limit,
             access: (access, config.group.clone()),
+            #[cfg(feature = "kvmd-api")]
+            api: super::kvmd::Api::new(&place.root.join(&config.kvmd_api.path)),
         });
         core.carry_out(effects);
         core
@@ -155,12 +161,13 @@ impl Core {
             seat.command()
         );
         self.seats.borrow_mut().insert(id, seat);
+        self.seats_changed();
         self.input(Input::Opened(id));
     }
 
     /// Its connection is over.
     pub fn gone(&self, id: SessionId) {
-        if self.seats.borrow_mut().remove(&id).is_some() {
+        if self.unseat(id).is_some() {
             log::info!("session {id} ended");
         }
         self.input(Input::Gone(id));
@@ -177,36 +184,27 @@ impl Core {
                 }
                 Effect::Grant(id) => {
                     log::debug!("session {id} granted");
-                    self.say(id, self.grant());
+                    let device = self.data_device.get();
+                    self.say(id, Notice::Granted { device });
                 }
                 Effect::Deny(id, reason, text) => {
                     log::warn!("session {id} denied: {text}");
-                    let text = text.to_string();
-                    self.say_last(
-                        id,
-                        DaemonMessage::Denied {
-                            version: VERSION,
-                            reason,
-                            text,
-                        },
-                    );
+                    self.say_last(id, Notice::Denied(reason, text));
                 }
                 Effect::Revoke(id, reason, text) => {
                     log::warn!("session {id} revoked: {text}");
-                    let text = text.to_string();
-                    self.say(id, DaemonMessage::Revoked { reason, text });
+                    self.say(id, Notice::Revoked(reason, text));
                 }
                 Effect::Closed(id, result, text) => {
                     if !text.is_empty() {
                         log::error!("session {id} closed, its data may be lost: {text}");
                     }
                     log::info!("session {id} closed");
-                    let text = text.to_string();
-                    self.say_last(id, DaemonMessage::Closed { result, text });
+                    self.say_last(id, Notice::Closed(result, text));
                 }
                 Effect::Cut(id) => {
                     log::warn!("session {id} did not end after it was revoked: cut");
-                    if let Some(seat) = self.seats.borrow_mut().remove(&id) {
+                    if let Some(seat) = self.unseat(id) {
                         seat.cut();
                     }
                 }
@@ -216,28 +214,51 @@ impl Core {
         }
     }
 
-    fn grant(&self) -> DaemonMessage {
+    /// A grant, in our own protocol.
+    pub fn grant(&self, device: u64) -> DaemonMessage {
         DaemonMessage::Granted {
             version: VERSION,
             data: self.data.as_os_str().as_bytes().to_vec(),
-            device: self.data_device.get(),
+            device,
             kill_grace_ms: u32::try_from(self.kill_grace.as_millis()).unwrap_or(u32::MAX),
         }
     }
 
-    fn say(&self, id: SessionId, message: DaemonMessage) {
+    /// Why this client may not open sessions; it is logged, too.
+    pub fn not_admitted(&self, peer: Peer) -> String {
+        let group = &self.access.1;
+        log::warn!("{peer} was refused: not in the group '{group}'");
+        format!(
+            "user {} is neither root nor in the group '{group}': have an administrator run \
+             `usermod -aG {group} USER`, and log in anew",
+            peer.uid
+        )
+    }
+
+    fn say(&self, id: SessionId, notice: Notice) {
         if let Some(seat) = self.seats.borrow().get(&id) {
             self.ending.expect();
-            seat.push(message);
+            seat.push(notice);
         }
     }
 
     /// Says it, and forgets the session.
-    fn say_last(&self, id: SessionId, message: DaemonMessage) {
-        if let Some(seat) = self.seats.borrow_mut().remove(&id) {
+    fn say_last(&self, id: SessionId, notice: Notice) {
+        if let Some(seat) = self.unseat(id) {
             self.ending.expect();
-            seat.push(message);
+            seat.push(notice);
         }
+    }
+
+    fn unseat(&self, id: SessionId) -> Option<Rc<Seat>> {
+        let seat = self.seats.borrow_mut().remove(&id);
+        self.seats_changed();
+        seat
+    }
+
+    fn seats_changed(&self) {
+        #[cfg(feature = "kvmd-api")]
+        self.api.watchers.wake();
     }
 
     /// An answer was written, or nobody is left to take it.
@@ -293,11 +314,12 @@ impl Core {
     }
 
     fn tell_state(&self) {
-        let (state, reason, settled) = {
+        let (state, reason, settled, stuck) = {
             let arbiter = self.arbiter.borrow();
-            (arbiter.state(), arbiter.reason(), arbiter.settled())
+            let (settled, stuck) = (arbiter.settled(), arbiter.stuck());
+            (arbiter.state(), arbiter.reason(), settled, stuck)
         };
-        if state != State::Stuck {
+        if !stuck {
             self.holders.borrow_mut().clear();
         }
         let passing = matches!(state, State::GoingRo | State::GoingRw);
@@ -390,17 +412,28 @@ impl Core {
         })
     }
 
-    /// What keeps the storage from going read-only, for a status.
-    pub fn holder_messages(&self) -> Vec<DaemonMessage> {
+    /// How many sessions are open.
+    #[cfg(feature = "kvmd-api")]
+    pub fn sessions(&self) -> usize {
+        self.seats.borrow().len()
+    }
+
+    /// Whether somebody may write: a session is granted, and the storage not lost since.
+    #[cfg(feature = "kvmd-api")]
+    pub fn write_allowed(&self) -> bool {
+        self.arbiter.borrow().write_allowed()
+    }
+
+    /// One of those who keep the storage from going read-only, for a status; counted from 0.
+    pub fn holder_message(&self, number: usize) -> Option<DaemonMessage> {
         let holders = self.holders.borrow();
-        let message = |holder: &Holder| DaemonMessage::Holder {
+        holders.get(number).map(|holder| DaemonMessage::Holder {
             kind: holder.kind,
             pid: holder.pid,
             uid: holder.uid,
             command: holder.command.clone(),
             path: holder.path.clone(),
-        };
-        holders.iter().map(message).collect()
+        })
     }
 }
 

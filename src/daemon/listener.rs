@@ -4,13 +4,15 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
+use crate::storage::lock::trusted;
 use crate::storage::survey::escape_path;
 use crate::sys::file::{self, Status};
-use crate::sys::socket;
+use crate::sys::stream::Stream;
+use crate::sys::{own, socket};
 use crate::systemd;
 
 /// A socket that clients can connect to.
@@ -42,6 +44,9 @@ impl Listener {
             Some(passed) => (UnixListener::from(passed), None),
             None => make(config, access).map(|(socket, name)| (socket, Some(name)))?,
         };
+        if let Err(error) = socket::refuse_descriptors(socket.as_fd()) {
+            log::debug!("cannot refuse descriptors from clients: {error}");
+        }
         let set = socket.set_nonblocking(true);
         set.map_err(|error| format!("cannot use the socket: {error}"))?;
         Ok(Listener { socket, name })
@@ -52,11 +57,17 @@ fn make(config: &Config, access: u32) -> Result<(UnixListener, Name), String> {
     let path = &config.socket;
     let shown = escape_path(path);
     let lock = lock(path)?;
-    match UnixStream::connect(path) {
+    // Without waiting: whoever listens there may let nobody in.
+    match Stream::connect(path) {
         Ok(other) => {
             let pid = socket::peer(other.as_fd()).map_or(0, |peer| peer.pid);
             return Err(format!(
                 "another daemon (pid {pid}) already listens at {shown}"
+            ));
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Err(format!(
+                "somebody already listens at {shown}, and answers nobody: end that, or remove it"
             ));
         }
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => remove_stale(path)?,
@@ -68,7 +79,7 @@ fn make(config: &Config, access: u32) -> Result<(UnixListener, Name), String> {
     let bound = UnixListener::bind(path);
     file::set_umask(before);
     let socket = bound.map_err(|error| format!("cannot listen at {shown}: {error}"))?;
-    let status = socket::name_status(path).map_err(|e| format!("cannot use {shown}: {e}"))?;
+    let status = socket::own_name_status(path).map_err(|e| format!("cannot use {shown}: {e}"))?;
     if status.gid != access {
         socket::set_name_group(path, status, access)
             .map_err(|e| format!("cannot give {shown} to the group '{}': {e}", config.group))?;
@@ -103,10 +114,11 @@ fn lock(socket: &Path) -> Result<File, String> {
             ),
             _ => format!("cannot open {shown}: {error}"),
         })?;
+    trusted(&file, &[0, own::effective_uid()], &path)?;
     match file::lock_exclusive(file.as_fd()) {
         Ok(()) => Ok(file),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            let other = UnixStream::connect(socket);
+            let other = Stream::connect(socket);
             let pid = other.and_then(|other| socket::peer(other.as_fd()));
             let pid = pid.map_or("pid unknown".into(), |peer| format!("pid {}", peer.pid));
             Err(format!(

@@ -2,8 +2,12 @@
 //! talks; what blocks is done by the worker's thread, and the mounts are watched by a third.
 
 pub mod arbiter;
+mod connection;
 mod core;
+#[cfg(feature = "kvmd-api")]
+mod kvmd;
 mod listener;
+mod seat;
 mod server;
 mod session;
 mod times;
@@ -65,6 +69,7 @@ fn run(config: &Config) -> Result<bool, String> {
     let place = config.place().map_err(|error| error.to_string())?;
     let owner = Owner::of(&place)?;
     let access = access_group(&config.group)?;
+    own::keep_no_large_memory();
     if let Err(error) = own::raise_descriptor_limit() {
         log::warn!("cannot raise the limit of open files: {error}");
     }
@@ -72,7 +77,9 @@ fn run(config: &Config) -> Result<bool, String> {
     let group = match Group::new() {
         Ok(group) => Some(group),
         Err(error) => {
-            log::info!("no events of the filesystem ({error}): looking at it each second instead");
+            log::info!(
+                "no events of the filesystem ({error}): what happens to it shows a second later"
+            );
             None
         }
     };

@@ -2,23 +2,32 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::os::fd::AsFd;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 
 use async_io::{Async, Timer};
 use smol::LocalExecutor;
 
+use super::connection;
 use super::core::Core;
-use super::session;
 use super::times::NO_RESOURCES;
 use crate::sys::own;
 use crate::sys::socket::{self, Peer};
 use crate::wire::{DaemonMessage, DenyReason, Message, VERSION};
 
+/// So many connections are accepted in a row: as many as the kernel lets wait.
+const TURN: usize = 4096;
 /// After more connections at once than these, the end of most gives memory back to the kernel.
 const MANY: usize = 64;
+/// Descriptors that the daemon must be able to open for its work: looks, remounts, the search
+/// for holders. Without them it would lose sight of the storage, and revoke who has it.
+const OWN_DESCRIPTORS: u64 = 16;
+/// Memory in bytes that must be to be had besides: where there is none, the allocator aborts.
+const OWN_MEMORY: usize = 32 << 10;
+/// What each connection may still come to need: it was let in, but perhaps not heard yet.
+const CONNECTION_MEMORY: usize = 16 << 10;
 
 /// Accepts for as long as the daemon lives. `lasting`: the socket outlives the daemon, so who
 /// comes while it stops is left for the next one.
@@ -34,21 +43,39 @@ pub async fn accept(
     };
     let connections = Rc::new(Connections::default());
     let mut complained = false;
-    while !(lasting && core.stopping()) {
-        match socket.accept().await {
-            Ok((stream, _)) => {
-                complained = false;
-                admit(&core, &executor, &connections, stream);
-                // Connections that come without end must not keep the others from their turn.
-                smol::future::yield_now().await;
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut complained, true) {
-                    log::error!("cannot accept a connection: {error}");
+    loop {
+        let ready = socket.readable().await;
+        // Before anybody is taken: who is not accepted stays for the next daemon.
+        if lasting && core.stopping() {
+            return;
+        }
+        // All who are there are counted before any is heard: most of a flood is over its user's
+        // share then, which costs little, and is not in the others' way.
+        for _ in 0..TURN {
+            let accepted = match &ready {
+                Ok(()) => socket.get_ref().accept(),
+                Err(error) => Err(error.kind().into()),
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    complained = false;
+                    admit(&core, &executor, &connections, stream);
+                    if connections.are_all(core.limit) {
+                        break; // some may have nothing to say, and leave room for the next
+                    }
                 }
-                Timer::after(NO_RESOURCES).await;
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    if !std::mem::replace(&mut complained, true) {
+                        log::error!("cannot accept a connection: {error}");
+                    }
+                    Timer::after(NO_RESOURCES).await;
+                    break;
+                }
             }
         }
+        // Connections that come without end must not keep the others from their turn.
+        smol::future::yield_now().await;
     }
 }
 
@@ -56,38 +83,56 @@ fn admit(
     core: &Rc<Core>,
     executor: &Rc<LocalExecutor<'static>>,
     connections: &Rc<Connections>,
-    stream: Async<UnixStream>,
+    stream: UnixStream,
 ) {
     let Ok(peer) = socket::peer(stream.as_fd()) else {
-        return; // it is gone already
-    };
-    let Some(entry) = connections.enter(peer.uid, core.limit) else {
-        refuse(&stream, peer, core.limit);
         return;
     };
+    if socket::hung_up(stream.as_fd()) {
+        return; // who opens and vanishes costs no more than this
+    }
+    let entry = match connections.enter(stream.as_fd(), peer.uid, core.limit) {
+        Ok(entry) => entry,
+        Err(text) => return refuse(&stream, text),
+    };
     let admitted = is_member(&stream, peer, core.access.0);
+    let stream = match Async::new(stream) {
+        Ok(stream) => stream,
+        Err(error) => return log::error!("cannot serve {peer}: {error}"),
+    };
     let core = core.clone();
     let task = async move {
-        session::serve(&core, stream, peer, admitted).await;
+        connection::serve(&core, stream, peer, admitted).await;
         drop(entry);
     };
     executor.spawn(task).detach();
 }
 
-fn is_member(stream: &Async<UnixStream>, peer: Peer, group: u32) -> bool {
+fn is_member(stream: &UnixStream, peer: Peer, group: u32) -> bool {
     peer.uid == 0
         || peer.gid == group
         || socket::peer_groups(stream.as_fd()).is_ok_and(|groups| groups.contains(&group))
 }
 
-/// Says that there are too many, if that can be said at once.
-fn refuse(stream: &Async<UnixStream>, peer: Peer, limit: usize) {
+/// What this process is about to run out of, if it takes this connection besides `open` others.
+fn shortage(connection: BorrowedFd<'_>, open: usize) -> Option<&'static str> {
+    if own::descriptors_left(connection).is_ok_and(|left| left < OWN_DESCRIPTORS) {
+        return Some("the daemon has no descriptors left: end some sessions, or raise its limit");
+    }
+    let mut room = Vec::<u8>::new();
+    let had = room.try_reserve_exact(OWN_MEMORY + open * CONNECTION_MEMORY);
+    std::hint::black_box(&room); // else nothing is allocated: nobody would miss it
+    had.is_err()
+        .then_some("the daemon has no memory left: end some sessions, or raise its limit")
+}
+
+/// Denies what it would ask for, if that can be said at once.
+fn refuse(mut stream: &UnixStream, text: String) {
     let reason = DenyReason::Limit;
-    let text = format!(
-        "too many connections: {limit} in all, {} for one user; end some, or raise \
-         `session.limit` in the config file",
-        share(peer.uid, limit)
-    );
+    #[cfg(feature = "kvmd-api")]
+    if super::kvmd::refuse(stream, &text) {
+        return;
+    }
     let mut bytes = Vec::new();
     DaemonMessage::Denied {
         version: VERSION,
@@ -95,9 +140,9 @@ fn refuse(stream: &Async<UnixStream>, peer: Peer, limit: usize) {
         text,
     }
     .encode(&mut bytes);
-    let written = stream.get_ref().write(&bytes);
+    let written = stream.write(&bytes); // fresh, so there is room
     if let Err(error) = written {
-        log::debug!("{peer} was not told of the limit: {error}");
+        log::debug!("a client was not told that it was refused: {error}");
     }
 }
 
@@ -116,29 +161,54 @@ struct Connections {
 struct Counts {
     all: usize,
     most: usize,
+    /// The most since there was none.
+    peak: usize,
     by_user: BTreeMap<u32, usize>,
     /// A refusal was logged since the last connection ended.
     refused: bool,
 }
 
 impl Connections {
-    /// Counts one in, if there is room.
-    fn enter(self: &Rc<Self>, uid: u32, limit: usize) -> Option<Entry> {
+    /// Whether there is no room left, for whomever.
+    fn are_all(&self, limit: usize) -> bool {
+        self.counts.borrow().all >= limit
+    }
+
+    /// Counts one in.
+    ///
+    /// # Errors
+    /// Why there is no room for it.
+    fn enter(
+        self: &Rc<Self>,
+        connection: BorrowedFd<'_>,
+        uid: u32,
+        limit: usize,
+    ) -> Result<Entry, String> {
         let mut counts = self.counts.borrow_mut();
         let own = counts.by_user.get(&uid).copied().unwrap_or(0);
-        if counts.all >= limit || own >= share(uid, limit) {
+        let full = counts.all >= limit || own >= share(uid, limit);
+        let refusal = match full {
+            true => Some(format!(
+                "too many connections: {limit} in all, {} for one user; end some, or raise \
+                 `session.limit` in the config file",
+                share(uid, limit)
+            )),
+            false => shortage(connection, counts.all).map(str::to_owned),
+        };
+        if let Some(text) = refusal {
             if !std::mem::replace(&mut counts.refused, true) {
                 log::warn!(
-                    "user {uid} was refused: {own} connections open, {} in all",
+                    "user {uid} was refused with {own} connections open, {} in all: {text}",
                     counts.all
                 );
             }
-            return None;
+            return Err(text);
         }
         counts.all += 1;
         counts.most = counts.most.max(counts.all);
+        counts.peak = counts.peak.max(counts.all);
         counts.by_user.insert(uid, own + 1);
-        Some(Entry {
+        Ok(Entry {
             connections: self.clone(),
             uid,
         })
@@ -163,6 +233,8 @@ impl Drop for Entry {
             }
         }
         if counts.all == 0 {
+            // What the last of many leave is theirs too.
+            counts.most = counts.most.max(std::mem::take(&mut counts.peak));
             super::forget_dropped_timers(); // of handshakes that were in time
         }
         if counts.most > MANY && counts.all <= counts.most / 4 {

@@ -11,6 +11,13 @@ pub const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 pub const REVOKE_MARGIN: Duration = Duration::from_secs(2);
 /// At the exit, answers get this long to be taken.
 pub const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// How often a client of kvmd's API is pinged; one that has not answered by the next is dropped.
+#[cfg(feature = "kvmd-api")]
+pub const PING_EVERY: Duration = Duration::from_secs(15);
+/// A client of kvmd's API is told that others came and went at most this often: each of those
+/// costs a message to each client.
+#[cfg(feature = "kvmd-api")]
+pub const CHANGES_EVERY: Duration = Duration::from_millis(100);
 /// Wait after the kernel could not give a connection, before the next is asked for.
 pub const NO_RESOURCES: Duration = Duration::from_millis(100);
 
@@ -26,7 +33,8 @@ pub const BURST: [Duration; 3] = [
     Duration::from_millis(20),
 ];
 
-/// How often a writable storage is looked at where the kernel gives no events for its errors.
+/// How often a writable storage is looked at: of a device that is gone (the card was pulled out), of
+/// a superblock switched by hand, and of errors on most filesystems the kernel tells nobody.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// When to look again after the filesystem told of an error, each after the one before.
 pub const ERROR_LOOKS: [Duration; 4] = [

@@ -53,12 +53,9 @@ fn run(storage: &mut Storage, job: Job) -> Report {
     let mut holders = None;
     let outcome = match job {
         Job::Look => Outcome::Looked(storage.look()),
-        Job::MakeWritable => {
-            let (seen, watched) = storage.make_writable();
-            Outcome::MadeWritable { seen, watched }
-        }
-        Job::MakeReadOnly { release } => {
-            let (remount, sync) = storage.make_read_only(release);
+        Job::MakeWritable => Outcome::MadeWritable(storage.make_writable()),
+        Job::MakeReadOnly { release, awaited } => {
+            let (remount, sync) = storage.make_read_only(release, awaited);
             Outcome::MadeReadOnly { remount, sync }
         }
         Job::Sync => Outcome::Synced(storage.sync()),
@@ -69,7 +66,7 @@ fn run(storage: &mut Storage, job: Job) -> Report {
     };
     let (facts, data_device) = match &outcome {
         Outcome::Looked(_) => (Some(storage.facts().clone()), None),
-        Outcome::MadeWritable { seen, .. } => (
+        Outcome::MadeWritable(seen) => (
             Some(storage.facts().clone()),
             (seen.condition == Condition::Ready).then(|| storage.data_device()),
         ),

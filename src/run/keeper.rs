@@ -41,6 +41,8 @@ pub struct Orders<'a> {
 /// Forks the keeper, which starts the command.
 pub fn start(orders: Orders<'_>) -> io::Result<Keeper> {
     let (ours, theirs) = Stream::pair()?;
+    // Should the keeper be killed while `run` is stopped.
+    ours.wake_this_process()?;
     match process::fork()? {
         Fork::Parent(pid) => Ok(Keeper { pid, link: ours }),
         Fork::Child => {

@@ -54,7 +54,7 @@ fn meaning(state: State) -> &'static str {
         State::ReadWrite => "writable, in use",
         State::GoingRo => "about to be read-only",
         State::Stuck => "should be read-only, but something holds it writable",
-        State::Failed => "the storage does not work, nobody can write",
+        State::Failed => "the storage does not work, sessions are denied",
     }
 }
 

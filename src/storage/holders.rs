@@ -2,18 +2,22 @@
 //! It only reads /proc and /sys; all names in there are somebody else's bytes.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::os::fd::BorrowedFd;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 pub use crate::wire::HolderKind;
 
+use super::search::Search;
 use crate::sys::file;
 
 /// At most so many are named; who needs the rest has other problems.
-const LIMIT: usize = 64;
+pub const LIMIT: usize = 64;
+/// For one process: it must not keep others from being found.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// One that keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,47 +34,52 @@ pub struct Holder {
     pub path: Vec<u8>,
 }
 
-/// Looks at every process, loop device and swap file for what keeps the filesystem of `root`.
-/// One that finds nothing says so by a single [`HolderKind::Unknown`].
-pub fn find(root: BorrowedFd<'_>) -> Vec<Holder> {
-    let Ok(status) = file::status(root) else {
-        return Vec::new();
-    };
-    let device = status.device;
-    let mut found = Vec::new();
-    if let Ok(entries) = fs::read_dir("/proc") {
-        for entry in entries.flatten() {
-            let pid = entry.file_name();
-            let pid = pid.to_str().and_then(|name| name.parse().ok());
-            if let Some(pid) = pid.filter(|pid| *pid != std::process::id()) {
-                found.extend(process(pid, device));
-            }
-            if found.len() >= LIMIT {
-                break;
-            }
-        }
-    }
-    found.extend(loops(device));
-    found.extend(swaps(device));
-    found.truncate(LIMIT);
-    if found.is_empty() {
-        found.push(Holder {
+impl Holder {
+    /// Something that cannot be named; `text` says why.
+    pub fn unknown(text: &str) -> Holder {
+        Holder {
             kind: HolderKind::Unknown,
             pid: 0,
             uid: 0,
             command: Vec::new(),
-            path: b"nothing found: a kernel user or a descriptor in flight".to_vec(),
-        });
+            path: text.into(),
+        }
     }
-    found
+}
+
+/// Looks at every process, loop device and swap file for what keeps the filesystem `device`
+/// (`st_dev`). Others decide how long that takes, so `search` may end it.
+pub fn find(device: u64, search: &Search) {
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry.file_name();
+        let pid = pid.to_str().and_then(|name| name.parse().ok());
+        if let Some(pid) = pid.filter(|pid| *pid != std::process::id()) {
+            if !search.goes_on_with(pid) {
+                return;
+            }
+            if search.skips(pid) {
+                continue;
+            }
+            let until = Instant::now() + PATIENCE;
+            search.found(process(pid, device, until));
+            if Instant::now() >= until {
+                let text = format!("pid {pid} has more open than could be looked at");
+                search.found(Some(Holder::unknown(&text)));
+            }
+        }
+    }
+    if search.goes_on_with(0) {
+        search.found(loops(device));
+        search.found(swaps(device));
+    }
 }
 
 /// The first thing that a process holds, if it holds any.
-fn process(pid: u32, device: u64) -> Option<Holder> {
+fn process(pid: u32, device: u64, until: Instant) -> Option<Holder> {
     let base = format!("/proc/{pid}");
-    let path = descriptors(&base, device)
+    let path = descriptors(&base, device, until)
         .or_else(|| directories(&base, device))
-        .or_else(|| mappings(&base, device))?;
+        .or_else(|| mappings(&base, device, until))?;
     Some(Holder {
         kind: HolderKind::Process,
         pid,
@@ -80,8 +89,11 @@ fn process(pid: u32, device: u64) -> Option<Holder> {
     })
 }
 
-fn descriptors(base: &str, device: u64) -> Option<Vec<u8>> {
+fn descriptors(base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
     for entry in fs::read_dir(format!("{base}/fd")).ok()?.flatten() {
+        if Instant::now() >= until {
+            return None;
+        }
         let link = entry.path();
         let Some(target) = on_device(&link, device) else {
             continue;
@@ -105,27 +117,40 @@ fn directories(base: &str, device: u64) -> Option<Vec<u8>> {
 }
 
 /// A shared writable mapping, or one of a deleted file: they outlive their descriptor.
-fn mappings(base: &str, device: u64) -> Option<Vec<u8>> {
-    let maps = fs::read(format!("{base}/maps")).ok()?;
-    maps.split(|byte| *byte == b'\n').find_map(|line| {
-        let mut fields = line
-            .split(|byte| *byte == b' ')
-            .filter(|field| !field.is_empty());
-        let range = fields.next()?;
-        let rights = fields.next()?;
-        let target_device = fields.nth(1)?;
-        if parse_device(target_device)? != device {
-            return None;
+fn mappings(base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
+    // Line by line: there can be 65,530 of 4 KiB.
+    let mut maps = BufReader::with_capacity(32 * 1024, File::open(format!("{base}/maps")).ok()?);
+    let mut line = Vec::new();
+    while Instant::now() < until {
+        line.clear();
+        maps.read_until(b'\n', &mut line).ok().filter(|n| *n > 0)?;
+        let line = line.strip_suffix(b"\n").unwrap_or(&line);
+        if let Some(path) = mapping(base, line, device) {
+            return Some(path);
         }
-        let link = Path::new(base)
-            .join("map_files")
-            .join(OsStr::from_bytes(range));
-        let shared_writable = rights.get(1) == Some(&b'w') && rights.get(3) == Some(&b's');
-        let start = line.iter().position(|byte| *byte == b'/')?;
-        let path = line.get(start..)?.to_vec();
-        let deleted = path.ends_with(b" (deleted)") || on_device(&link, device)?.deleted;
-        (shared_writable || deleted).then_some(path)
-    })
+    }
+    None
+}
+
+/// What a line of maps shows, if that keeps the device.
+fn mapping(base: &str, line: &[u8], device: u64) -> Option<Vec<u8>> {
+    let mut fields = line
+        .split(|byte| *byte == b' ')
+        .filter(|field| !field.is_empty());
+    let range = fields.next()?;
+    let rights = fields.next()?;
+    let target_device = fields.nth(1)?;
+    if parse_device(target_device)? != device {
+        return None;
+    }
+    let link = Path::new(base)
+        .join("map_files")
+        .join(OsStr::from_bytes(range));
+    let shared_writable = rights.get(1) == Some(&b'w') && rights.get(3) == Some(&b's');
+    let start = line.iter().position(|byte| *byte == b'/')?;
+    let path = line.get(start..)?.to_vec();
+    let deleted = path.ends_with(b" (deleted)") || on_device(&link, device)?.deleted;
+    (shared_writable || deleted).then_some(path)
 }
 
 struct Target {
@@ -143,9 +168,12 @@ fn on_device(link: &Path, device: u64) -> Option<Target> {
 
 fn opened_for_writing(base: &str, descriptor: &OsStr) -> bool {
     let path = Path::new(base).join("fdinfo").join(descriptor);
-    let Ok(text) = fs::read_to_string(path) else {
+    // The flags stand at the beginning; the locks that follow can be many.
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(256).read_to_string(&mut text));
+    if read.is_err() {
         return false;
-    };
+    }
     let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
     flags
@@ -160,7 +188,12 @@ fn name(link: &Path) -> Option<Vec<u8>> {
 
 /// The command line with spaces, or the kernel's short name where there is none.
 fn command(base: &str) -> Vec<u8> {
-    let mut line = fs::read(format!("{base}/cmdline")).unwrap_or_default();
+    // A process can make its own as long as its memory.
+    let mut line = Vec::new();
+    let _ = File::open(format!("{base}/cmdline")).and_then(|file| {
+        file.take(crate::wire::COMMAND_MAX as u64)
+            .read_to_end(&mut line)
+    });
     while line.last() == Some(&0) {
         line.pop();
     }
@@ -168,7 +201,6 @@ fn command(base: &str) -> Vec<u8> {
         line = fs::read(format!("{base}/comm")).unwrap_or_default();
         line.pop();
     }
-    line.truncate(crate::wire::COMMAND_MAX);
     for byte in &mut line {
         if *byte == 0 {
             *byte = b' ';

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::sys::{file, own};
 /// processes lock two files of the same name.
 #[derive(Debug)]
 pub struct DeviceLock {
-    _file: File,
+    file: File,
     device: (u32, u32),
 }
 
@@ -43,19 +43,15 @@ impl DeviceLock {
         let (mut file, made) = match open.open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut create = open.clone();
-                create.write(true).create(true).mode(0o600);
+                // Exclusive: only what we made may be given away below.
+                create.write(true).create_new(true).mode(0o600);
                 (create.open(&path).map_err(failed)?, true)
             }
             other => (other.map_err(failed)?, false),
         };
         let ours = own::effective_uid();
-        let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() || ![0, ours, owner].contains(&metadata.uid()) {
-            return Err(LockError::Failed(format!(
-                "{} belongs to user {}, who could keep the daemon out with it: remove it",
-                escape_path(&path),
-                metadata.uid()
-            )));
+        if let Err(text) = trusted(&file, &[0, ours, owner], &path) {
+            return Err(LockError::Failed(text));
         }
         if made && ours == 0 && owner != 0 {
             file::set_owner(file.as_fd(), owner, u32::MAX).map_err(failed)?;
@@ -68,21 +64,16 @@ impl DeviceLock {
             }
             other => other.map_err(failed)?,
         }
-        Ok(DeviceLock {
-            _file: file,
-            device,
-        })
+        let lock = DeviceLock { file, device };
+        lock.sign();
+        Ok(lock)
     }
 
     /// Writes this process into the file, so that who comes second can name it. Best effort.
-    pub fn sign(&self, socket: &Path) {
-        let path = lock_path(socket, self.device);
-        let open = OpenOptions::new()
-            .write(true)
-            .truncate(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(path);
-        if let Ok(mut file) = open {
+    fn sign(&self) {
+        // The same file again, whatever stands at its path by now.
+        let again = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        if let Ok(mut file) = OpenOptions::new().write(true).truncate(true).open(again) {
             let _ = writeln!(file, "{}", std::process::id());
         }
     }
@@ -91,6 +82,30 @@ impl DeviceLock {
     pub fn device(&self) -> (u32, u32) {
         self.device
     }
+}
+
+/// Whether a lock file is one of theirs, and nothing else that was given its name: whoever may write
+/// to the directory could keep us out with a file of their own, or have another file written to.
+///
+/// # Errors
+/// A line that says why not.
+pub fn trusted(file: &File, owners: &[u32], path: &Path) -> Result<(), String> {
+    let shown = escape_path(path);
+    let metadata = file
+        .metadata()
+        .map_err(|error| format!("cannot look at {shown}: {error}"))?;
+    if !metadata.is_file() || metadata.nlink() > 1 {
+        return Err(format!(
+            "{shown} is no lock file, but something else under its name: remove it"
+        ));
+    }
+    if !owners.contains(&metadata.uid()) {
+        return Err(format!(
+            "{shown} belongs to user {}, who could keep the daemon out with it: remove it",
+            metadata.uid()
+        ));
+    }
+    Ok(())
 }
 
 fn lock_path(socket: &Path, device: (u32, u32)) -> PathBuf {

@@ -8,6 +8,7 @@ pub mod lock;
 pub mod mountinfo;
 pub mod prepare;
 pub mod roots;
+pub mod search;
 pub mod superblock;
 pub mod survey;
 

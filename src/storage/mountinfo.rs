@@ -41,11 +41,6 @@ impl Mount {
             .find(|word| self.has(word))
     }
 
-    /// The device number as the kernel's tools write it.
-    pub fn device_number(&self) -> String {
-        format!("{}:{}", self.device.0, self.device.1)
-    }
-
     fn has(&self, option: &str) -> bool {
         self.options.split(',').any(|word| word == option)
     }
@@ -134,7 +129,6 @@ mod tests {
         assert!(!mount.read_only && mount.superblock_read_only());
         assert_eq!(mount.fstype, "ext4");
         assert_eq!(mount.source, Path::new("/dev/loop0"));
-        assert_eq!(mount.device_number(), "7:0");
         assert_eq!(mount.given_up(), None);
     }
 

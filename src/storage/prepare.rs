@@ -67,21 +67,25 @@ fn cannot_clear(point: &str, error: &io::Error) -> String {
 /// Makes the storage writable only if its roots are not as they should be, and only if no daemon
 /// runs.
 fn check_roots(socket: &Path, found: &Found, place: &Place, owner: Owner) -> Result<(), String> {
+    let has_directory = socket.parent().is_some_and(Path::is_dir);
+    // Taken also when nothing is to be mended: this makes the lock file, in a directory where a
+    // daemon that is not root may not. Without the directory no daemon can be running.
+    let lock = has_directory.then(|| DeviceLock::take(socket, found.mount.device, owner.uid));
     match roots::check(found.root.as_fd(), place, owner) {
         Ok(_) => return Ok(()),
         Err(Trouble::Error(text)) => return Err(text),
         Err(Trouble::NeedsWrite) => {}
     }
     let root = escape_path(&place.root);
-    let has_directory = socket.parent().is_some_and(Path::is_dir);
-    let lock = has_directory.then(|| DeviceLock::take(socket, found.mount.device, owner.uid));
     match lock {
         Some(Err(LockError::Taken(_))) => {
-            log::warn!("{root}: a daemon is running and mends it at the next session");
+            log::warn!(
+                "{root} or its data root is not as it should be, but a daemon is running: \
+                 it mends it at the next session if it may, else run this while it is stopped"
+            );
             return Ok(());
         }
         Some(Err(LockError::Failed(text))) => return Err(text),
-        // Without the socket's directory no daemon can be running.
         None | Some(Ok(_)) => {}
     }
     mend(found.root.as_fd(), place, owner)?;

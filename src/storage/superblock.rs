@@ -3,18 +3,25 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::condition::{Condition, Remount, Seen, Text};
-use super::holders::{self, Holder};
+use super::holders::Holder;
 use super::lock::{DeviceLock, LockError};
 use super::roots::{self, Owner, Trouble};
+use super::search::Searcher;
 use super::survey::{self, Facts, Flag, Found, escape_path};
 use crate::config::Place;
 use crate::sys::fanotify::{Events, Group};
 use crate::sys::file::{self, MountId};
 use crate::sys::mount::{Mode, clear_mount_read_only, switch_superblock};
 use crate::sys::own;
+
+/// So long a lock may be somebody's who only passes by.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
+const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 
 /// While read-only: errors, and writers that there should not be.
 const GUARD: Events = Events {
@@ -51,6 +58,7 @@ pub struct Storage {
     accepted: Option<MountId>,
     /// The mount that lost data, and why it is not called well until it is mounted anew.
     spoiled: Option<(MountId, String)>,
+    searcher: Searcher,
     facts: Facts,
     /// `st_dev` of the data root, while writable.
     data_device: u64,
@@ -69,6 +77,7 @@ impl Storage {
             period: None,
             accepted: None,
             spoiled: None,
+            searcher: Searcher::default(),
             facts: Facts::default(),
             data_device: 0,
         }
@@ -104,22 +113,16 @@ impl Storage {
         }
     }
 
-    /// Looks afresh and goes read-write. True if the kernel will tell of errors.
-    pub fn make_writable(&mut self) -> (Seen, bool) {
+    /// Looks afresh and goes read-write.
+    pub fn make_writable(&mut self) -> Seen {
         let found = match self.survey() {
             Ok(found) => found,
-            Err(seen) => return (seen, false),
+            Err(seen) => return seen,
         };
         let was_writable = !found.mount.superblock_read_only();
-        let unfit = |text: String, writable| {
-            let condition = Condition::Unprepared(text.into());
-            (
-                Seen {
-                    condition,
-                    writable,
-                },
-                false,
-            )
+        let unfit = |text: String, writable| Seen {
+            condition: Condition::Unprepared(text.into()),
+            writable,
         };
         // Before anything is written: what would be refused is refused without wear.
         let data = match roots::check(found.root.as_fd(), &self.place, self.owner) {
@@ -128,14 +131,10 @@ impl Storage {
         };
         if let Err(error) = switch_superblock(found.root.as_fd(), Mode::ReadWrite) {
             let text = self.cannot_switch(&found, "read-write", &error);
-            let condition = Condition::Failed(text.into());
-            return (
-                Seen {
-                    condition,
-                    writable: was_writable,
-                },
-                false,
-            );
+            return Seen {
+                condition: Condition::Failed(text.into()),
+                writable: was_writable,
+            };
         }
         let data = match data {
             Some(data) => Ok(data),
@@ -147,25 +146,24 @@ impl Storage {
             Err(Trouble::Error(text)) => return unfit(text, true),
             Err(Trouble::NeedsWrite) => return unfit("the data root is not there".into(), true),
         }
-        let watched = self.guard(&found, Mode::ReadWrite);
+        self.guard(&found, Mode::ReadWrite);
         self.period = Some(Period {
             errors: survey::errors_counted(found.mount.device),
             root: found.root,
             id: found.id,
         });
-        let condition = Condition::Ready;
-        (
-            Seen {
-                condition,
-                writable: true,
-            },
-            watched,
-        )
+        Seen {
+            condition: Condition::Ready,
+            writable: true,
+        }
     }
 
     /// Remounts read-only, then syncs through the descriptor that was open before, then lets go
-    /// of it, unless the kernel says busy, nothing was lost and `release` is not set.
-    pub fn make_read_only(&mut self, release: bool) -> (Remount, Result<(), Text>) {
+    /// of it, unless the kernel says busy, nothing was lost and `release` is not set. What was
+    /// not held before is not held after: only [`Storage::make_writable`] makes it fit for that.
+    /// Busy, and with nobody to hear of it (`awaited`), it does not sync.
+    pub fn make_read_only(&mut self, release: bool, awaited: bool) -> (Remount, Result<(), Text>) {
+        let held = self.period.is_some();
         let period = match self.period.take() {
             Some(period) => period,
             // Writable before this daemon came, or by somebody's hand.
@@ -186,7 +184,14 @@ impl Storage {
             self.watch(root, GUARD);
             result = switch_superblock(root, Mode::ReadOnly);
         }
-        let sync = self.sync_through(root, &period, result.is_ok());
+        // What is still written by a leftover is nobody's to hear of; the descriptor that is kept
+        // reports it at the next sync.
+        let put_off = is_busy(&result) && !awaited && !release;
+        let sync = if put_off {
+            Ok(())
+        } else {
+            self.sync_through(root, &period, result.is_ok())
+        };
         let remount = match result {
             Ok(()) => {
                 self.watch(root, GUARD);
@@ -201,7 +206,7 @@ impl Storage {
                 .into(),
             ),
         };
-        if remount == Remount::Busy && sync.is_ok() && !release {
+        if held && remount == Remount::Busy && sync.is_ok() && !release {
             self.period = Some(period);
         }
         (remount, sync)
@@ -218,11 +223,12 @@ impl Storage {
     }
 
     /// Who keeps it from going read-only.
-    pub fn find_holders(&self) -> Vec<Holder> {
+    pub fn find_holders(&mut self) -> Vec<Holder> {
+        let searcher = &mut self.searcher;
         match &self.period {
-            Some(period) => holders::find(period.root.as_fd()),
+            Some(period) => searcher.find(period.root.as_fd()),
             None => survey::find(&self.place)
-                .map_or(Vec::new(), |found| holders::find(found.root.as_fd())),
+                .map_or(Vec::new(), |found| searcher.find(found.root.as_fd())),
         }
     }
 
@@ -231,9 +237,16 @@ impl Storage {
     /// # Errors
     /// A line that names who has it.
     pub fn claim(&mut self) -> Result<(), String> {
-        match survey::find(&self.place) {
-            Ok(found) => self.take_lock(&found),
-            Err(_) => Ok(()),
+        let Ok(found) = survey::find(&self.place) else {
+            return Ok(());
+        };
+        let start = Instant::now();
+        loop {
+            match self.take_lock(&found) {
+                // `pst prepare` has it for a moment.
+                Err(_) if start.elapsed() < CLAIM_PATIENCE => thread::sleep(CLAIM_PAUSE),
+                result => return result,
+            }
         }
     }
 
@@ -249,7 +262,6 @@ impl Storage {
         self.lock = None;
         match DeviceLock::take(&self.socket, device, self.owner.uid) {
             Ok(lock) => {
-                lock.sign(&self.socket);
                 self.lock = Some(lock);
                 Ok(())
             }
@@ -356,28 +368,25 @@ impl Storage {
         }
     }
 
-    /// Watches the filesystem for what matters in this mode. True if its errors will be told.
-    fn guard(&self, found: &Found, mode: Mode) -> bool {
+    /// Watches the filesystem for what matters in this mode.
+    fn guard(&self, found: &Found, mode: Mode) {
         let root = found.root.as_fd();
-        let watched = self.watch(root, GUARD);
+        self.watch(root, GUARD);
         if mode == Mode::ReadWrite {
             if let Some(group) = &self.group {
                 // Writers are welcome now. An error here costs wake-ups only.
                 let _ = group.unwatch(root, WRITERS);
             }
         }
-        // Others take the mark and never tell.
-        watched && found.mount.fstype == "ext4"
     }
 
-    fn watch(&self, root: std::os::fd::BorrowedFd<'_>, events: Events) -> bool {
+    fn watch(&self, root: std::os::fd::BorrowedFd<'_>, events: Events) {
         let Some(group) = &self.group else {
-            return false;
+            return;
         };
-        // Older kernels know no error events, but writers' closes.
-        group.watch(root, events).is_ok() || {
+        if group.watch(root, events).is_err() {
+            // Older kernels know no error events, but writers' closes.
             let _ = group.watch(root, WRITERS);
-            false
         }
     }
 
@@ -421,11 +430,6 @@ impl Storage {
             escape_path(&found.mount.point),
             escape_path(&found.mount.source)
         )
-    }
-
-    /// The mount point.
-    pub fn mount_point(&self) -> &Path {
-        &self.place.mount
     }
 }
 

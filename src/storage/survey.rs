@@ -89,9 +89,12 @@ pub fn find(place: &Place) -> Result<Found, Condition> {
 
 impl Found {
     /// Why this is not ours to switch, if it is not: switching would hit something else.
-    /// The whole check, for a mount that was not seen before.
+    /// The whole check, for a mount that was not seen before. Once it is prepared, a bind mount of
+    /// a part of it is its users' business, but a btrfs subvolume beside it still is not.
     pub fn refusal(&self, place: &Place) -> Option<String> {
-        self.partial().or_else(|| self.shared()).or_else(|| {
+        let strict = self.flag != Flag::Clear || self.mount.fstype == "btrfs";
+        let shared = || strict.then(|| self.shared()).flatten();
+        self.partial().or_else(shared).or_else(|| {
             (!place.volatile && !has_block_device(&self.mount)).then(|| {
                 format!(
                     "{} ({}) has no block device, so nothing written there would last; \

@@ -75,11 +75,12 @@ impl Group {
         .map(drop)
     }
 
-    /// Takes the events that have come, merged; none if nothing has. fanotify(7).
+    /// Takes events that have come, merged; none if nothing has. Not all, where they come faster than
+    /// they are read. fanotify(7).
     pub fn take(&self) -> io::Result<Events> {
         let mut found = Events::default();
         let mut buffer = [0u8; 4096];
-        loop {
+        for _ in 0..16 {
             // SAFETY: the buffer is live and of the size given.
             let read =
                 unsafe { libc::read(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
@@ -94,6 +95,7 @@ impl Group {
             }
             read_events(buffer.get(..length).unwrap_or(&[]), &mut found);
         }
+        Ok(found)
     }
 }
 
@@ -103,7 +105,7 @@ fn mask(events: Events) -> u64 {
         mask |= libc::FAN_FS_ERROR;
     }
     if events.release {
-        mask |= RELEASE;
+        mask |= RELEASE | libc::FAN_ONDIR; // a deleted directory keeps it too
     }
     mask
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::check;
 
@@ -11,17 +12,38 @@ pub fn effective_uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// Raises the limit of open descriptors as far as it may be; returns it. getrlimit(2).
+/// Raises the limit of open descriptors as far as it may be; returns it. setrlimit(2).
 pub fn raise_descriptor_limit() -> io::Result<u64> {
-    let mut limit = MaybeUninit::<libc::rlimit64>::uninit();
-    // SAFETY: `limit` is large enough for what the call writes.
-    check(unsafe { libc::getrlimit64(libc::RLIMIT_NOFILE, limit.as_mut_ptr()) })?;
-    // SAFETY: the call succeeded, so it has written the whole struct.
-    let mut limit = unsafe { limit.assume_init() };
+    let mut limit = descriptor_limits()?;
     limit.rlim_cur = limit.rlim_max;
     // SAFETY: `limit` is a live struct that the call only reads.
     check(unsafe { libc::setrlimit64(libc::RLIMIT_NOFILE, &raw const limit) })?;
     Ok(limit.rlim_cur)
+}
+
+/// How many more descriptors this process could open when it was given `newest`, at least: the
+/// kernel gives the lowest free number. getrlimit(2).
+pub fn descriptors_left(newest: BorrowedFd<'_>) -> io::Result<u64> {
+    let newest = u64::try_from(newest.as_raw_fd()).unwrap_or(0);
+    Ok(descriptor_limits()?.rlim_cur.saturating_sub(newest + 1))
+}
+
+fn descriptor_limits() -> io::Result<libc::rlimit64> {
+    let mut limits = MaybeUninit::<libc::rlimit64>::uninit();
+    // SAFETY: `limits` is large enough for what the call writes.
+    check(unsafe { libc::getrlimit64(libc::RLIMIT_NOFILE, limits.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so it has written the whole struct.
+    Ok(unsafe { limits.assume_init() })
+}
+
+/// Makes the allocator return large pieces to the kernel as they are freed, always: by itself it
+/// would keep ever larger ones. mallopt(3).
+pub fn keep_no_large_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer; may be called at any time, and is called before other threads are.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10); // the value that it starts with
+    }
 }
 
 /// Gives memory that the allocator keeps for later back to the kernel. malloc_trim(3).

@@ -1,12 +1,15 @@
 //! Who is at the other end of a Unix socket, and whose its name in the filesystem is.
 
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use super::check;
 use super::file::{self, Status};
+use super::own;
 
 /// The process that connected, as of then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +75,58 @@ pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     }
 }
 
+/// Whether the other end is closed, so that nobody hears an answer; unread bytes may be left.
+/// POLLHUP of poll(2).
+pub fn hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd {
+        fd: socket.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: one live struct; does not wait.
+    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 && poll.revents & libc::POLLHUP != 0 }
+}
+
+/// Lets nobody send descriptors to a listening socket's connections. Without that, who only reads
+/// bytes closes what came along, and some descriptors keep the last who closes them waiting: a TCP
+/// socket with SO_LINGER for as long as its sender wants. SO_PASSRIGHTS of socket(7).
+///
+/// # Errors
+/// ENOPROTOOPT before Linux 6.16.
+pub fn refuse_descriptors(listener: BorrowedFd<'_>) -> io::Result<()> {
+    // Not in the libc crate; the same on all architectures but parisc and sparc.
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let pass: libc::c_int = 0;
+    // SAFETY: `pass` is live and as long as the length given.
+    check(unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const pass).cast(),
+            size_of_val(&pass) as libc::socklen_t,
+        )
+    })
+    .map(drop)
+}
+
 /// What the name `path` stands for, without following it if it is a symlink.
 pub fn name_status(path: &Path) -> io::Result<Status> {
     file::status(open_name(path)?.as_fd())
+}
+
+/// The same for a socket that this process has just bound there.
+///
+/// # Errors
+/// `Other` if the name stands for something else: no socket, another user's, or one with other names.
+pub fn own_name_status(path: &Path) -> io::Result<Status> {
+    let name = File::from(open_name(path)?);
+    let found = name.metadata()?;
+    let ours = found.file_type().is_socket() && found.uid() == own::effective_uid();
+    if !ours || found.nlink() > 1 {
+        return Err(io::Error::other("something else has taken its place"));
+    }
+    file::status(name.as_fd())
 }
 
 /// Gives the socket that `path` names, and that `mine` describes, to a group; its user stays.

@@ -91,3 +91,20 @@ fn p3_an_unprepared_storage_is_denied_with_what_to_do() {
     rig.prepare().must(0);
     rig.await_state("ro");
 }
+
+#[test]
+fn p5_a_mount_made_read_only_during_a_session_ends_it_where_the_daemon_cannot_prepare() {
+    needs_root!("other users");
+    // The flag that counts is that of process 1's mount.
+    let mut rig = Setup::new(Fs::Ext4).stopped().start();
+    rig.start_daemon_as(sandboxed(&rig));
+    let victim = rig.victim();
+    rig.mount_over(&["-o", "remount,bind,ro"]);
+    victim.must_be_lost("pst prepare");
+    rig.await_superblock("ro");
+    rig.must_deny("pst prepare");
+    assert_eq!(rig.state(), "unprepared");
+    rig.prepare().must(0);
+    rig.await_state("ro");
+    rig.must_serve();
+}

@@ -178,17 +178,36 @@ fn p6_a_killed_client_takes_the_whole_tree_along() {
 }
 
 #[test]
-fn p7_before_the_grant_it_says_that_it_waits_and_an_interrupt_ends_it() {
+fn p4_a_daemon_that_was_frozen_loses_nothing_and_who_waits_says_so() {
     needs_storage!();
     let rig = Rig::any();
+    let working = rig.session_with("echo worked > $KVMD_PST_DATA/working");
+    let mut closing = rig.session_with("echo closed > $KVMD_PST_DATA/closing");
     rig.signal_daemon("STOP");
-    let job = start(&mut rig.run(["echo", "started"]));
-    wait_until("it says that it waits", || {
-        job.stderr().lines().count() == 2
-    });
-    job.signal("INT");
-    let ended = job.end().must(130);
-    assert_eq!(ended.text(), "");
+    let interrupted = start(&mut rig.run(["echo", "started"]));
+    let opening = start(&mut rig.run(["sh", "-c", "echo opened > $KVMD_PST_DATA/opening"]));
+    closing.release();
+    for job in [&interrupted, &opening, &closing] {
+        job.await_stderr("No answer from the daemon for 5 s");
+    }
+    assert!(
+        !working.stderr().contains("No answer"),
+        "it waits for nothing"
+    );
+    interrupted.signal("INT");
+    assert_eq!(interrupted.end().must(130).text(), "");
     rig.signal_daemon("CONT");
-    rig.sh("true").must(0);
+    closing.end().must(0);
+    opening.end().must(0);
+    assert_eq!(rig.superblock(), "rw");
+    working.end().must(0);
+    rig.await_superblock("ro");
+    for (name, text) in [
+        ("working", "worked"),
+        ("closing", "closed"),
+        ("opening", "opened"),
+    ] {
+        let found = std::fs::read_to_string(rig.data().join(name)).expect(name);
+        assert_eq!(found.trim_end(), text);
+    }
 }

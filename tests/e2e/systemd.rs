@@ -1,9 +1,12 @@
 //! What systemd is told, and what it hands over.
 
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixListener;
-use std::process::Stdio;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Command, Stdio};
+
+use pst::wire::{ClientMessage, MAGIC, Message, VERSION};
 
 use crate::needs_storage;
 use crate::rig::{Rig, RunToEnd, Setup};
@@ -47,7 +50,16 @@ fn a_socket_of_systemds_is_used() {
     needs_storage!();
     let mut rig = Setup::any().stopped().start();
     let listener = UnixListener::bind(rig.socket()).expect("bind");
-    // What systemd does: the socket as descriptor 3, and our own pid.
+    let command = activated(&rig, listener);
+    rig.start_daemon_as(command);
+    rig.sh("env | grep LISTEN_").must(1);
+    rig.sh("echo x > $KVMD_PST_DATA/file").must(0);
+    rig.stop_daemon();
+    assert!(rig.socket().exists(), "systemd's socket was removed");
+}
+
+/// What systemd does: the socket as descriptor 3, and the daemon's own pid.
+fn activated(rig: &Rig, listener: UnixListener) -> Command {
     let mut command = rig.command("sh");
     command.args([
         "-c",
@@ -56,11 +68,39 @@ fn a_socket_of_systemds_is_used() {
     ]);
     command.args(rig.daemon_words());
     command.stdin(Stdio::from(OwnedFd::from(listener)));
+    command
+}
+
+#[test]
+fn who_comes_to_systemds_socket_while_it_stops_is_left_for_the_next_daemon() {
+    needs_storage!();
+    let mut rig = Setup::any().stopped().start();
+    let listener = UnixListener::bind(rig.socket()).expect("bind");
+    let command = activated(&rig, listener.try_clone().expect("dup"));
     rig.start_daemon_as(command);
-    rig.sh("env | grep LISTEN_").must(1);
-    rig.sh("echo x > $KVMD_PST_DATA/file").must(0);
-    rig.stop_daemon();
-    assert!(rig.socket().exists(), "systemd's socket was removed");
+    let mut open = MAGIC.to_vec();
+    ClientMessage::Open {
+        version: VERSION,
+        command: b"test".to_vec(),
+    }
+    .encode(&mut open);
+    let mut first = UnixStream::connect(rig.socket()).expect("connect");
+    first.write_all(&open).expect("open");
+    let mut next = || {
+        let mut length = [0; 2];
+        first.read_exact(&mut length).expect("a frame");
+        let mut frame = vec![0; u16::from_le_bytes(length).into()];
+        first.read_exact(&mut frame).expect("a frame");
+        frame[0]
+    };
+    assert_eq!(next(), 0x81, "granted");
+    rig.signal_daemon("TERM");
+    assert_eq!(next(), 0x83, "revoked: it is stopping");
+    let mut second = UnixStream::connect(rig.socket()).expect("connect");
+    second.write_all(&open).expect("open");
+    drop(first);
+    rig.end_daemon().must(0);
+    listener.accept().expect("the second client was taken");
 }
 
 #[test]

@@ -111,6 +111,17 @@ fn p6_the_keeper_is_killed() {
 }
 
 #[test]
+fn p6_the_keeper_is_killed_while_run_is_stopped() {
+    let rig = Rig::new();
+    let started = Started::stubborn(&rig);
+    signal(started.run, libc::SIGSTOP);
+    becomes(started.run, "T");
+    signal(started.keeper, libc::SIGKILL);
+    let stderr = started.ends_with_all(&rig, Some(1));
+    assert!(stderr.contains("keeper was lost"));
+}
+
+#[test]
 fn p5_the_daemon_dies_while_all_is_stopped() {
     let rig = Rig::new();
     let started = Started::stubborn(&rig);

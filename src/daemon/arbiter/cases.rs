@@ -24,8 +24,7 @@ fn made_writable(condition: Condition, writable: bool) -> Input {
         condition,
         writable,
     };
-    let watched = true;
-    Input::Done(Outcome::MadeWritable { seen, watched })
+    Input::Done(Outcome::MadeWritable(seen))
 }
 
 fn made_read_only(remount: Remount, synced: bool) -> Input {
@@ -78,7 +77,7 @@ fn a_failed_remount_fails_the_close_even_if_the_sync_said_well() {
     let failed = Remount::Failed("given up".into());
     let (_, effects) = granted_then(&[Input::Close(A), made_read_only(failed, true)]);
     let answer = Effect::Closed(A, CloseResult::Failed, "given up".into());
-    assert_eq!(effects, [answer]);
+    assert_eq!(effects, [answer, Effect::Arm(None)]);
 }
 
 #[test]
@@ -94,16 +93,30 @@ fn a_retry_is_over_when_the_storage_is_gone() {
 }
 
 #[test]
+fn who_comes_while_a_predecessors_writer_is_there_is_looked_at_afresh() {
+    let (_, effects) = after(&[
+        looked(Condition::Ready, true),
+        Input::Opened(A),
+        made_read_only(Remount::Busy, true),
+    ]);
+    assert_eq!(effects, [Effect::Start(Job::MakeWritable)]);
+}
+
+#[test]
 fn a_search_that_was_due_does_not_delay_the_next_way_to_read_only() {
     let (_, effects) = after(&[
         looked(Condition::Ready, true),
         Input::Opened(A),
         made_read_only(Remount::Busy, true),
+        made_writable(Condition::Ready, true),
         Input::Gone(A),
     ]);
     assert_eq!(
         effects,
-        [Effect::Start(Job::MakeReadOnly { release: false })]
+        [Effect::Start(Job::MakeReadOnly {
+            release: false,
+            awaited: false
+        })]
     );
 }
 
@@ -121,8 +134,75 @@ fn a_loss_stays_until_its_period_has_ended() {
     let effects = arbiter.input(Input::Close(A), NOW);
     let failed = Effect::Closed(A, CloseResult::Failed, "not prepared".into());
     assert!(effects.contains(&failed), "{effects:?}");
-    let end = Effect::Start(Job::MakeReadOnly { release: true });
+    let end = Effect::Start(Job::MakeReadOnly {
+        release: true,
+        awaited: false,
+    });
     assert!(effects.contains(&end), "{effects:?}");
+}
+
+#[test]
+fn writers_that_close_without_end_cause_few_tries() {
+    let (mut arbiter, _) = granted_then(&[
+        Input::Gone(A),
+        made_read_only(Remount::Busy, true),
+        Input::Done(Outcome::Searched),
+    ]);
+    let mut tries = 0;
+    for millisecond in 0..1000 {
+        let now = Moment(NOW.0 + Duration::from_millis(millisecond));
+        let mut effects = arbiter.input(Input::Released, now);
+        effects.extend(arbiter.input(Input::Tick, now));
+        while let Some(Effect::Start(job)) = effects.iter().find(|e| matches!(e, Effect::Start(_)))
+        {
+            let done = match job {
+                Job::FindHolders => Input::Done(Outcome::Searched),
+                _ => {
+                    tries += 1;
+                    made_read_only(Remount::Busy, true)
+                }
+            };
+            effects = arbiter.input(done, now);
+        }
+    }
+    assert!((10..50).contains(&tries), "{tries} in a second");
+}
+
+#[test]
+fn a_writer_that_closes_during_the_quick_tries_gets_its_own() {
+    let (mut arbiter, _) = granted_then(&[
+        Input::Gone(A),
+        made_read_only(Remount::Busy, true),
+        Input::Done(Outcome::Searched),
+        Input::Released,
+        Input::Released,
+    ]);
+    let mut now = NOW;
+    let (mut waits, mut searches) = (Vec::new(), 0);
+    for _ in 0..7 {
+        let mut effects = arbiter.input(made_read_only(Remount::Busy, true), now);
+        if effects == [Effect::Start(Job::FindHolders)] {
+            searches += 1;
+            effects = arbiter.input(Input::Done(Outcome::Searched), now);
+        }
+        let [Effect::Arm(Some(next))] = effects[..] else {
+            panic!("{effects:?}");
+        };
+        waits.push((next.0 - now.0).as_millis());
+        now = next;
+        let effects = arbiter.input(Input::Tick, now);
+        assert!(matches!(effects[..], [Effect::Start(_), ..]), "{effects:?}");
+    }
+    assert_eq!(waits, [1, 5, 20, 100, 1, 5, 20]);
+    assert_eq!(searches, 1, "the storm does not hide who holds");
+}
+
+#[test]
+fn p10_what_failed_can_be_stuck_too_so_its_holders_are_known() {
+    let busy = made_read_only(Remount::Busy, false);
+    let (arbiter, _) = granted_then(&[Input::Close(A), busy]);
+    assert_eq!(arbiter.state(), State::Failed);
+    assert!(arbiter.stuck());
 }
 
 #[test]
@@ -140,7 +220,10 @@ fn read_only_by_hand_is_a_loss_only_if_somebody_relies_on_it() {
         looked(Condition::Ready, false),
     ]);
     assert_eq!(arbiter.state(), State::GoingRo);
-    assert!(effects.contains(&Effect::Start(Job::MakeReadOnly { release: true })));
+    assert!(effects.contains(&Effect::Start(Job::MakeReadOnly {
+        release: true,
+        awaited: false
+    })));
     let (arbiter, _) = granted_then(&[Input::Disturbed, looked(Condition::Ready, false)]);
     assert_eq!(arbiter.state(), State::Failed);
 }

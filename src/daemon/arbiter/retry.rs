@@ -16,6 +16,8 @@ pub struct Retry {
     pub wait: Duration,
     /// The next of the quick tries, if a writer's close started them.
     pub burst: Option<u8>,
+    /// A writer closed while the quick tries went on: more follow, after a pause.
+    pub again: bool,
     /// Find out who it is, first.
     pub search: bool,
 }
@@ -28,14 +30,20 @@ impl Retry {
             next: now,
             wait: RETRY_FIRST,
             burst: None,
+            again: false,
             search: false,
         }
     }
 
-    /// A writer is about to be gone: try at once, and a few times shortly after.
+    /// A writer is about to be gone: try at once, and a few times shortly after. Each try costs a
+    /// sync, so one that closes files without end gets no more than a few in [`RETRY_FIRST`].
     pub fn released(&mut self, now: Moment) {
-        self.next = now;
-        self.burst = Some(0);
+        if self.burst.is_some() {
+            self.again = true;
+        } else {
+            self.next = now;
+            self.burst = Some(0);
+        }
     }
 
     /// The kernel said busy: say who it is, and arrange the next try.
@@ -45,6 +53,10 @@ impl Retry {
         if let Some(wait) = quick {
             self.next = after(now, *wait);
             self.burst = self.burst.map(|i| i + 1);
+        } else if std::mem::take(&mut self.again) {
+            self.next = after(now, RETRY_FIRST);
+            self.burst = Some(0);
+            self.search = true; // whoever closes without end must not hide who holds
         } else {
             self.burst = None;
             self.next = after(now, self.wait);

@@ -43,12 +43,19 @@ impl Arbiter {
         })
     }
 
+    /// Whether somebody may write: at least one session is granted, and was not revoked.
+    #[cfg(feature = "kvmd-api")]
+    pub fn write_allowed(&self) -> bool {
+        self.any(|stage| *stage == Stage::Granted)
+    }
+
     /// The first look is over, and what it led to: from now on the state means something.
     pub fn settled(&self) -> bool {
         self.running.is_none() && !self.look
     }
 
-    fn stuck(&self) -> bool {
+    /// The kernel refuses read-only, whatever else there is to say about the storage.
+    pub fn stuck(&self) -> bool {
         self.retry.as_ref().is_some_and(|retry| retry.refused)
     }
 }

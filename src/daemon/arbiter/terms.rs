@@ -23,11 +23,14 @@ pub enum Job {
     /// Answer: [`Outcome::MadeWritable`].
     MakeWritable,
     /// Remount read-only, then sync through the held descriptor, then let go of it; it stays
-    /// held only if the kernel says busy, nothing was lost and `release` is not set.
+    /// held only if it was, the kernel says busy, nothing was lost and `release` is not set.
     /// Answer: [`Outcome::MadeReadOnly`].
     MakeReadOnly {
         /// Let go of the storage whatever comes of it.
         release: bool,
+        /// Somebody waits to hear whether its data is safe, so it is synced even if the kernel
+        /// says busy. Without, a busy storage is not made to write at each try.
+        awaited: bool,
     },
     /// Put on the medium what was written so far. Answer: [`Outcome::Synced`].
     Sync,
@@ -40,13 +43,8 @@ pub enum Job {
 pub enum Outcome {
     /// Of [`Job::Look`].
     Looked(Seen),
-    /// Of [`Job::MakeWritable`].
-    MadeWritable {
-        /// Ready and writable if it succeeded.
-        seen: Seen,
-        /// The kernel tells of errors by events, so no looks are needed.
-        watched: bool,
-    },
+    /// Of [`Job::MakeWritable`]: ready and writable if it succeeded.
+    MadeWritable(Seen),
     /// Of [`Job::MakeReadOnly`].
     MadeReadOnly {
         /// The remount.

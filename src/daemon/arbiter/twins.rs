@@ -120,7 +120,10 @@ fn rule_1_catches_one_that_goes_read_only_at_the_first_close() {
         if matches!(input, Input::Close(_)) && before.running.is_none() {
             for effect in out {
                 if *effect == Effect::Start(Job::Sync) {
-                    *effect = Effect::Start(Job::MakeReadOnly { release: false });
+                    *effect = Effect::Start(Job::MakeReadOnly {
+                        release: false,
+                        awaited: false,
+                    });
                 }
             }
         }

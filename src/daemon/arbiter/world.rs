@@ -174,8 +174,6 @@ pub struct World<M> {
     busy: bool,
     /// The last try to go read-only failed otherwise: nobody knows what the superblock is.
     given_up: bool,
-    /// Whether this kernel tells of errors by events, once it was seen.
-    watched: Option<bool>,
 }
 
 impl<M: Machine> World<M> {
@@ -199,7 +197,6 @@ impl<M: Machine> World<M> {
             told: Kind::Absent,
             busy: false,
             given_up: false,
-            watched: None,
         };
         for effect in effects {
             world.effect(effect)?;
@@ -268,20 +265,12 @@ impl<M: Machine> World<M> {
             }
             Some(Job::MakeWritable) => {
                 let good = (Kind::Ready, true);
-                let mut all = Vec::new();
-                for watched in [true, false] {
-                    if self.watched.is_none_or(|known| known == watched) {
-                        let seen = seen(good);
-                        all.push((Outcome::MadeWritable { seen, watched }, other(good, true)));
-                    }
-                }
+                let mut all = vec![(Outcome::MadeWritable(seen(good)), other(good, true))];
                 for sight in SIGHTS {
                     if sight != good {
                         // To end well yet read-only takes somebody else.
                         let faults = other(sight, false).max(u8::from(sight.0 == Kind::Ready));
-                        let seen = seen(sight);
-                        let watched = false;
-                        all.push((Outcome::MadeWritable { seen, watched }, faults));
+                        all.push((Outcome::MadeWritable(seen(sight)), faults));
                     }
                 }
                 all.sort_by_key(|(_, faults)| *faults);
@@ -489,13 +478,10 @@ impl<M: Machine> World<M> {
                     self.lose(Kind::Failed);
                 }
             }
-            Outcome::MadeWritable { seen, watched } => {
+            Outcome::MadeWritable(seen) => {
                 self.see(seen);
                 self.busy = false;
                 self.held = self.kind == Kind::Ready && self.writable;
-                if self.held {
-                    self.watched = Some(*watched);
-                }
             }
             Outcome::MadeReadOnly { remount, sync } => {
                 self.busy = *remount == Remount::Busy;
@@ -508,8 +494,10 @@ impl<M: Machine> World<M> {
                     self.kind = Kind::Failed;
                     self.lose(Kind::Failed);
                 }
-                self.held =
-                    self.busy && sync.is_ok() && job == Some(Job::MakeReadOnly { release: false });
+                self.held = was_held
+                    && self.busy
+                    && sync.is_ok()
+                    && matches!(job, Some(Job::MakeReadOnly { release: false, .. }));
                 self.covered(sync.is_ok() && was_held);
             }
             Outcome::Synced(result) => {

@@ -60,12 +60,9 @@ impl Ground {
         ground
     }
 
-    /// An image of this size, sparse, attached to a loop device. Not `mount -o
-    /// loop,ro`, which would make the device read-only for ever.
-    pub fn attach(&mut self, image: &Path, mebibytes: u64) -> String {
-        fs::File::create(image)
-            .and_then(|file| file.set_len(mebibytes << 20))
-            .expect("image");
+    /// Attaches the storage's image to a loop device. Not `mount -o loop,ro`,
+    /// which would make the device read-only for ever.
+    pub fn attach(&mut self, image: &Path) -> String {
         let device = attach(image);
         self.device = Some(device.clone());
         device
@@ -76,6 +73,14 @@ impl Ground {
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
         !self.dir.exists() && !mounts.contains(dir) && !loops().contains(dir)
     }
+}
+
+/// A file of this size with nothing in it.
+pub fn sparse(image: &Path, mebibytes: u64) -> PathBuf {
+    fs::File::create(image)
+        .and_then(|file| file.set_len(mebibytes << 20))
+        .expect("image");
+    image.to_owned()
 }
 
 /// Attaches a file to a free loop device.

@@ -7,15 +7,16 @@
 //! device is left. Tests run in parallel: nothing here is shared between rigs.
 
 mod daemon;
+mod faults;
 mod ground;
-mod job;
+pub mod job;
 mod namespace;
 mod observe;
 mod person;
 mod privilege;
 mod setup;
 mod terminal;
-mod wait;
+pub mod wait;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -23,13 +24,14 @@ use std::process::Command;
 
 use daemon::Daemon;
 use ground::Ground;
-pub use job::{Job, Outcome, RunToEnd, alive, await_death, children, signal, start};
+pub use ground::attach;
+pub use job::{Job, Outcome, RunToEnd, alive, await_death, children, signal, start, tool};
 use namespace::Namespace;
 pub use person::{ACCESS_GROUP, MEMBER, OUTSIDER, PRIMARY, Person, STORAGE_USER};
 pub use privilege::{lacks_root, lacks_storage, leave_out};
 pub use setup::{Fs, Setup};
 pub use terminal::Terminal;
-pub use wait::{BOUND, wait_until};
+pub use wait::{BOUND, promptly, wait_until};
 
 /// Leaves the test out, with a reason, where nobody is root on the whole machine.
 #[macro_export]

@@ -24,14 +24,22 @@ pub struct Namespace {
     world: World,
 }
 
+/// Other rigs' mounts were copied along: here they would keep those filesystems
+/// in use, and their end would be a change of the mounts.
+const BEGIN: &str = r#"
+awk '$5 ~ "/pst-rig[.]" { print $5 }' /proc/self/mountinfo | tac | while IFS= read -r m; do
+    umount -l "$(printf '%b' "$(printf '%s' "$m" | sed 's/\\/\\0/g')")"
+done
+mount --make-rshared / && echo up && exec sleep infinity
+"#;
+
 impl Namespace {
     pub fn new(rig: &Rig, world: World) -> Namespace {
         let mut holder = rig.command("unshare");
         if world == World::Whole {
             holder.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
         }
-        let script = "mount --make-rshared / && echo up && exec sleep infinity";
-        let holder = start(holder.args(["-m", "sh", "-c", script]).stdin(Stdio::null()));
+        let holder = start(holder.args(["-m", "sh", "-c", BEGIN]).stdin(Stdio::null()));
         holder.await_stdout("up");
         let pid = match world {
             World::Whole => children(holder.pid())[0],

@@ -36,6 +36,13 @@ impl Rig {
         });
     }
 
+    /// Whether the kernel gave the filesystem up after an error; before Linux 6.15
+    /// it only made it read-only.
+    pub fn is_given_up(&self) -> bool {
+        let (_, superblock) = self.mountinfo().expect("mounted");
+        superblock.contains("emergency_ro") || mode(&superblock) == "ro"
+    }
+
     /// The options of the mount and of the superblock.
     fn mountinfo(&self) -> Option<(String, String)> {
         let whose = self
@@ -123,9 +130,24 @@ impl Rig {
         tool(mount.args(["-o", &options]).arg(self.mount()));
     }
 
-    /// Unmounts by hand; `-l` for lazily.
+    /// The rig's living processes that have this as their whole command line.
+    pub fn running(&self, words: &str) -> Vec<u32> {
+        let line = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let wanted = format!("{}\0", words.replace(' ', "\0")).into_bytes();
+        let mut found = marked(&self.ground.id);
+        found.retain(|pid| line(pid) == wanted);
+        found
+    }
+
+    /// Unmounts by hand; `-l` for lazily. The daemon may be having a look, which
+    /// makes it busy for a moment.
+    #[track_caller]
     pub fn umount(&self, options: &[&str]) {
-        tool(self.command("umount").args(options).arg(self.mount()));
+        let mut umount = self.command("umount");
+        umount.args(options).arg(self.mount());
+        wait_until("nobody is at it, and it is unmounted", || {
+            umount.output().expect("umount").status.success()
+        });
     }
 }
 

@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::Rig;
 use super::daemon::Daemon;
-use super::ground::Ground;
+use super::ground::{Ground, sparse};
 use super::job::tool;
 use super::namespace::{Namespace, World};
 use super::person::{ACCESS_GROUP, STORAGE_USER};
@@ -41,6 +42,18 @@ impl Fs {
     }
 }
 
+/// What the image lies on, if that matters.
+#[derive(Clone, Copy)]
+enum Backing {
+    /// A tmpfs of so many MiB: full, it refuses what it does not have yet (ENOSPC).
+    Tmpfs(u64),
+    /// An ext4 of its own: there a file can be made to refuse every write (EIO).
+    Ext4,
+}
+
+/// Makes what is below the loop device, in the rig's directory; gives the file.
+type Medium = Box<dyn FnOnce(&Rig) -> PathBuf + Send + Sync>;
+
 /// A rig to be.
 pub struct Setup {
     pub(super) fs: Fs,
@@ -49,10 +62,12 @@ pub struct Setup {
     prepared: bool,
     running: bool,
     world: World,
-    backing: Option<u64>,
+    backing: Option<Backing>,
+    medium: Option<Medium>,
     head: String,
     storage: String,
     session: String,
+    kvmd_api: String,
 }
 
 impl Setup {
@@ -65,9 +80,11 @@ impl Setup {
             running: true,
             world: World::Host,
             backing: None,
+            medium: None,
             head: String::new(),
             storage: String::new(),
             session: String::new(),
+            kvmd_api: String::new(),
         }
     }
 
@@ -116,7 +133,20 @@ impl Setup {
 
     /// The image lies on a tmpfs of this many MiB.
     pub fn backed_by_tmpfs(mut self, mebibytes: u64) -> Setup {
-        self.backing = Some(mebibytes);
+        self.backing = Some(Backing::Tmpfs(mebibytes));
+        self
+    }
+
+    /// The image lies on an ext4, where [`Rig::refuse_writes`] works.
+    pub fn backed_by_ext4(mut self) -> Setup {
+        self.backing = Some(Backing::Ext4);
+        self
+    }
+
+    /// The loop device is on a file that the test makes, in the rig's directory.
+    #[allow(dead_code)] // the power cuts' rig, which shares this one, has it
+    pub fn on(mut self, medium: impl FnOnce(&Rig) -> PathBuf + Send + Sync + 'static) -> Setup {
+        self.medium = Some(Box::new(medium));
         self
     }
 
@@ -135,6 +165,13 @@ impl Setup {
     /// A line in its `[session]` table.
     pub fn session(mut self, line: &str) -> Setup {
         writeln!(self.session, "{line}").expect("a string");
+        self
+    }
+
+    /// A line in its `[kvmd_api]` table.
+    #[cfg(feature = "kvmd-api")]
+    pub fn kvmd_api(mut self, line: &str) -> Setup {
+        writeln!(self.kvmd_api, "{line}").expect("a string");
         self
     }
 
@@ -176,18 +213,14 @@ impl Rig {
             Fs::Xfs => 320, // the least that mkfs.xfs takes is 300
         };
         let mut image = self.dir().join("image");
-        if let Some(size) = self.setup.backing {
-            let backing = self.dir().join("backing");
-            fs::create_dir(&backing).expect("backing");
-            let size = format!("size={size}m");
-            tool(
-                Command::new("mount")
-                    .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-                    .arg(&backing),
-            );
-            image = backing.join("image");
+        if let Some(backing) = self.setup.backing {
+            image = self.make_backing(backing).join("image");
         }
-        let device = self.ground.attach(&image, mebibytes);
+        match self.setup.medium.take() {
+            Some(make) => image = make(self),
+            None => image = sparse(&image, mebibytes),
+        }
+        let device = self.ground.attach(&image);
         let mut mkfs = Command::new(format!("mkfs.{}", self.setup.fs.name()));
         mkfs.args(["-q", "-L", "PIPST"]);
         if self.setup.fs == Fs::Ext4 {
@@ -197,7 +230,25 @@ impl Rig {
         tool(mkfs.arg(device));
     }
 
-    /// Mounts the storage as fstab has it, read-only.
+    fn make_backing(&self, backing: Backing) -> PathBuf {
+        let at = self.dir().join("backing");
+        fs::create_dir(&at).expect("backing");
+        let mut mount = Command::new("mount");
+        match backing {
+            Backing::Tmpfs(size) => {
+                mount.args(["-t", "tmpfs", "-o", &format!("size={size}m"), "tmpfs"]);
+            }
+            Backing::Ext4 => {
+                mount.arg(self.make_device("outer", 64));
+            }
+        }
+        tool(mount.arg(&at));
+        at
+    }
+
+    /// Mounts the storage as fstab has it, read-only; as long as it is mounted elsewhere or
+    /// lazily unmounted, and writable, the kernel says busy.
+    #[track_caller]
     pub fn do_mount(&self) {
         let fs = self.setup.fs;
         let source = self.ground.device.as_deref().unwrap_or("tmpfs");
@@ -205,7 +256,9 @@ impl Rig {
         mount
             .args(["-t", fs.name(), "-o", fs.options(), source])
             .arg(self.mount());
-        tool(&mut mount);
+        super::wait::wait_until("it is mounted", || {
+            mount.output().expect("mount").status.success()
+        });
     }
 
     fn write_config(&self) {
@@ -229,6 +282,7 @@ impl Rig {
             head,
             storage,
             session,
+            kvmd_api,
             ..
         } = &self.setup;
         let group_line = if head.contains("group") {
@@ -239,7 +293,8 @@ impl Rig {
         let config = format!(
             "socket = {:?}\n{group_line}{head}\n\
              [storage]\nfstab = {at:?}\nvolatile = {}\n{storage}\n\
-             [session]\n{session}",
+             [session]\n{session}\n\
+             [kvmd_api]\n{kvmd_api}",
             self.socket(),
             fs == Fs::Tmpfs,
         );

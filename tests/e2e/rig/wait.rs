@@ -6,6 +6,19 @@ use std::time::{Duration, Instant};
 /// here needs, so that a slow machine does not fail it.
 pub const BOUND: Duration = Duration::from_secs(20);
 
+/// How long what the kernel tells of may take: far less than the timers that
+/// stand in for the kernel's word take to come round.
+pub const PROMPT: Duration = Duration::from_millis(1500);
+
+/// Waits until the condition holds; fails with `what` after [`PROMPT`].
+#[track_caller]
+pub fn promptly(what: &str, condition: impl FnMut() -> bool) {
+    assert!(
+        holds_within(PROMPT, condition),
+        "not within {PROMPT:?}: {what}"
+    );
+}
+
 /// Waits until the condition holds; fails with `what` after [`BOUND`].
 #[track_caller]
 pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {

@@ -1,0 +1,129 @@
+//! One client's connection: its bytes, in time, and which protocol they speak. What is said in it
+//! is that protocol's business.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use async_io::{Async, Timer};
+use smol::io::{AsyncRead, AsyncWriteExt};
+
+use super::core::Core;
+#[cfg(feature = "kvmd-api")]
+use super::kvmd;
+use super::session;
+use super::times::{HANDSHAKE, WRITE_PATIENCE};
+use crate::sys::socket::Peer;
+use crate::wire::{Opening, opening};
+
+/// Why a connection ends before its time.
+#[derive(Debug)]
+pub enum Fault {
+    /// The client is gone, or cannot be talked to.
+    Gone,
+    /// It broke the protocol; it is told how.
+    Broken(String),
+    /// It has not said in time what it wants.
+    Late,
+}
+
+impl From<io::Error> for Fault {
+    fn from(_: io::Error) -> Fault {
+        Fault::Gone
+    }
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its stream.
+    pub stream: Async<UnixStream>,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// May open sessions.
+    pub admitted: bool,
+    /// When it must have said what it wants.
+    deadline: Instant,
+}
+
+/// Serves a connection to its end. `admitted`: its peer may open sessions.
+pub async fn serve(core: &Core, stream: Async<UnixStream>, peer: Peer, admitted: bool) {
+    let connection = Connection {
+        stream,
+        peer,
+        admitted,
+        deadline: Instant::now() + HANDSHAKE,
+    };
+    let mut early = Vec::new();
+    let opening = connection.in_time(connection.opening(&mut early)).await;
+    match opening {
+        #[cfg(feature = "kvmd-api")]
+        Ok(Opening::Other) if kvmd::speaks(&early) => kvmd::serve(core, &connection, early).await,
+        Ok(opening) => session::serve(core, &connection, opening, &early).await,
+        Err(fault) => session::refuse(&connection, fault).await,
+    }
+}
+
+impl Connection {
+    /// Reads until it can be told what is spoken.
+    async fn opening(&self, early: &mut Vec<u8>) -> Result<Opening, Fault> {
+        loop {
+            self.read(|bytes| early.extend_from_slice(bytes)).await?;
+            match opening(early) {
+                Opening::NeedMore => {}
+                told => return Ok(told),
+            }
+        }
+    }
+
+    /// What the client wants, if it says so before its deadline.
+    pub async fn in_time<T>(
+        &self,
+        said: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        smol::future::or(said, async {
+            Timer::at(self.deadline).await;
+            Err(Fault::Late)
+        })
+        .await
+    }
+
+    /// Sends bytes, if the client takes them in time.
+    pub async fn write(&self, bytes: &[u8]) -> Result<(), Fault> {
+        patiently(async { Ok((&self.stream).write_all(bytes).await?) }).await
+    }
+
+    /// Reads what comes next and hands it on.
+    pub async fn read(&self, mut take: impl FnMut(&[u8])) -> Result<(), Fault> {
+        poll_fn(|cx| self.poll_read(cx, &mut take)).await
+    }
+
+    /// Reads what there is and hands it on. The buffer lives no longer than that.
+    pub fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&[u8]),
+    ) -> Poll<Result<(), Fault>> {
+        let mut buffer = [0; 1280];
+        match Pin::new(&mut &self.stream).poll_read(cx, &mut buffer) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => Poll::Ready(Err(Fault::Gone)),
+            Poll::Ready(Ok(count)) => {
+                take(buffer.get(..count).unwrap_or(&[]));
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+/// Waits for the client to take something, for as long as one does.
+pub async fn patiently<T>(taken: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    smol::future::or(taken, async {
+        Timer::after(WRITE_PATIENCE).await;
+        Err(Fault::Gone)
+    })
+    .await
+}

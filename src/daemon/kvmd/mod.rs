@@ -1,0 +1,162 @@
+//! kvmd's own API, HTTP/1.1 and WebSocket on the same socket, for kvmd and its Python clients.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `GET /state` | 200, `{"ok": true, "result": STORAGE}` |
+//! | `GET /ws` | a WebSocket: a session for as long as it is open |
+//! | another | 400, 403, 404, 405, 408, 413, 431: `{"ok": false, "result": {"error": NAME, "error_msg": TEXT}}` |
+//!
+//! STORAGE is `{"clients": N, "data": {"path": P, "write_allowed": B}}`: the sessions that are
+//! open, of either protocol; the storage root, or what `[kvmd_api] path` names below it; whether
+//! somebody may write. One request a connection; the connection is closed after the answer.
+//!
+//! On a WebSocket both sides send text: `{"event_type": T, "event": {…}}`.
+//!
+//! | the daemon sends | when |
+//! | --- | --- |
+//! | `loop`, `{}` | first |
+//! | `storage`, STORAGE | once the session is granted or denied, and at each change after a grant; here `write_allowed` is about this session: false is the last one, and the connection is closed after it |
+//! | `pong`, `{}` | a client sent `ping` |
+//!
+//! What else a client sends is logged and passed over. The daemon pings (the WebSocket's own pings)
+//! and drops who does not answer. Who closes a granted session gets the closing handshake's
+//! second half once the data is on the medium, and never if it could not be put there.
+//!
+//! Who may come in, how many, and who gets the storage when is not decided here.
+
+mod events;
+mod http;
+mod watchers;
+mod websocket;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use self::events::Data;
+use self::http::{Failure, Request, Response, Route};
+use self::watchers::Watchers;
+use super::connection::{Connection, Fault};
+use super::core::Core;
+
+/// What this API needs of the core.
+#[derive(Debug)]
+pub struct Api {
+    path: String,
+    /// Who wants to know when the number of sessions changes.
+    pub watchers: Watchers,
+}
+
+impl Api {
+    /// `path` is what clients are told.
+    pub fn new(path: &Path) -> Api {
+        let path: std::path::PathBuf = path.components().collect(); // no slash at the end
+        Api {
+            path: path.to_string_lossy().into_owned(), // JSON has no other text
+            watchers: Watchers::default(),
+        }
+    }
+}
+
+/// Whether a connection that begins so is this API's.
+pub fn speaks(early: &[u8]) -> bool {
+    early.first().is_some_and(u8::is_ascii_alphabetic)
+}
+
+/// Serves a connection to its end. `early`: what was read of it so far.
+pub async fn serve(core: &Core, connection: &Connection, early: Vec<u8>) {
+    let mut bytes = early;
+    let failure = match connection.in_time(head(connection, &mut bytes)).await {
+        Ok(Ok(request)) => match answer(core, connection, request, &bytes).await {
+            Ok(()) | Err(Fault::Gone | Fault::Late) => return,
+            Err(Fault::Broken(text)) => {
+                log::warn!("a client ({}) broke the protocol: {text}", connection.peer);
+                return;
+            }
+        },
+        Ok(Err(failure)) => failure,
+        Err(Fault::Late) => Failure::late(),
+        Err(Fault::Gone | Fault::Broken(_)) => return,
+    };
+    fail(connection, &failure).await;
+}
+
+/// Reads a request's head. Afterwards `bytes` are what came behind it.
+async fn head(
+    connection: &Connection,
+    bytes: &mut Vec<u8>,
+) -> Result<Result<Request, Failure>, Fault> {
+    loop {
+        match Request::parse(bytes) {
+            Ok(None) => {}
+            Ok(Some((request, length))) => {
+                bytes.drain(..length);
+                return Ok(Ok(request));
+            }
+            Err(failure) => return Ok(Err(failure)),
+        }
+        connection
+            .read(|more| bytes.extend_from_slice(more))
+            .await?;
+    }
+}
+
+async fn answer(
+    core: &Core,
+    connection: &Connection,
+    request: Request,
+    early: &[u8],
+) -> Result<(), Fault> {
+    let failure = match request.route() {
+        Ok(Route::State) => {
+            let response = Response::result(&state(core, core.write_allowed()));
+            return connection
+                .write(&response.bytes(request.wants_body()))
+                .await;
+        }
+        Ok(Route::WebSocket) if !connection.admitted => {
+            Failure::forbidden(core.not_admitted(connection.peer))
+        }
+        Ok(Route::WebSocket) => match request.upgrade() {
+            Ok(response) => {
+                connection.write(&response.bytes(false)).await?;
+                return websocket::session(core, connection, request.client(), early).await;
+            }
+            Err(failure) => failure,
+        },
+        Err(failure) => failure,
+    };
+    fail(connection, &failure).await;
+    Ok(())
+}
+
+async fn fail(connection: &Connection, failure: &Failure) {
+    log::debug!("{} gets an HTTP error: {failure}", connection.peer);
+    // It may be gone.
+    let _ = connection.write(&failure.response().bytes(true)).await;
+}
+
+fn state(core: &Core, write_allowed: bool) -> events::Storage<'_> {
+    events::Storage {
+        clients: core.sessions(),
+        data: Data {
+            path: &core.api.path,
+            write_allowed,
+        },
+    }
+}
+
+/// Tells a client of this API, if it has begun to speak, that there is no room. False if it has not.
+pub fn refuse(mut stream: &UnixStream, text: &str) -> bool {
+    let mut first = [0];
+    let waits = stream.set_nonblocking(true).is_err(); // nobody waits for who is refused
+    if waits || !matches!(stream.read(&mut first), Ok(1)) || !speaks(&first) {
+        return false;
+    }
+    let response = Failure::unavailable(text.into()).response();
+    let written = stream.write(&response.bytes(true));
+    if let Err(error) = written {
+        log::debug!("a client was not told that it was refused: {error}");
+    }
+    true
+}

@@ -1,0 +1,74 @@
+//! P5: the kernel gives the storage up while it is in use.
+
+use crate::needs_root;
+use crate::rig::{Fs, Rig, RunToEnd, Setup, promptly, wait_until};
+
+/// What holds after each of them: everybody is told, later ones too, and after
+/// the repair it serves again.
+#[track_caller]
+fn assert_failed_and_mended(rig: &Rig, reason: &str) {
+    promptly("it is logged", || rig.log().contains("storage is failed"));
+    assert_eq!(rig.state(), "failed");
+    let text = rig.status()["storage"]["reason"].to_string();
+    assert!(text.contains(reason) && text.contains("e2fsck"), "{text}");
+    rig.pst(["status"]).to_end().must(1);
+    rig.must_deny(reason);
+    rig.must_deny(reason); // not only the first one
+    rig.repair();
+    rig.await_state("ro");
+    rig.must_serve();
+    assert!(!rig.needs_recovery());
+}
+
+#[test]
+fn p5_an_ext4_error_ends_every_session_until_it_is_repaired() {
+    needs_root!("ext4");
+    let rig = Rig::ext4();
+    let victims = [rig.victim(), rig.victim()];
+    rig.trigger_fs_error();
+    for victim in victims {
+        victim.must_be_lost("given it up");
+    }
+    assert_failed_and_mended(&rig, "given it up");
+}
+
+#[test]
+fn p5_an_ext4_error_while_idle_is_known_to_the_next_session() {
+    needs_root!("ext4");
+    let rig = Rig::ext4();
+    rig.trigger_fs_error();
+    // It may see the aborted journal before the kernel's word for the whole.
+    assert_failed_and_mended(&rig, "unmount it, run");
+}
+
+#[test]
+fn p5_a_journal_that_the_medium_refuses_ends_every_session_until_it_is_repaired() {
+    needs_root!("ext4");
+    let rig = Setup::new(Fs::Ext4).backed_by_ext4().start();
+    rig.must_serve();
+    let writer = "while :; do echo x >> $KVMD_PST_DATA/file; sync $KVMD_PST_DATA/file; done";
+    let victims = [rig.victim(), rig.victim_with(writer)];
+    rig.refuse_writes(true);
+    wait_until("the kernel gives it up", || rig.is_given_up());
+    for victim in victims {
+        victim.must_be_lost("given it up");
+    }
+    promptly("it is logged", || rig.log().contains("storage is failed"));
+    rig.refuse_writes(false);
+    // Either way to say it: the last sync failed too.
+    assert_failed_and_mended(&rig, "mount it again");
+}
+
+#[test]
+fn p5_a_filesystem_that_was_shut_down_ends_every_session_until_it_is_repaired() {
+    needs_root!("ext4");
+    // Its own world: here the kernel tells nothing, and another test's mounts
+    // must not make the daemon look.
+    let rig = Setup::new(Fs::Ext4).own_world().start();
+    let victims = [rig.victim(), rig.victim()];
+    rig.shut_down();
+    for victim in victims {
+        victim.must_be_lost("given it up");
+    }
+    assert_failed_and_mended(&rig, "given it up");
+}

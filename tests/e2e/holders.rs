@@ -1,0 +1,311 @@
+//! P10: whatever keeps it from going read-only is named; and what does not, does not.
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::needs_root;
+use crate::rig::{
+    Fs, Job, MEMBER, Rig, RunToEnd, Setup, attach, promptly, start, tool, wait_until,
+};
+
+/// So many tries refused: the next one that a timer triggers is then more than
+/// [`crate::rig::promptly`]'s bound away, so that it is the kernel's word that counts.
+const TRIES: usize = 6;
+
+/// With a log that shows each try.
+fn rig() -> Rig {
+    let mut rig = Setup::new(Fs::Ext4).stopped().start();
+    let mut daemon = rig.daemon_command();
+    daemon.env("RUST_LOG", "debug");
+    rig.start_daemon_as(daemon);
+    rig
+}
+
+fn tries(rig: &Rig) -> usize {
+    rig.log().matches("remount: Busy").count()
+}
+
+/// A process that holds something of the storage, taken while a session lives.
+fn hold(rig: &Rig, mut command: std::process::Command, what: &str) -> (Job, String) {
+    let path = rig.data().join("held").to_str().expect("UTF-8").to_owned();
+    let script = script(rig);
+    std::fs::write(&script, include_str!("hold.py")).expect("script");
+    command.args([&script, what, &path]);
+    let holder = start(command.stdin(Stdio::piped()));
+    holder.await_stdout("holding");
+    (holder, path)
+}
+
+fn script(rig: &Rig) -> String {
+    rig.dir()
+        .join("hold.py")
+        .to_str()
+        .expect("UTF-8")
+        .to_owned()
+}
+
+fn holders(rig: &Rig) -> Value {
+    rig.status()["holders"].clone()
+}
+
+/// What a status says of a holder without its process.
+fn nobody(command: Option<&str>, path: &str) -> Value {
+    json!({"pid": null, "user": null, "command": command, "path": path})
+}
+
+/// It is stuck by `holder`, named in status and log; gone, it goes read-only.
+#[track_caller]
+fn assert_named_until(rig: &Rig, holder: impl Fn(&Value) -> bool, logged: &[&str]) {
+    rig.await_state("stuck");
+    assert_eq!(rig.superblock(), "rw");
+    wait_until("it is named in the status", || {
+        holders(rig).as_array().is_some_and(|all| !all.is_empty())
+    });
+    let named = holders(rig);
+    assert_eq!(named.as_array().map(Vec::len), Some(1), "{named}");
+    assert!(holder(&named[0]), "{named}");
+    let log = rig.log();
+    let line = log
+        .lines()
+        .find(|line| line.contains("kept from read-only"));
+    let line = line.unwrap_or_else(|| panic!("nothing in the log:\n{log}"));
+    for part in logged {
+        assert!(line.contains(part), "no {part:?} in {line:?}");
+    }
+    rig.pst(["status"]).to_end().must(1);
+    wait_until("it is tried again and again", || tries(rig) >= TRIES);
+    // Named once, not at each try.
+    assert_eq!(rig.log().matches("kept from read-only").count(), 1);
+}
+
+#[track_caller]
+fn assert_free(rig: &Rig) {
+    promptly("the superblock is ro", || rig.superblock() == "ro");
+    rig.await_state("ro");
+    assert!(!rig.needs_recovery());
+    assert_eq!(holders(rig), json!([]));
+    rig.must_serve();
+}
+
+/// One that a process holds, of which the kernel tells when it is gone.
+#[track_caller]
+fn assert_process_named(what: &str, shown: impl Fn(&str, &str) -> bool) {
+    let rig = rig();
+    let session = rig.session();
+    let (mut holder, path) = hold(&rig, rig.command("python3"), what);
+    session.end().must(0);
+    let pid = holder.pid();
+    let command = format!("python3 {} {what} {path}", script(&rig));
+    assert_named_until(
+        &rig,
+        |named| {
+            (&named["pid"], &named["user"], &named["command"])
+                == (&json!(pid), &json!("root"), &json!(command))
+                && named["path"]
+                    .as_str()
+                    .is_some_and(|said| shown(said, &path))
+        },
+        &[&format!("pid {pid} of user 0, `{command}`: ")],
+    );
+    holder.release();
+    assert_free(&rig);
+}
+
+fn deleted(said: &str, path: &str) -> bool {
+    said == format!("{path} (deleted)")
+}
+
+#[test]
+fn p10_a_descriptor_open_for_writing_is_named() {
+    needs_root!("a look at other processes");
+    assert_process_named("writer", |said, path| said == path);
+}
+
+#[test]
+fn p10_another_users_descriptor_is_named() {
+    needs_root!("a look at other processes");
+    let rig = rig();
+    let session = rig.session();
+    let (mut holder, path) = hold(&rig, rig.command_as(MEMBER, "python3"), "writer");
+    session.end().must(0);
+    let (pid, user) = (holder.pid(), MEMBER.uid.to_string());
+    assert_named_until(
+        &rig,
+        |named| named["pid"] == pid && named["user"] == *user && named["path"] == *path,
+        &[&format!("pid {pid} of user {user}"), &path],
+    );
+    holder.release();
+    assert_free(&rig);
+}
+
+#[test]
+fn p10_a_reader_of_a_deleted_file_is_named() {
+    needs_root!("a look at other processes");
+    assert_process_named("deleted", deleted);
+}
+
+#[test]
+fn p10_a_path_descriptor_of_a_deleted_file_is_named() {
+    needs_root!("a look at other processes");
+    assert_process_named("deleted-path", deleted);
+}
+
+#[test]
+fn p10_a_working_directory_that_was_deleted_is_named() {
+    needs_root!("a look at other processes");
+    assert_process_named("deleted-cwd", deleted);
+}
+
+#[test]
+fn p10_a_mapping_of_a_deleted_file_is_named() {
+    needs_root!("a look at other processes");
+    assert_process_named("deleted-mapping", deleted);
+}
+
+#[test]
+fn p10_a_file_without_a_name_is_named() {
+    needs_root!("a look at other processes");
+    assert_process_named("unnamed", |said, path| {
+        said.starts_with(path.trim_end_matches("held")) && said.ends_with(" (deleted)")
+    });
+}
+
+#[test]
+fn p10_a_shared_mapping_without_a_descriptor_is_named() {
+    needs_root!("a look at other processes");
+    assert_process_named("shared-mapping", |said, path| said == path);
+}
+
+#[test]
+fn p10_of_a_descriptor_in_flight_it_says_that_nothing_was_found() {
+    needs_root!("a look at other processes");
+    let rig = rig();
+    let session = rig.session();
+    let (mut holder, _) = hold(&rig, rig.command("python3"), "in-flight");
+    session.end().must(0);
+    assert_named_until(
+        &rig,
+        |named| {
+            named["pid"].is_null()
+                && named["path"]
+                    .as_str()
+                    .is_some_and(|path| path.starts_with("nothing found"))
+        },
+        &["nothing found", "in flight"],
+    );
+    holder.release();
+    assert_free(&rig);
+}
+
+/// A file of the storage with nothing in it.
+fn make_file(rig: &Rig, name: &str) -> String {
+    let path = rig.data().join(name).to_str().expect("UTF-8").to_owned();
+    let zeroes = format!("head -c 2M /dev/zero > '{path}'; chmod 600 '{path}'");
+    tool(rig.command("sh").args(["-c", &zeroes]));
+    path
+}
+
+#[test]
+fn p10_a_writable_loop_device_is_named() {
+    needs_root!("a loop device");
+    let rig = rig();
+    let session = rig.session();
+    let path = make_file(&rig, "image");
+    let device = attach(path.as_ref());
+    session.end().must(0);
+    assert_named_until(
+        &rig,
+        |named| *named == nobody(Some(&device), &path),
+        &[&format!("{device}: {path}")],
+    );
+    tool(rig.command("losetup").args(["-d", &device]));
+    rig.await_superblock("ro");
+    assert_free(&rig);
+}
+
+/// Ends a swap file's use, also when the test fails: nobody else would.
+struct Swap(String);
+
+impl Swap {
+    fn on(path: &str) -> Swap {
+        tool(std::process::Command::new("mkswap").args(["-q", path]));
+        tool(std::process::Command::new("swapon").arg(path));
+        Swap(path.to_owned())
+    }
+}
+
+impl Drop for Swap {
+    fn drop(&mut self) {
+        let off = std::process::Command::new("swapoff").arg(&self.0).output();
+        assert!(off.is_ok_and(|off| off.status.success()) || std::thread::panicking());
+    }
+}
+
+#[test]
+fn p10_a_swap_file_is_named() {
+    needs_root!("a swap file");
+    let rig = rig();
+    let session = rig.session();
+    let path = make_file(&rig, "swap");
+    let swap = Swap::on(&path);
+    session.end().must(0);
+    assert_named_until(
+        &rig,
+        |named| *named == nobody(None, &path),
+        &["swap file", &path],
+    );
+    drop(swap);
+    rig.await_superblock("ro");
+    assert_free(&rig);
+}
+
+/// What does not keep it: read-only at once, with it still there.
+#[track_caller]
+fn assert_not_kept(rig: &Rig, session: Job) {
+    session.end().must(0);
+    assert_eq!(rig.superblock(), "ro");
+    assert!(!rig.needs_recovery());
+    assert_eq!((rig.state().as_str(), tries(rig)), ("ro", 0));
+    rig.must_serve();
+}
+
+#[test]
+fn p1_readers_locks_and_special_files_do_not_keep_it() {
+    needs_root!("a loop device");
+    for what in ["reader", "fifo", "socket"] {
+        let rig = rig();
+        let session = rig.session();
+        let (holder, _) = hold(&rig, rig.command("python3"), what);
+        assert_not_kept(&rig, session);
+        holder.end().must(0);
+    }
+}
+
+#[test]
+fn p1_bind_mounts_do_not_keep_it() {
+    needs_root!("a loop device");
+    let rig = rig();
+    let bind = rig.dir().join("bind");
+    std::fs::create_dir(&bind).expect("bind");
+    let session = rig.session();
+    tool(
+        rig.command("mount")
+            .arg("--bind")
+            .arg(rig.mount())
+            .arg(&bind),
+    );
+    assert_not_kept(&rig, session);
+    tool(rig.command("umount").arg(&bind));
+}
+
+#[test]
+fn p1_a_read_only_loop_device_does_not_keep_it() {
+    needs_root!("a loop device");
+    let rig = rig();
+    let session = rig.session();
+    let path = make_file(&rig, "image");
+    let device = tool(rig.command("losetup").args(["-r", "-f", "--show", &path]));
+    assert_not_kept(&rig, session);
+    tool(rig.command("losetup").args(["-d", &device]));
+}

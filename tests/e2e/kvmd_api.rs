@@ -1,0 +1,486 @@
+//! kvmd's own API: what kvmd and its clients do with it, by clients that are not ours.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::rig::{
+    ACCESS_GROUP, Job, MEMBER, OUTSIDER, Person, Rig, RunToEnd, Setup, start, wait_until,
+};
+use crate::{needs_root, needs_storage};
+
+/// Python with aiohttp; `make` puts it there.
+const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/aiohttp/bin/python");
+const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/kvmd_client.py");
+
+/// Leaves the test out where there is no aiohttp.
+macro_rules! needs_aiohttp {
+    () => {
+        needs_storage!();
+        if !Path::new(PYTHON).exists() {
+            crate::rig::leave_out("aiohttp from PyPI; `make test` gets it, if it can");
+            return;
+        }
+    };
+}
+
+/// The aiohttp client.
+fn client(rig: &Rig, words: &[&str]) -> Command {
+    let mut command = rig.command(PYTHON);
+    command.arg(CLIENT).arg(rig.socket()).args(words);
+    command.stdin(Stdio::piped());
+    command
+}
+
+/// A client that has a session until it is released or killed.
+fn granted(rig: &Rig, what: &str) -> Job {
+    let job = start(&mut client(rig, &[what]));
+    job.await_stdout("\"write_allowed\": true");
+    job
+}
+
+/// curl's answer: status and body.
+fn curl(rig: &Rig, who: Option<Person>, words: &[&str]) -> (String, Value) {
+    let mut command = match who {
+        Some(who) => rig.command_as(who, "curl"),
+        None => rig.command("curl"),
+    };
+    let outcome = command
+        .args(["-sS", "--http1.1", "-w", "\n%{http_code}", "--unix-socket"])
+        .arg(rig.socket())
+        .args(words)
+        .to_end();
+    let text = outcome.text();
+    let (body, status) = text
+        .rsplit_once('\n')
+        .unwrap_or_else(|| panic!("{outcome:?}"));
+    let body = serde_json::from_str(body).unwrap_or(Value::Null);
+    (status.to_owned(), body)
+}
+
+fn storage(rig: &Rig, clients: u32, write_allowed: bool) -> Value {
+    let path = rig.mount();
+    json!({"clients": clients, "data": {"path": path, "write_allowed": write_allowed}})
+}
+
+fn sessions(rig: &Rig) -> usize {
+    rig.status()["sessions"].as_array().map_or(0, Vec::len)
+}
+
+#[test]
+fn kvmd_api_state_tells_the_truth() {
+    needs_storage!();
+    let rig = Rig::any();
+    let state = || curl(&rig, None, &["http://x/state"]);
+    let told = |clients, allowed| {
+        let result = storage(&rig, clients, allowed);
+        ("200".to_owned(), json!({"ok": true, "result": result}))
+    };
+    assert_eq!(state(), told(0, false));
+    let session = rig.session();
+    assert_eq!(state(), told(1, true));
+    session.end().must(0);
+    wait_until("it is told", || state() == told(0, false));
+    // By hand it is writable for a moment at most, and nobody may write.
+    rig.remount_by_hand("rw");
+    assert_eq!(state(), told(0, false));
+    rig.await_superblock("ro");
+}
+
+#[test]
+fn kvmd_api_the_path_is_what_the_config_says() {
+    needs_storage!();
+    let rig = Setup::any().kvmd_api("path = \"a/b\"").start();
+    let (_, said) = curl(&rig, None, &["http://x/state"]);
+    let path = rig.mount().join("a/b");
+    assert_eq!(said["result"]["data"]["path"], json!(path));
+}
+
+#[test]
+fn kvmd_api_a_client_as_kvmd_is_one_writes() {
+    needs_aiohttp!();
+    let rig = Rig::any();
+    let said = client(&rig, &["state"]).to_end().must(0).text();
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(said, storage(&rig, 0, false));
+    for round in 0..5 {
+        let text = format!("round {round}");
+        let said = client(&rig, &["write", "file", &text]).to_end().must(0);
+        let said: Value = serde_json::from_str(&said.text()).expect("JSON");
+        assert_eq!(said, storage(&rig, 1, true));
+        // The closing handshake was complete, so all of it is over.
+        assert_eq!(rig.superblock(), "ro", "round {round}");
+        let found = std::fs::read_to_string(rig.data().join("file")).expect("the file");
+        assert_eq!(found, text);
+    }
+}
+
+#[test]
+fn p4_kvmd_api_a_close_is_answered_when_the_data_is_on_the_medium() {
+    needs_root!("a block device");
+    needs_aiohttp!();
+    let rig = Rig::ext4();
+    let other = rig.session(); // the last close would be answered only after the remount
+    client(&rig, &["write", "file", "safe"]).to_end().must(0);
+    assert_eq!(rig.superblock(), "rw");
+    assert_eq!(rig.on_medium("/data/file"), "safe");
+    other.end().must(0);
+    assert!(!rig.needs_recovery());
+}
+
+#[test]
+fn kvmd_api_a_hundred_at_once_write() {
+    needs_aiohttp!();
+    let rig = Rig::any();
+    client(&rig, &["many", "100"]).to_end().must(0);
+    assert_eq!(rig.superblock(), "ro");
+    for n in 0..100 {
+        let found = std::fs::read_to_string(rig.data().join(format!("file{n}")));
+        assert_eq!(found.expect("the file"), n.to_string());
+    }
+}
+
+#[test]
+fn kvmd_api_a_killed_client_ends_its_session() {
+    needs_aiohttp!();
+    let rig = Rig::any();
+    let (first, second) = (granted(&rig, "hold"), granted(&rig, "hold"));
+    assert_eq!(rig.superblock(), "rw");
+    // It is told of each that comes and goes.
+    first.await_stdout("\"clients\": 2");
+    second.signal("KILL");
+    second.end();
+    wait_until("it is told", || {
+        first
+            .stdout()
+            .lines()
+            .last()
+            .is_some_and(|l| l.contains("\"clients\": 1"))
+    });
+    assert_eq!(rig.superblock(), "rw");
+    first.signal("KILL");
+    first.end();
+    rig.await_superblock("ro");
+    assert_eq!(sessions(&rig), 0);
+}
+
+#[test]
+fn kvmd_api_sessions_of_both_kinds_share_one_period() {
+    needs_root!("the kernel's log");
+    needs_aiohttp!();
+    let rig = Rig::ext4();
+    let before = rig.kernel_remounts().len();
+    let ours = rig.session();
+    let theirs = granted(&rig, "close_on_input");
+    assert!(theirs.stdout().contains("\"clients\": 2"));
+    ours.end().must(0);
+    assert_eq!(rig.superblock(), "rw");
+    let ended = theirs.end().must(0);
+    assert!(ended.text().contains("code 1000"), "{ended:?}");
+    assert_eq!(rig.superblock(), "ro");
+    assert_eq!(rig.kernel_remounts()[before..], ["r/w", "ro"]);
+}
+
+#[test]
+fn p5_kvmd_api_a_stopped_daemon_says_so_and_leaves_read_only() {
+    needs_aiohttp!();
+    let mut rig = Rig::any();
+    let client = granted(&rig, "hold");
+    rig.stop_daemon();
+    assert_eq!(rig.superblock(), "ro");
+    let ended = client.end().must(0);
+    let said = ended.text();
+    let last: Vec<&str> = said.lines().rev().take(2).collect();
+    assert!(last[0].starts_with("closed 1001 "), "{said}");
+    assert!(last[1].contains("\"write_allowed\": false"), "{said}");
+}
+
+#[test]
+fn p5_kvmd_api_a_lost_storage_is_told() {
+    needs_root!("ext4");
+    needs_aiohttp!();
+    let mut rig = Rig::ext4();
+    rig.ends_anyhow();
+    let job = granted(&rig, "hold");
+    rig.trigger_fs_error();
+    let ended = job.end().must(0);
+    let said = ended.text();
+    assert!(said.contains("closed 1011 "), "{said}");
+    assert!(said.contains("\"write_allowed\": false"), "{said}");
+    // Nobody who comes later is told that he may.
+    let denied = client(&rig, &["hold"]).to_end().must(0).text();
+    assert!(!denied.contains("\"write_allowed\": true"), "{denied}");
+    let (_, state) = curl(&rig, None, &["http://x/state"]);
+    assert_eq!(state["result"]["data"]["write_allowed"], false);
+}
+
+#[test]
+fn kvmd_api_a_denial_is_a_storage_event_and_a_close() {
+    needs_aiohttp!();
+    let rig = Setup::any().unmounted().start();
+    let said = client(&rig, &["hold"]).to_end().must(0).text();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    assert_eq!(lines[0], "loop {}");
+    assert!(lines[1].contains("\"write_allowed\": false"), "{said}");
+    assert!(lines[2].starts_with("closed 1013 "), "{said}");
+    assert!(lines[2].contains("nothing is mounted"), "{said}");
+}
+
+#[test]
+fn p9_kvmd_api_what_is_no_event_is_passed_over_and_what_is_too_long_refused() {
+    needs_aiohttp!();
+    let rig = Rig::any();
+    let said = client(&rig, &["talk"]).to_end().must(0).text();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    assert_eq!(lines[..2], ["pong", "pong"]);
+    assert!(lines[2].starts_with("closed 1009 "), "{said}");
+    assert!(rig.log().contains("passed over"), "{}", rig.log());
+    rig.await_superblock("ro");
+}
+
+#[test]
+fn kvmd_api_status_shows_its_sessions_like_any_other() {
+    needs_aiohttp!();
+    let rig = Rig::any();
+    let job = granted(&rig, "close_on_input");
+    let status = rig.status();
+    let session = &status["sessions"][0];
+    assert_eq!(session["pid"], job.pid(), "{status}");
+    assert_eq!(session["command"], "kvmd API: KVMD-PSTRun/4.20", "{status}");
+    job.end().must(0);
+}
+
+#[test]
+fn p8_kvmd_api_an_outsider_is_told_which_group_is_needed() {
+    needs_root!("other users");
+    let rig = Setup::any().head("socket_mode = 0o666").start();
+    let upgrade = [
+        "-H",
+        "Connection: Upgrade",
+        "-H",
+        "Upgrade: websocket",
+        "-H",
+        "Sec-WebSocket-Version: 13",
+        "-H",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "http://x/ws",
+    ];
+    let (status, said) = curl(&rig, Some(OUTSIDER), &upgrade);
+    assert_eq!((status.as_str(), &said["ok"]), ("403", &json!(false)));
+    assert_eq!(said["result"]["error"], "ForbiddenError");
+    let text = said["result"]["error_msg"].as_str().expect("a text");
+    assert!(text.contains(&format!("'{ACCESS_GROUP}'")), "{text}");
+    assert_eq!(rig.superblock(), "ro");
+    // Who may connect may ask, as for the status.
+    let (status, _) = curl(&rig, Some(OUTSIDER), &["http://x/state"]);
+    assert_eq!(status, "200");
+    let member = start(
+        rig.command_as(MEMBER, "curl")
+            .args(["-sSN", "--http1.1", "--unix-socket"])
+            .arg(rig.socket())
+            .args(upgrade),
+    );
+    member.await_stdout("\"write_allowed\":true");
+    assert_eq!(rig.superblock(), "rw");
+    member.signal("KILL");
+    rig.await_superblock("ro");
+}
+
+#[test]
+fn p9_kvmd_api_what_it_does_not_know_is_an_http_error() {
+    needs_storage!();
+    let rig = Rig::any();
+    let long = format!("X: {}", "x".repeat(9000));
+    for (words, status, error) in [
+        (&["http://x/"][..], "404", "NotFoundError"),
+        (
+            &["-d", "x", "http://x/state"],
+            "405",
+            "MethodNotAllowedError",
+        ),
+        (
+            &["-X", "GET", "-d", "x", "http://x/state"],
+            "413",
+            "PayloadTooLargeError",
+        ),
+        (&["http://x/ws"], "400", "BadRequestError"),
+        (&["-H", &long, "http://x/state"], "431", "HeadTooLargeError"),
+    ] {
+        let (code, said) = curl(&rig, None, words);
+        assert_eq!(code, status, "{words:?}: {said}");
+        assert_eq!(said["ok"], false);
+        assert_eq!(said["result"]["error"], error);
+        assert!(said["result"]["error_msg"].is_string(), "{said}");
+    }
+    let head = rig
+        .command("curl")
+        .args(["-sSI", "--unix-socket"])
+        .arg(rig.socket())
+        .arg("http://x/state")
+        .to_end()
+        .must(0)
+        .text();
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+}
+
+#[test]
+fn kvmd_api_what_comes_with_the_request_is_heard() {
+    needs_storage!();
+    let rig = Rig::any();
+    let mut stream = connect(&rig);
+    // A masked close frame, 1000: granted or not, it is answered.
+    let close = b"\x88\x82\0\0\0\0\x03\xe8";
+    stream.write_all(&[UPGRADE, close].concat()).expect("write");
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).expect("until it is closed");
+    let text = String::from_utf8_lossy(&said);
+    assert!(text.starts_with("HTTP/1.1 101 "), "{text}");
+    assert!(text.contains("\"loop\""), "{text}");
+    assert!(said.ends_with(&[0x88, 2, 0x03, 0xe8]), "{said:?}");
+    rig.await_superblock("ro");
+    assert_eq!(sessions(&rig), 0);
+}
+
+#[test]
+fn p11_kvmd_api_nothing_ticks_after_the_last_client() {
+    needs_storage!();
+    let rig = Rig::any();
+    let mut stream = connect(&rig);
+    upgrade(&mut stream);
+    rig.await_superblock("rw");
+    // Its timers, as proc(5) shows them: how long until the next.
+    let armed = || {
+        let files = std::fs::read_dir(format!("/proc/{}/fdinfo", rig.daemon_pid()));
+        let texts = files
+            .expect("fdinfo")
+            .filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
+        let seconds = texts.filter_map(|text| {
+            let value = text.split_once("it_value: (")?.1.split_once(',')?.0;
+            value.parse::<u64>().ok()
+        });
+        seconds
+            .filter(|seconds| (1..86400).contains(seconds))
+            .count()
+    };
+    wait_until("a ping is due some day", || armed() > 0);
+    drop(stream);
+    wait_until("nothing is", || armed() == 0);
+}
+
+#[test]
+fn p9_kvmd_api_a_slow_head_is_refused() {
+    needs_storage!();
+    let rig = Rig::any();
+    let mut slow = connect(&rig);
+    slow.write_all(b"GET /state HTTP/1.1\r\nHost: ")
+        .expect("write");
+    let mut said = String::new();
+    slow.read_to_string(&mut said).expect("until it is closed");
+    assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
+    assert!(said.contains("TimeoutError"), "{said}");
+}
+
+#[test]
+fn p9_kvmd_api_the_limit_is_told_in_http() {
+    needs_storage!();
+    let rig = Setup::any().session("limit = 2").start();
+    let held: Vec<_> = (0..2).map(|_| rig.session()).collect();
+    // Stopped, so that the request is there when the connection is taken.
+    rig.signal_daemon("STOP");
+    let mut stream = connect(&rig);
+    stream
+        .write_all(b"GET /state HTTP/1.1\r\n\r\n")
+        .expect("write");
+    rig.signal_daemon("CONT");
+    let mut said = Vec::new();
+    let _ = stream.read_to_end(&mut said); // with a reset, since the request is not read
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.starts_with("HTTP/1.1 503 "), "{said}");
+    assert!(said.contains("too many connections"), "{said}");
+    for session in held {
+        session.end().must(0);
+    }
+}
+
+#[test]
+fn p9_kvmd_api_who_does_not_answer_pings_is_dropped() {
+    needs_storage!();
+    let rig = Rig::any();
+    let mut stream = connect(&rig);
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .expect("timeout");
+    upgrade(&mut stream);
+    rig.await_superblock("rw");
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).expect("until it is closed");
+    // Its last frame is an empty ping.
+    assert!(
+        said.ends_with(&[0x89, 0]),
+        "{:?}",
+        String::from_utf8_lossy(&said)
+    );
+    assert!(rig.log().contains("does not answer pings"), "{}", rig.log());
+    rig.await_superblock("ro");
+}
+
+#[test]
+fn p9_kvmd_api_a_flood_keeps_nobody_from_his_session() {
+    needs_storage!();
+    let rig = Rig::any();
+    let mut hostile: Vec<UnixStream> = (0..8).map(|_| connect(&rig)).collect();
+    for stream in &mut hostile {
+        upgrade(stream);
+    }
+    let floods: Vec<_> = hostile
+        .iter()
+        .enumerate()
+        .map(|(n, stream)| {
+            let mut stream = stream.try_clone().expect("dup");
+            // Empty pieces of a message without end; pings; events without end. None is read.
+            let begin = [&[0x01, 0x80, 0, 0, 0, 0][..], &[], &[]][n % 3];
+            let again = [
+                &[0x00, 0x80, 0, 0, 0, 0][..],
+                &[0x89, 0x80, 0, 0, 0, 0],
+                b"\x81\xa2\0\0\0\0{\"event_type\":\"ping\", \"event\":{}}",
+            ][n % 3]
+                .repeat(100);
+            std::thread::spawn(move || {
+                let _ = stream.write_all(begin);
+                while stream.write_all(&again).is_ok() {}
+            })
+        })
+        .collect();
+    for n in 0..20 {
+        rig.sh(&format!("echo {n} > $KVMD_PST_DATA/file")).must(0);
+    }
+    for stream in &hostile {
+        let _ = stream.shutdown(std::net::Shutdown::Both); // it may be closed already
+    }
+    for flood in floods {
+        flood.join().expect("the flood");
+    }
+    drop(hostile);
+    rig.await_superblock("ro");
+}
+
+fn connect(rig: &Rig) -> UnixStream {
+    let stream = UnixStream::connect(rig.socket()).expect("connect");
+    stream
+        .set_read_timeout(Some(crate::rig::BOUND))
+        .expect("timeout");
+    stream
+}
+
+const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+fn upgrade(stream: &mut UnixStream) {
+    stream.write_all(UPGRADE).expect("write");
+}

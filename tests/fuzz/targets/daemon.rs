@@ -1,0 +1,6 @@
+//! What a daemon may send.
+#![no_main]
+
+mod wire;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| wire::check::<pst::wire::DaemonMessage>(data));

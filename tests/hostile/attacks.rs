@@ -1,0 +1,372 @@
+//! The attacks, as their clients play them. Each says when it has begun, and
+//! goes on until the test has seen enough.
+
+use std::time::Instant;
+
+use pst::wire::{ClientMessage, DaemonMessage};
+
+use crate::clients::{Client, begun, bytes, enough, hold, open, status};
+use crate::descriptors;
+
+pub fn play(attack: &str) {
+    match attack {
+        "measure" => return measure(),
+        "garbage" => garbage(),
+        "half" => half(),
+        "long frames" => long_frames(),
+        "tiny frames" => tiny_frames(),
+        "never reading" => never_reading(),
+        "ten thousand" => ten_thousand(),
+        "vanishing" => vanishing(),
+        "another version" => another_version(),
+        "descriptors" => descriptors::send_many(),
+        "a lingering socket" => descriptors::send_lingering(),
+        "out of turn" => out_of_turn(),
+        "names" => names(),
+        "swapping" => return swapping(),
+        "unread statuses" => unread_statuses(),
+        "storm" => storm(),
+        "hiding" => descriptors::hide(),
+        other => panic!("unknown attack {other:?}"),
+    }
+    hold();
+}
+
+/// No attack: somebody who works, while others attack. Prints how long a grant took.
+fn measure() {
+    begun();
+    let mut times: Vec<u128> = (0..10)
+        .map(|_| {
+            let start = Instant::now();
+            let mut client = Client::greeted().expect("connect");
+            assert!(client.open(b"true"), "open");
+            let answer = client.next();
+            let took = start.elapsed().as_micros();
+            assert!(
+                matches!(answer, Some(DaemonMessage::Granted { .. })),
+                "{answer:?}"
+            );
+            assert!(client.say(&ClientMessage::Close));
+            let closed = client.rest();
+            assert!(
+                matches!(closed[..], [DaemonMessage::Closed { .. }]),
+                "{closed:?}"
+            );
+            took
+        })
+        .collect();
+    times.sort_unstable();
+    println!("median {} most {}", times[5], times[9]);
+}
+
+/// Until the test has seen enough, but at least once.
+fn again_and_again(mut each: impl FnMut(u64)) {
+    let mut seed = 1;
+    loop {
+        each(seed);
+        if seed == 1 {
+            begun();
+        }
+        if enough() {
+            return;
+        }
+        seed += 1;
+    }
+}
+
+/// xorshift64: the same on each run.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+fn garbage() {
+    again_and_again(|seed| {
+        for bytes in [
+            &b"GARBAGE\r\n\r\n"[..],
+            b"\0PSX\0\0\0\0",
+            b"\0PST\x00\x00\x00",
+            b"\0PST\x01\x00\xee",
+            &noise(seed, 9000),
+            &[&b"\0PST"[..], &noise(seed, 9000)].concat(),
+            &[&b"\0PST"[..], &noise(seed, 40)].concat(),
+        ] {
+            if let Some(client) = Client::connect() {
+                client.raw(bytes);
+                let _ = client.stream.shutdown(std::net::Shutdown::Write);
+                client.rest();
+            }
+        }
+    });
+}
+
+/// Half a frame and then silence: the daemon ends it, after its handshake's time.
+fn half() {
+    let open = bytes(&open(&[b'x'; 1024]));
+    let clients: Vec<Client> = (0..200)
+        .map(|i| {
+            let client = Client::connect().expect("connect");
+            let begin = [b"\0PST", &open[..open.len() / 2]].concat();
+            assert!(client.raw(&begin[..i % (begin.len() + 1)]));
+            client
+        })
+        .collect();
+    begun();
+    for client in clients {
+        client.must_fail("5 s");
+    }
+    println!("all cut");
+}
+
+fn long_frames() {
+    let frame = [&b"\xff\xff\x01"[..], &[b'x'; 65534]].concat();
+    again_and_again(|_| {
+        if let Some(client) = Client::greeted() {
+            client.raw(&frame);
+            client.must_fail("only 4096 are allowed");
+        }
+        // The longest that is allowed, and never completed, in a session.
+        if let Some(client) = Client::greeted() {
+            client.open(b"long");
+            client.raw(&[&b"\x00\x10\x01"[..], &[b'x'; 4094]].concat());
+        }
+    });
+}
+
+/// A million of the shortest frames there are; and the smallest pieces of one.
+fn tiny_frames() {
+    let many = b"\x01\x00\x02".repeat(1000);
+    let mut count = 0;
+    let mut told = false;
+    while count < 1_000_000 {
+        if let Some(client) = Client::greeted() {
+            client.open(b"tiny");
+            while client.raw(&many) {
+                count += 1000;
+            }
+            count += 1000;
+        }
+        if let Some(client) = Client::greeted() {
+            bytes(&open(b"in pieces"))
+                .iter()
+                .all(|byte| client.raw(&[*byte]));
+        }
+        if !std::mem::replace(&mut told, true) {
+            begun();
+        }
+    }
+    println!("a million");
+}
+
+/// Sessions with long commands, so that a status is long; and statuses that nobody reads.
+fn never_reading() {
+    let mut clients = Vec::new();
+    for i in 0..250 {
+        let client = Client::greeted().expect("connect");
+        match i % 5 {
+            0 | 1 => client.open(&[b'\x1b'; 1024]),
+            2 | 3 => client.say(&status(i % 2 == 0)),
+            _ => {
+                client.open(&[b'x'; 1024]);
+                client.raw(&[&b"\x00\x10\x01"[..], &[b'x'; 4094]].concat())
+            }
+        };
+        clients.push(client);
+    }
+    begun();
+    hold();
+}
+
+fn ten_thousand() {
+    let mut clients: Vec<Client> = Vec::new();
+    while clients.len() < 10_000 {
+        if let Some(client) = Client::connect() {
+            clients.push(client);
+        }
+    }
+    begun();
+    for client in &clients {
+        client.raw(b"\0PST");
+    }
+    hold();
+}
+
+fn vanishing() {
+    again_and_again(|seed| {
+        let client = Client::connect();
+        let Some(client) = client else { return };
+        match seed % 4 {
+            0 => {}
+            1 => {
+                client.raw(b"\0PST");
+            }
+            2 => {
+                client.raw(b"\0PST");
+                client.open(b"gone");
+            }
+            _ => {
+                client.raw(b"\0PST");
+                client.say(&status(true));
+            }
+        }
+    });
+}
+
+fn another_version() {
+    again_and_again(|seed| {
+        let version = [0, 2, 0x0101, u16::MAX][seed as usize % 4];
+        let command = noise(seed, seed as usize % 100);
+        for message in [
+            ClientMessage::Open { version, command },
+            ClientMessage::Status {
+                version,
+                watch: true,
+            },
+        ] {
+            if let Some(client) = Client::greeted() {
+                client.say(&message);
+                client.must_fail("version");
+            }
+        }
+    });
+}
+
+/// Good messages where they have no place. Outsiders are denied before that.
+fn out_of_turn() {
+    let (open, close) = (bytes(&open(b"x")), bytes(&ClientMessage::Close));
+    let status = bytes(&status(false));
+    let talks: [(&[&[u8]], &str); 6] = [
+        (&[&close], "Close without a session"),
+        (&[&open, &close], "Close without a session"),
+        (&[&open, &open], "a second Open"),
+        (&[&open, &status], "Status during a session"),
+        (&[&status, &open], ""),
+        (&[&close, &close, &open], "Close without a session"),
+    ];
+    again_and_again(|_| {
+        for (talk, words) in &talks {
+            if let Some(client) = Client::greeted() {
+                client.raw(&talk.concat());
+                if !words.is_empty() {
+                    let last = client.rest().pop();
+                    let fine = match &last {
+                        Some(DaemonMessage::Error { text, .. }) => text.contains(words),
+                        Some(DaemonMessage::Denied { .. }) | None => true,
+                        // It was granted before the rest of the talk was read.
+                        Some(DaemonMessage::Closed { .. }) => true,
+                        Some(_) => false,
+                    };
+                    assert!(fine, "{talk:?}: {last:?}");
+                }
+            }
+        }
+        // Twice, once it is granted.
+        for twice in [[&close, &close], [&close, &open]] {
+            let Some(mut client) = Client::greeted() else {
+                continue;
+            };
+            client.raw(&open);
+            if !matches!(client.next(), Some(DaemonMessage::Granted { .. })) {
+                continue;
+            }
+            client.raw(&twice.map(|bytes| &bytes[..]).concat());
+            let rest = client.rest();
+            assert!(rest.len() <= 2, "{rest:?}");
+        }
+    });
+}
+
+pub const NAMES: [&[u8]; 6] = [
+    b"\x1b[2J\x1b]0;owned\x07",
+    b"a\npst: ERROR storage is failed\n",
+    b"\xff\xfe\x80\r\x08\x7f",
+    b"\xc2\x9b31m \xe2\x80\xae gnp.exe",
+    b"\0\0\0",
+    b"\xe2\x80\xa8\xc2\x85\xef\xbb\xbf",
+];
+
+/// Sessions with names that would harm whoever prints them, held open.
+fn names() {
+    let clients: Vec<Client> = NAMES
+        .iter()
+        .map(|name| {
+            let mut client = Client::greeted().expect("connect");
+            assert!(client.open(name));
+            client.next();
+            client
+        })
+        .collect();
+    begun();
+    hold();
+    drop(clients);
+}
+
+/// Puts one thing after another in the place of the data root, as fast as it can.
+fn swapping() {
+    let mount = std::path::PathBuf::from(std::env::var_os("PST_MOUNT").expect("PST_MOUNT"));
+    let (data, own) = (mount.join("data"), mount.join("own"));
+    let outside = mount.with_file_name("outside");
+    let _ = std::fs::create_dir(&own);
+    begun();
+    while !enough() {
+        // Errors: it is somebody else's turn.
+        let _ = std::os::unix::fs::symlink(&outside, &data);
+        let _ = std::fs::remove_file(&data);
+        let _ = std::fs::rename(&own, &data);
+        let _ = std::fs::rename(&data, &own);
+        let _ = std::os::unix::fs::symlink("own", &data);
+        let _ = std::fs::remove_file(&data);
+        let _ = std::fs::write(&data, "");
+        let _ = std::fs::remove_file(&data);
+        let _ = std::fs::create_dir(&own);
+    }
+    println!("done");
+}
+
+/// As many statuses as there may be connections, and nobody reads them until the daemon has enough.
+fn unread_statuses() {
+    let clients: Vec<Client> = (0..1000)
+        .map(|_| {
+            let client = Client::greeted().expect("connect");
+            client.say(&status(false));
+            client
+        })
+        .collect();
+    begun();
+    for client in &clients {
+        // POLLHUP, without reading.
+        let mut poll = libc::pollfd {
+            fd: std::os::fd::AsRawFd::as_raw_fd(&client.stream),
+            events: 0,
+            revents: 0,
+        };
+        // SAFETY: one live struct.
+        let hung_up = unsafe { libc::poll(&raw mut poll, 1, 20_000) };
+        assert_eq!(hung_up, 1, "it was not cut");
+    }
+    println!("all cut");
+}
+
+/// Opens and closes a FIFO of the storage for writing, which is allowed while it is read-only, and of
+/// which the kernel tells the daemon each time.
+fn storm() {
+    let mount = std::path::PathBuf::from(std::env::var_os("PST_MOUNT").expect("PST_MOUNT"));
+    let fifo = mount.join("data/fifo");
+    let mut open = std::fs::OpenOptions::new();
+    open.read(true).write(true);
+    let mut told = false;
+    while !enough() {
+        for _ in 0..1000 {
+            open.open(&fifo).expect("open");
+        }
+        if !std::mem::replace(&mut told, true) {
+            begun();
+        }
+    }
+}

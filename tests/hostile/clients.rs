@@ -1,0 +1,169 @@
+//! Hostile clients run in processes of their own, as other users: this very
+//! binary, told by its environment which attack to play.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pst::wire::{ClientMessage, DaemonMessage, Decoder, MAGIC, Message, VERSION};
+
+use crate::attacks;
+use crate::rig::{BOUND, Job, Person, Rig, start};
+
+/// Set when the test has seen enough: its end of our standard input is closed.
+static ENOUGH: AtomicBool = AtomicBool::new(false);
+
+pub fn enough() -> bool {
+    ENOUGH.load(Ordering::Relaxed)
+}
+
+/// Tells the test that the attack is on.
+pub fn begun() {
+    println!("begun");
+}
+
+/// Waits until the test has seen enough.
+pub fn hold() {
+    while !enough() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+/// Not a test: the client, when the environment says so.
+#[test]
+fn play() {
+    let Ok(attack) = std::env::var("PST_ATTACK") else {
+        return;
+    };
+    pst::sys::own::raise_descriptor_limit().expect("setrlimit");
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        ENOUGH.store(true, Ordering::Relaxed);
+    });
+    attacks::play(&attack);
+    println!("done");
+}
+
+/// Starts an attack as somebody, root for `None`; it goes on until the job ends.
+pub fn attack(rig: &Rig, who: Option<Person>, attack: &str) -> Job {
+    let program = program(rig);
+    let mut command = match who {
+        Some(who) => rig.command_as(who, program),
+        None => rig.command(program),
+    };
+    command
+        .args(["--exact", "clients::play", "--nocapture"])
+        .env("PST_ATTACK", attack)
+        .env("PST_MOUNT", rig.mount())
+        .stdin(Stdio::piped());
+    start(&mut command)
+}
+
+/// This binary where everybody can run it.
+fn program(rig: &Rig) -> PathBuf {
+    let to = rig.bin("hostile");
+    if !to.exists() {
+        let from = std::env::current_exe().expect("this binary");
+        if std::fs::hard_link(&from, &to).is_err() {
+            let copied = Command::new("cp").arg(&from).arg(&to).status();
+            assert!(copied.expect("cp").success());
+        }
+    }
+    to
+}
+
+/// A connection, and what is sent and understood on it.
+pub struct Client {
+    pub stream: UnixStream,
+    decoder: Decoder<DaemonMessage>,
+}
+
+impl Client {
+    /// Connects; `None` if the kernel says that it cannot be now.
+    pub fn connect() -> Option<Client> {
+        let path = std::env::var_os("PST_SOCKET").expect("PST_SOCKET");
+        let stream = UnixStream::connect(path).ok()?;
+        stream.set_read_timeout(Some(BOUND)).expect("timeout");
+        stream.set_write_timeout(Some(BOUND)).expect("timeout");
+        Some(Client {
+            stream,
+            decoder: Decoder::new(),
+        })
+    }
+
+    /// Connects and says the magic word.
+    pub fn greeted() -> Option<Client> {
+        let client = Client::connect()?;
+        client.raw(&MAGIC).then_some(client)
+    }
+
+    /// Sends bytes; whether all went out.
+    pub fn raw(&self, bytes: &[u8]) -> bool {
+        (&self.stream).write_all(bytes).is_ok()
+    }
+
+    pub fn say(&self, message: &ClientMessage) -> bool {
+        self.raw(&bytes(message))
+    }
+
+    /// Asks for a session.
+    pub fn open(&self, command: &[u8]) -> bool {
+        self.say(&open(command))
+    }
+
+    /// What comes next; `None`: the daemon has closed the connection.
+    pub fn next(&mut self) -> Option<DaemonMessage> {
+        loop {
+            if let Some(message) = self.decoder.next_message().expect("the daemon's frames") {
+                return Some(message);
+            }
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(count) => self.decoder.push(&buffer[..count]),
+                Err(error) => {
+                    let kind = error.kind();
+                    assert_eq!(kind, std::io::ErrorKind::ConnectionReset, "not closed");
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Everything until the daemon closes the connection.
+    pub fn rest(mut self) -> Vec<DaemonMessage> {
+        std::iter::from_fn(|| self.next()).collect()
+    }
+
+    /// The daemon has closed it, after an `Error` with these words as its last. A reset
+    /// may have swallowed that.
+    pub fn must_fail(self, words: &str) {
+        match self.rest().last() {
+            Some(DaemonMessage::Error { text, .. }) => assert!(text.contains(words), "{text}"),
+            Some(DaemonMessage::Denied { .. }) | None => {}
+            other => panic!("no error, but {other:?}"),
+        }
+    }
+}
+
+pub fn bytes(message: &ClientMessage) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    bytes
+}
+
+pub fn open(command: &[u8]) -> ClientMessage {
+    ClientMessage::Open {
+        version: VERSION,
+        command: command.to_vec(),
+    }
+}
+
+pub fn status(watch: bool) -> ClientMessage {
+    ClientMessage::Status {
+        version: VERSION,
+        watch,
+    }
+}

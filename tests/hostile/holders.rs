@@ -1,0 +1,80 @@
+//! P9 and P10: processes that keep the storage from going read-only and do what
+//! they can not to be found, or to make the search for them a burden.
+
+use std::fs;
+use std::process::Stdio;
+
+use crate::clients::attack;
+use crate::needs_root;
+use crate::rig::{Fs, Rig, Setup, start, wait_until};
+
+/// The holders that `pst status --json` names, as one text.
+fn holders(rig: &Rig) -> String {
+    rig.status()["holders"].to_string()
+}
+
+#[test]
+fn p10_a_holder_is_named_whatever_others_have_open() {
+    needs_root!("processes of others");
+    let rig = Setup::new(Fs::Ext4).start();
+    let hiding = attack(&rig, None, "hiding");
+    hiding.await_stdout("begun");
+    let session = rig.session();
+    let mut holder = rig.command("sh");
+    let script = format!(
+        "exec 7>{}; echo holds; exec cat",
+        rig.data().join("leftover").display()
+    );
+    let holder = start(holder.args(["-c", &script]).stdin(Stdio::piped()));
+    holder.await_stdout("holds");
+    session.end().must(0);
+    rig.await_state("stuck");
+    wait_until("it is named", || holders(&rig).contains("leftover"));
+    let peak = peak(&rig);
+    println!("VmHWM {peak} KiB");
+    assert!(peak < 16 * 1024, "VmHWM {peak} KiB");
+    holder.end().must(0);
+    rig.await_superblock("ro");
+    hiding.end().must(0);
+}
+
+#[test]
+fn p9_many_holders_with_long_names_in_statuses_that_nobody_reads() {
+    needs_root!("processes of others");
+    let mut rig = Setup::new(Fs::Ext4).start();
+    let session = rig.session();
+    let long = "d".repeat(250);
+    let script = format!(
+        "cd {}; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do mkdir {long}; cd {long}; done; \
+         exec 7>leftover; i=0; while [ $i -lt 64 ]; do sleep 1000 & p=\"$p $!\"; i=$((i+1)); done; \
+         echo holds; cat; kill $p; wait",
+        rig.data().display()
+    );
+    let mut holder = rig.command("sh");
+    let holder = start(holder.args(["-c", &script]).stdin(Stdio::piped()));
+    holder.await_stdout("holds");
+    session.end().must(0);
+    wait_until("all are named", || {
+        holders(&rig).matches("leftover").count() >= 64
+    });
+    let unread = attack(&rig, None, "unread statuses");
+    unread.await_stdout("begun");
+    unread.await_stdout("all cut");
+    let peak = peak(&rig);
+    println!("VmHWM {peak} KiB");
+    assert!(peak < 16 * 1024, "VmHWM {peak} KiB");
+    unread.end().must(0);
+    // The allocator keeps something after so many at once: siege.rs shows that it stays at that.
+    rig.renew_footprint();
+    holder.end();
+    rig.await_superblock("ro");
+    rig.sh("rm -r $KVMD_PST_DATA/d*").must(0);
+}
+
+/// The most memory that the daemon had, in KiB.
+fn peak(rig: &Rig) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", rig.daemon_pid())).expect("status");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.expect("VmHWM").trim().trim_end_matches(" kB");
+    peak.parse().expect("a number")
+}

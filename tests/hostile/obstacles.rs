@@ -1,0 +1,221 @@
+//! P8: what people put in the way of `prepare` and of the daemon's start, in
+//! the storage and beside the socket. Nothing outside the storage changes, and
+//! one line says what is wrong.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use pst::config::Config;
+use pst::storage::roots::{self, Owner};
+
+use crate::clients::attack;
+use crate::needs_root;
+use crate::rig::{Fs, MEMBER, OUTSIDER, Outcome, Rig, RunToEnd, Setup};
+
+/// Things that are not the storage's, with everything about them that must stay as it is.
+struct Outside {
+    paths: Vec<PathBuf>,
+    before: Vec<(u32, u32, u32, i64, i64, u64)>,
+}
+
+impl Outside {
+    fn new(rig: &Rig) -> Outside {
+        let directory = rig.dir().join("outside");
+        fs::create_dir(&directory).expect("directory");
+        let file = rig.dir().join("file");
+        fs::write(&file, "precious").expect("file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("chmod");
+        let mut outside = Outside {
+            paths: vec![directory, file, PathBuf::from("/etc")],
+            before: Vec::new(),
+        };
+        outside.before = outside.look();
+        outside
+    }
+
+    fn file(&self) -> &Path {
+        &self.paths[1]
+    }
+
+    fn look(&self) -> Vec<(u32, u32, u32, i64, i64, u64)> {
+        let looks = self.paths.iter().map(|path| {
+            let found = fs::symlink_metadata(path).expect("it is there");
+            let changed = (found.ctime(), found.ctime_nsec());
+            (
+                found.uid(),
+                found.gid(),
+                found.mode(),
+                changed.0,
+                changed.1,
+                found.size(),
+            )
+        });
+        looks.collect()
+    }
+
+    #[track_caller]
+    fn is_untouched(&self) {
+        assert_eq!(self.look(), self.before);
+    }
+}
+
+fn tool(program: &str, words: &[&Path]) {
+    let done = Command::new(program).args(words).output().expect(program);
+    assert!(done.status.success(), "{program} {words:?}: {done:?}");
+}
+
+#[track_caller]
+fn refused(outcome: &Outcome, path: &Path) {
+    let name = path.file_name().expect("a name").to_str().expect("UTF-8");
+    assert_ne!(outcome.code(), 0, "{outcome:?}");
+    let line = outcome.stderr.lines().last().expect("a line");
+    assert!(line.contains(name) && line.contains("ERROR"), "{line}");
+}
+
+/// What stands in a path's place, each made by somebody who may write there.
+const OBSTACLES: [&str; 5] = [
+    "a symlink to a directory",
+    "a symlink to a file",
+    "a FIFO",
+    "a device",
+    "a file",
+];
+
+fn put(what: &str, at: &Path, outside: &Outside) {
+    use std::os::unix::fs::symlink;
+    match what {
+        "a symlink to a directory" => symlink(&outside.paths[0], at).expect(what),
+        "a symlink to a file" => symlink(outside.file(), at).expect(what),
+        "a FIFO" => tool("mkfifo", &[at]),
+        "a device" => tool(
+            "mknod",
+            &[at, Path::new("b"), Path::new("7"), Path::new("0")],
+        ),
+        _ => {
+            fs::write(at, "").expect(what);
+            std::os::unix::fs::chown(at, Some(OUTSIDER.uid), Some(OUTSIDER.gid)).expect(what);
+        }
+    }
+}
+
+#[test]
+fn p8_what_stands_in_the_place_of_the_data_root_is_left_alone() {
+    needs_root!("other users");
+    let rig = Setup::new(Fs::Ext4).stopped().start();
+    let outside = Outside::new(&rig);
+    for what in OBSTACLES {
+        rig.remount_by_hand("rw");
+        let _ = fs::remove_dir(rig.data()).or_else(|_| fs::remove_file(rig.data()));
+        put(what, &rig.data(), &outside);
+        let before = fs::symlink_metadata(rig.data()).expect(what).ctime_nsec();
+        rig.remount_by_hand("ro");
+        refused(&rig.prepare(), &rig.data());
+        let daemon = crate::rig::start(&mut rig.daemon_command());
+        daemon.await_stderr("storage is ro");
+        let denied = rig.sh("echo started").must(1);
+        assert!(denied.stderr.contains("data"), "{what}: {denied:?}");
+        assert_eq!(rig.superblock(), "ro", "{what}");
+        daemon.signal("TERM");
+        daemon.end().must(0);
+        let after = fs::symlink_metadata(rig.data()).expect(what).ctime_nsec();
+        assert_eq!(before, after, "{what}");
+        outside.is_untouched();
+    }
+}
+
+#[test]
+fn p8_what_is_swapped_for_the_data_root_meanwhile_is_left_alone() {
+    needs_root!("other users");
+    let rig = Setup::new(Fs::Ext4).stopped().start();
+    let outside = Outside::new(&rig);
+    rig.remount_by_hand("rw");
+    let swapping = attack(&rig, Some(MEMBER), "swapping");
+    swapping.await_stdout("begun");
+    let place = Config::load(&rig.config(), true).expect("config").place();
+    let place = place.expect("place");
+    let owner = Owner::of(&place).expect("owner");
+    let mount = File::open(rig.mount()).expect("mount");
+    let (mut mended, mut refused) = (0, 0);
+    for _ in 0..3000 {
+        match roots::mend(mount.as_fd(), &place, owner) {
+            Ok(_) => mended += 1,
+            Err(_) => refused += 1,
+        }
+        // As it was: ours, so that the member cannot remove it.
+        let _ = fs::remove_dir_all(rig.data()).or_else(|_| fs::remove_file(rig.data()));
+        let _ = fs::remove_dir_all(rig.mount().join("own"));
+    }
+    drop(mount);
+    for _ in 0..20 {
+        rig.remount_by_hand("rw");
+        let _ = fs::remove_dir_all(rig.data()).or_else(|_| fs::remove_file(rig.data()));
+        let _ = fs::remove_dir_all(rig.mount().join("own"));
+        let prepared = rig.prepare();
+        assert!(matches!(prepared.code(), 0 | 1), "{prepared:?}");
+    }
+    swapping.end().must(0);
+    println!("mended {mended}, refused {refused}");
+    assert!(
+        mended > 0 && refused > 0,
+        "there was no race: {mended}, {refused}"
+    );
+    outside.is_untouched();
+    rig.remount_by_hand("rw");
+    let _ = fs::remove_dir_all(rig.data()).or_else(|_| fs::remove_file(rig.data()));
+    rig.remount_by_hand("ro");
+    rig.prepare().must(0);
+}
+
+#[test]
+fn p8_what_stands_beside_the_socket_is_left_alone() {
+    needs_root!("other users");
+    let rig = Setup::new(Fs::Ext4).stopped().start();
+    let outside = Outside::new(&rig);
+    let number = rig.device().trim_start_matches("/dev/loop");
+    let device_lock = rig.run_dir().join(format!("pst-7-{number}.lock"));
+    let lock = rig.run_dir().join("pst.sock.lock");
+    for at in [rig.socket(), lock, device_lock] {
+        for what in OBSTACLES {
+            let _ = fs::remove_file(&at);
+            put(what, &at, &outside);
+            println!("{what} at {at:?}");
+            refused(&rig.daemon_command().to_end(), &at);
+            outside.is_untouched();
+        }
+        let _ = fs::remove_file(&at);
+    }
+}
+
+#[test]
+fn p8_a_file_of_roots_under_the_name_of_a_lock_is_not_written_to() {
+    needs_root!("other users");
+    let rig = Setup::new(Fs::Ext4).stopped().start();
+    let number = rig.device().trim_start_matches("/dev/loop");
+    let file = rig.dir().join("file");
+    for name in [format!("pst-7-{number}.lock"), "pst.sock.lock".to_owned()] {
+        fs::write(&file, "precious").expect("file");
+        let at = rig.run_dir().join(name);
+        let _ = fs::remove_file(&at);
+        fs::hard_link(&file, &at).expect("link");
+        refused(&rig.daemon_command().to_end(), &at);
+        assert_eq!(fs::read_to_string(&file).expect("file"), "precious");
+        assert_eq!(fs::metadata(&file).expect("file").uid(), 0);
+        fs::remove_file(&at).expect("remove");
+    }
+}
+
+#[test]
+fn p9_a_socket_at_which_nobody_is_let_in_does_not_stop_the_start() {
+    needs_root!("other users");
+    let rig = Setup::new(Fs::Ext4).stopped().start();
+    let listener = UnixListener::bind(rig.socket()).expect("bind");
+    // SAFETY: takes no pointer.
+    unsafe { libc::listen(std::os::fd::AsRawFd::as_raw_fd(&listener), 0) };
+    let waiting = std::os::unix::net::UnixStream::connect(rig.socket()).expect("connect");
+    refused(&rig.daemon_command().to_end(), &rig.socket());
+    drop(waiting);
+}

@@ -1,0 +1,219 @@
+//! P9: one test for each way to attack the daemon, from root, from members and
+//! from outsiders at once. Meanwhile somebody else works; afterwards the rig
+//! looks whether the daemon is as small as it was.
+
+use std::fs;
+
+use crate::clients::attack;
+use crate::needs_root;
+use crate::rig::{
+    Fs, Job, MEMBER, OUTSIDER, PRIMARY, Person, Rig, RunToEnd, Setup, start, wait_until,
+};
+
+/// What the daemon may have in memory at most, in KiB.
+const MEMORY: u64 = 16 * 1024;
+/// When most grants are too late, in microseconds. Loose: the machine may be busy.
+const LATE: u64 = 2_000_000;
+
+const EVERYBODY: [Option<Person>; 3] = [None, Some(MEMBER), Some(OUTSIDER)];
+const ALL_BUT_ROOT: [Option<Person>; 2] = [Some(MEMBER), Some(OUTSIDER)];
+
+/// A rig whose socket is open to outsiders. In memory: what is measured is the daemon, not the disk.
+fn open_rig() -> Rig {
+    let setup = Setup::new(Fs::Ext4).backed_by_tmpfs(64);
+    setup.head("socket_mode = 0o666").start()
+}
+
+/// A line of the daemon's /proc/PID/status, in KiB.
+fn memory(rig: &Rig, what: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", rig.daemon_pid())).expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix(what));
+    let line = line.expect("a line").trim_start_matches(':');
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number")
+}
+
+/// Lets these people attack, while somebody else works.
+#[track_caller]
+fn besieged(rig: &Rig, name: &str, who: &[Option<Person>], meanwhile: impl FnOnce(&[Job])) {
+    let attackers: Vec<Job> = who.iter().map(|who| attack(rig, *who, name)).collect();
+    for attacker in &attackers {
+        attacker.await_stdout("begun");
+    }
+    let measured = attack(rig, Some(PRIMARY), "measure").end().must(0);
+    rig.run_as(PRIMARY, ["true"]).to_end().must(0);
+    meanwhile(&attackers);
+    for attacker in attackers {
+        let ended = attacker.end().must(0);
+        assert!(ended.text().contains("done"), "{ended:?}");
+    }
+    let text = measured.text();
+    let line = text.lines().find(|line| line.starts_with("median"));
+    let line = line.expect("a measurement").to_owned();
+    let median = line.split(' ').nth(1).expect("a word");
+    let peak = memory(rig, "VmHWM");
+    println!("{name}: grant of another user in µs: {line}; VmHWM {peak} KiB");
+    assert!(median.parse::<u64>().expect("a number") < LATE, "{line}");
+    assert!(peak < MEMORY, "VmHWM {peak} KiB");
+    rig.run_as(PRIMARY, ["true"]).to_end().must(0);
+    rig.await_state("ro");
+    rig.await_superblock("ro");
+    assert!(!rig.needs_recovery());
+    // Here the daemon is alive; the rig looks at its descriptors and memory as it ends.
+}
+
+#[test]
+fn p9_garbage() {
+    needs_root!("other users");
+    besieged(&open_rig(), "garbage", &EVERYBODY, |_| {});
+}
+
+#[test]
+fn p9_half_a_frame_and_then_silence() {
+    needs_root!("other users");
+    besieged(&open_rig(), "half", &EVERYBODY, |attackers| {
+        for attacker in attackers {
+            attacker.await_stdout("all cut");
+        }
+    });
+}
+
+#[test]
+fn p9_frames_of_64_kib() {
+    needs_root!("other users");
+    besieged(&open_rig(), "long frames", &EVERYBODY, |_| {});
+}
+
+#[test]
+fn p9_a_million_tiny_frames() {
+    needs_root!("other users");
+    besieged(&open_rig(), "tiny frames", &EVERYBODY, |attackers| {
+        for attacker in attackers {
+            attacker.await_stdout("a million");
+        }
+    });
+}
+
+#[test]
+fn p9_clients_that_never_read() {
+    needs_root!("other users");
+    let mut rig = open_rig();
+    besieged(&rig, "never reading", &EVERYBODY, |_| {});
+    // The allocator keeps something after so many at once; the same again takes no more.
+    rig.renew_footprint();
+    besieged(&rig, "never reading", &EVERYBODY, |_| {});
+}
+
+#[test]
+fn p9_ten_thousand_connections_of_one_user() {
+    needs_root!("other users");
+    for who in ALL_BUT_ROOT {
+        besieged(&open_rig(), "ten thousand", &[who], |_| {});
+    }
+}
+
+#[test]
+fn p9_opening_and_vanishing() {
+    needs_root!("other users");
+    besieged(&open_rig(), "vanishing", &EVERYBODY, |_| {});
+}
+
+#[test]
+fn p9_another_version() {
+    needs_root!("other users");
+    besieged(&open_rig(), "another version", &EVERYBODY, |_| {});
+}
+
+#[test]
+fn p9_descriptors_sent_along_are_not_kept() {
+    needs_root!("other users");
+    let rig = open_rig();
+    let marker = rig.dir().join("marker");
+    fs::write(&marker, "").expect("marker");
+    besieged(&rig, "descriptors", &EVERYBODY, |_| {
+        for _ in 0..1000 {
+            let list = fs::read_dir(format!("/proc/{}/fd", rig.daemon_pid())).expect("fd");
+            let kept = list
+                .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+                .find(|link| *link == marker);
+            assert_eq!(kept, None);
+        }
+    });
+}
+
+#[test]
+fn p9_a_descriptor_whose_close_blocks_does_not_block_the_daemon() {
+    needs_root!("other users");
+    besieged(&open_rig(), "a lingering socket", &EVERYBODY, |_| {});
+}
+
+#[test]
+fn p9_messages_out_of_turn() {
+    needs_root!("other users");
+    besieged(&open_rig(), "out of turn", &EVERYBODY, |_| {});
+}
+
+#[test]
+fn p9_names_that_harm_who_prints_them() {
+    needs_root!("other users");
+    let rig = open_rig();
+    besieged(&rig, "names", &[None, Some(MEMBER)], |_| {
+        let text = rig.pst(["status"]).to_end();
+        let json = rig.pst(["status", "--json"]).to_end();
+        for shown in [text.text(), json.text(), rig.log()] {
+            let harmful =
+                |c: &char| c.is_control() && *c != '\n' || ('\u{2028}'..='\u{202e}').contains(c);
+            assert_eq!(shown.chars().find(harmful), None, "{shown}");
+        }
+        // One line for each session, and none that a name has made up.
+        assert_eq!(text.text().matches("owned").count(), 2, "{text:?}");
+        let log = rig.log();
+        assert!(log.lines().all(|line| line.starts_with("pst: ")), "{log}");
+        assert!(
+            !log.lines()
+                .any(|line| line.contains("ERROR storage") && !line.contains("asked"))
+        );
+    });
+}
+
+#[test]
+fn p9_a_storm_of_closes() {
+    needs_root!("other users");
+    let rig = open_rig();
+    rig.run_as(MEMBER, ["sh", "-c", "mkfifo $KVMD_PST_DATA/fifo"])
+        .to_end()
+        .must(0);
+    besieged(&rig, "storm", &[Some(MEMBER), Some(MEMBER)], |_| {});
+}
+
+#[test]
+fn p10_a_holder_is_named_in_a_storm_of_closes() {
+    needs_root!("other users");
+    let rig = open_rig();
+    rig.run_as(MEMBER, ["sh", "-c", "mkfifo $KVMD_PST_DATA/fifo"])
+        .to_end()
+        .must(0);
+    let session = rig.session();
+    let script = format!(
+        "exec 7>{}/leftover; echo holds; exec cat",
+        rig.data().display()
+    );
+    let mut holder = rig.command("sh");
+    let holder = start(
+        holder
+            .args(["-c", &script])
+            .stdin(std::process::Stdio::piped()),
+    );
+    holder.await_stdout("holds");
+    let storm = attack(&rig, Some(MEMBER), "storm");
+    storm.await_stdout("begun");
+    session.end().must(0);
+    wait_until("it is named", || {
+        rig.status()["holders"].to_string().contains("leftover")
+    });
+    holder.end().must(0);
+    rig.await_superblock("ro");
+    storm.end().must(0);
+}

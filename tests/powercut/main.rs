@@ -1,0 +1,133 @@
+//! Power cuts: a card that remembers every write and every flush lies below the
+//! loop device while sessions run; then the power fails at each point of its
+//! life, in each way in which it can, and what `pst run` acknowledged must be
+//! there.
+//!
+//! `PST_POWER_ROUNDS` makes the sessions more, `PST_POWER_SEED` repeats the choices
+//! of a run (not the kernel's). `make powercut` runs it for long.
+
+#![allow(clippy::expect_used)] // all of it is tests, not only what bears the attribute
+
+mod alone;
+mod archive;
+mod card;
+#[allow(dead_code)] // shared: not all of it is used here
+#[path = "../soak/chance.rs"]
+mod chance;
+mod cut;
+mod fuse;
+mod liar;
+mod record;
+mod replay;
+#[allow(dead_code, unused_imports)] // shared: not all of it is used here
+#[path = "../e2e/rig/mod.rs"]
+mod rig;
+mod stage;
+mod workload;
+
+use std::io::Write;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use chance::Chance;
+use liar::Liar;
+use record::{Change, Content, Step};
+use rig::RunToEnd;
+use stage::Stage;
+
+/// Enough for more than 1,000 cut points.
+const ROUNDS: u64 = 2;
+
+fn number(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name}: {value}")))
+}
+
+fn seed() -> u64 {
+    number("PST_POWER_SEED").unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.expect("after 1970").as_micros() as u64 % 1_000_000
+    })
+}
+
+/// Leaves the test out where there can be no card.
+macro_rules! needs_card {
+    () => {
+        needs_root!("FUSE and loop devices");
+        if !Path::new("/dev/fuse").exists() {
+            rig::leave_out("a kernel with FUSE");
+            return;
+        }
+    };
+}
+
+/// Past what cargo keeps of the output of a test that is well.
+fn say(line: &str) {
+    let test = std::thread::current().name().unwrap_or("?").to_owned();
+    let _ = writeln!(std::io::stderr(), "{test}: {line}");
+}
+
+fn step(path: &str, script: &str, content: &str) -> Step {
+    Step {
+        script: script.to_owned(),
+        changes: vec![Change {
+            path: format!("data/{path}"),
+            leaves: Some(Content::File(content.as_bytes().into())),
+            atomic: false,
+        }],
+    }
+}
+
+#[test]
+fn p1_p4_a_power_cut_loses_nothing_that_was_acknowledged() {
+    needs_card!();
+    let seed = seed();
+    let rounds = number("PST_POWER_ROUNDS").unwrap_or(ROUNDS) as usize;
+    let mut stage = Stage::new();
+    workload::run(&mut stage, rounds, &mut Chance::new(seed));
+    let (rig, record) = stage.finish();
+    let report = replay::replay(&rig, &record, seed);
+    say(&format!("seed {seed}: {report}"));
+    report.must_be_clean();
+    let flushes = record
+        .events
+        .iter()
+        .filter(|e| matches!(e, card::Event::Flush));
+    assert!(report.cuts >= 1000, "only {} cut points", report.cuts);
+    assert!(report.boundaries > flushes.count(), "not every boundary");
+    assert!(report.recovered > 0 && report.quiet > 0 && report.files > 0);
+}
+
+#[test]
+fn the_rig_finds_an_early_acknowledgement() {
+    needs_card!();
+    let mut stage = Stage::new();
+    let socket = stage.rig.dir().join("liar.sock");
+    let liar = Liar::new(socket, stage.rig.socket());
+    let early = step("early", "printf early >$KVMD_PST_DATA/early", "early");
+    let mut run = stage.rig.run(["sh", "-c", &early.script]);
+    let begun = stage.begin(early);
+    run.env("PST_SOCKET", &liar.socket).to_end().must(0);
+    stage.acknowledge_only(&begun);
+    liar.come_clean();
+    stage.rig.await_state("ro");
+    stage.end(begun);
+    let (rig, record) = stage.finish();
+    let report = replay::replay(&rig, &record, 1);
+    say(&format!("on purpose: {report}"));
+    assert!(!report.lost.is_empty(), "{report}");
+    assert!(report.broken.is_empty(), "{:#?}", report.broken);
+}
+
+#[test]
+fn the_rig_finds_a_storage_that_is_not_at_rest() {
+    needs_card!();
+    let mut stage = Stage::new();
+    stage.serial(step("file", "printf whole >$KVMD_PST_DATA/file", "whole"));
+    let (rig, mut record) = stage.finish();
+    record.quiet = vec![(0, record.events.len())];
+    let report = replay::replay(&rig, &record, 1);
+    say(&format!("on purpose: {report}"));
+    assert!(!report.broken.is_empty(), "{report}");
+    assert!(report.lost.is_empty(), "{:#?}", report.lost);
+}
