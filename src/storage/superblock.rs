@@ -313,7 +313,7 @@ impl Storage {
             });
         }
         if let Some(error) = self.silent_error(&found) {
-            let text = found.repair(&error);
+            let text = found.repair(&format!("the kernel has given it up: {error}"));
             self.spoiled = Some((found.id, text.clone()));
             return Err(not(Condition::Failed(text.into())));
         }
