@@ -2,6 +2,9 @@
 # for who runs the tests where.
 
 CARGO ?= cargo
+# The tests count on signals that nobody ignores; nohup and a shell's `&` leave some ignored.
+CLEAN := env --default-signal
+FEATURES ?=
 export PATH := $(PATH):/usr/sbin:/sbin # where Debian has mkfs and losetup
 LEFT_OUT := $(CURDIR)/target/left-out
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -93,11 +96,11 @@ vm-test: deb ## a booted system in qemu: systemd, a disk, power cuts
 # leaves itself out and is named at the end. TESTS= is handed to cargo test.
 test: aiohttp ## every test, or in a user namespace what can be
 	@tests/tools
-	@$(CARGO) test --locked --no-run
+	@$(CARGO) test --locked $(FEATURES) --no-run
 	@mkdir -p target && rm -f $(LEFT_OUT)
 	@if [ "$$(id -u)" = 0 ]; then own=; else own="unshare -rm --"; \
 	    $$own true 2>/dev/null || { own=; echo "no user namespaces here: what mounts is left out"; }; fi; \
-	code=0; PST_LEFT_OUT=$(LEFT_OUT) $$own $(CARGO) test --locked --no-fail-fast $(TESTS) || code=$$?; \
+	code=0; PST_LEFT_OUT=$(LEFT_OUT) $$own $(CLEAN) $(CARGO) test --locked $(FEATURES) --no-fail-fast $(TESTS) || code=$$?; \
 	if [ -s $(LEFT_OUT) ]; then \
 	    echo "$$(sort -u $(LEFT_OUT) | wc -l) tests left out:"; sort -u $(LEFT_OUT) | sed 's/^/  /'; \
 	else echo "0 tests left out"; fi; \
@@ -114,7 +117,7 @@ aiohttp:
 
 soak: ## chaos for SOAK_SECONDS (60) from SOAK_SEED, as root; P1 to P6 must hold
 	@tests/tools
-	@$(CARGO) test --locked --test soak -- --ignored --nocapture
+	@$(CLEAN) $(CARGO) test --locked --test soak -- --ignored --nocapture
 
 powercut: ## power cuts for long (PST_POWER_ROUNDS, 20), from PST_POWER_SEED, as root
 	@tests/tools
