@@ -21,6 +21,8 @@ use crate::wire::{DaemonMessage, DenyReason, Message, VERSION};
 const TURN: usize = 4096;
 /// After more connections at once than these, the end of most gives memory back to the kernel.
 const MANY: usize = 64;
+/// After more than these, the end of the last does: what the rest of many had would stay for good.
+const SEVERAL: usize = 8;
 /// Descriptors that the daemon must be able to open for its work: looks, remounts, the search
 /// for holders. Without them it would lose sight of the storage, and revoke who has it.
 const OWN_DESCRIPTORS: u64 = 16;
@@ -237,7 +239,8 @@ impl Drop for Entry {
             counts.most = counts.most.max(std::mem::take(&mut counts.peak));
             super::forget_dropped_timers(); // of handshakes that were in time
         }
-        if counts.most > MANY && counts.all <= counts.most / 4 {
+        let many = counts.most > MANY && counts.all <= counts.most / 4;
+        if many || counts.most > SEVERAL && counts.all == 0 {
             counts.most = counts.all;
             own::trim_memory();
         }

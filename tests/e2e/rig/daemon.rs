@@ -15,7 +15,7 @@ use super::wait::{BOUND, holds_within};
 /// How much more private memory than at READY it may have at the end of a test. Not
 /// zero: glibc keeps what was freed, and each thread's first allocation and
 /// stack pages count. A leak of one connection's buffers in a hundred shows.
-const MEMORY_TOLERANCE_KIB: u64 = 512;
+const MEMORY_TOLERANCE_KIB: u64 = 1024;
 
 /// A running daemon.
 pub struct Daemon {
