@@ -17,8 +17,8 @@ use crate::sys::own;
 use crate::sys::socket::{self, Peer};
 use crate::wire::{DaemonMessage, DenyReason, Message, VERSION};
 
-/// So many connections are accepted in a row: as many as the kernel lets wait.
-const TURN: usize = 4096;
+/// So many connections are accepted in a row. More would keep those who are in waiting longer.
+const TURN: usize = 64;
 /// After more connections at once than these, the end of most gives memory back to the kernel.
 const MANY: usize = 64;
 /// After more than these, the end of the last does: what the rest of many had would stay for good.
