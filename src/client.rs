@@ -2,7 +2,7 @@
 //! Shared by `run` and `status`. It never prints, and never blocks for long.
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -15,9 +15,8 @@ use crate::sys::stream::Stream;
 use crate::sys::user;
 use crate::wire::{ClientMessage, DaemonMessage, DecodeError, Decoder, MAGIC, Message};
 
-/// Between two tries while the daemon's backlog is full, doubling.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// So long it waits in line at a time while the daemon's backlog is full: signals wait as long.
+const IN_LINE: Duration = Duration::from_millis(100);
 
 /// A connection to the daemon; non-blocking.
 #[derive(Debug)]
@@ -26,24 +25,27 @@ pub struct Connection {
     decoder: Decoder<DaemonMessage>,
 }
 
-/// Connects to the daemon. As long as its backlog is full, `pause` is called to
-/// wait for the time that it is given, and may break it off.
+/// Connects to the daemon. As long as its backlog is full, `meanwhile` is called from time to
+/// time, and may break it off.
 pub fn connect<B>(
     socket: &Path,
-    mut pause: impl FnMut(Duration) -> ControlFlow<B>,
+    mut meanwhile: impl FnMut() -> ControlFlow<B>,
 ) -> ControlFlow<B, Result<Connection, ConnectError>> {
-    let mut time = FIRST_PAUSE;
+    let mut connected = Stream::connect(socket);
     loop {
-        match Stream::connect(socket) {
+        match connected {
             Ok(stream) => {
                 return ControlFlow::Continue(Ok(Connection {
                     stream,
                     decoder: Decoder::new(),
                 }));
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                pause(time)?;
-                time = (time * 2).min(LONGEST_PAUSE);
+            // Interrupted: this process was stopped and goes on.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                meanwhile()?;
+                connected = Stream::connect_in_line(socket, IN_LINE);
             }
             Err(error) => return ControlFlow::Continue(Err(ConnectError::new(socket, error))),
         }
@@ -76,9 +78,9 @@ impl Connection {
                 Ok(0) => return Err(ReceiveError::Closed),
                 Ok(got) => self.decoder.push(&buffer[..got]),
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return Ok(None),
+                    ErrorKind::WouldBlock => return Ok(None),
                     // It ended with something of ours unread.
-                    io::ErrorKind::ConnectionReset => return Err(ReceiveError::Closed),
+                    ErrorKind::ConnectionReset => return Err(ReceiveError::Closed),
                     _ => return Err(ReceiveError::Io(error)),
                 },
             }
@@ -108,7 +110,7 @@ pub struct ConnectError {
 
 impl ConnectError {
     fn new(socket: &Path, error: io::Error) -> Self {
-        let refused = error.kind() == io::ErrorKind::PermissionDenied;
+        let refused = error.kind() == ErrorKind::PermissionDenied;
         let group = refused.then(|| group_of(socket)).flatten();
         Self {
             socket: socket.to_owned(),
@@ -121,7 +123,7 @@ impl ConnectError {
     pub fn is_no_daemon(&self) -> bool {
         matches!(
             self.error.kind(),
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused
         )
     }
 }

@@ -383,7 +383,9 @@ impl Arbiter {
     }
 
     fn next_job(&mut self, now: Moment) -> Option<Job> {
-        if self.look {
+        let waiting = self.any(|s| matches!(s, Stage::Waiting { .. }));
+        // Who looks afresh anyway need not wait for looks, of which others can cause any number.
+        if self.look && (self.held || !waiting) {
             return Some(Job::Look);
         }
         let working = self.any(|s| matches!(s, Stage::Granted | Stage::Revoked { .. }));
@@ -394,7 +396,7 @@ impl Arbiter {
         if self.spent() {
             return Some(self.make_read_only(true));
         }
-        if self.any(|s| matches!(s, Stage::Waiting { .. })) {
+        if waiting {
             return Some(Job::MakeWritable);
         }
         if self.retry.as_ref().is_some_and(|retry| retry.search) {
@@ -414,13 +416,13 @@ impl Arbiter {
 
     fn start(&mut self, job: Job, out: &mut Vec<Effect>) {
         match job {
-            Job::Look => self.look = false,
+            Job::Look | Job::MakeWritable => self.look = false,
             Job::FindHolders => {
                 if let Some(retry) = &mut self.retry {
                     retry.search = false;
                 }
             }
-            Job::MakeWritable | Job::MakeReadOnly { .. } | Job::Sync => {}
+            Job::MakeReadOnly { .. } | Job::Sync => {}
         }
         for stage in self.sessions.values_mut() {
             match stage {

@@ -15,6 +15,9 @@ use crate::sys::stream::Stream;
 use crate::sys::{own, socket};
 use crate::systemd;
 
+/// A burst of clients that do not wait in line, as kvmd's do not, must find room.
+const LEAST_BACKLOG: usize = 128;
+
 /// A socket that clients can connect to.
 #[derive(Debug)]
 pub struct Listener {
@@ -47,8 +50,11 @@ impl Listener {
         if let Err(error) = socket::refuse_descriptors(socket.as_fd()) {
             log::debug!("cannot refuse descriptors from clients: {error}");
         }
-        let set = socket.set_nonblocking(true);
-        set.map_err(|error| format!("cannot use the socket: {error}"))?;
+        // More than may be open could not be let in. What waits here is heard in its turn, so a line
+        // as long as the kernel allows would keep everybody waiting while somebody floods it.
+        socket::set_backlog(socket.as_fd(), config.session.limit.max(LEAST_BACKLOG))
+            .and_then(|()| socket.set_nonblocking(true))
+            .map_err(|error| format!("cannot use the socket: {error}"))?;
         Ok(Listener { socket, name })
     }
 }

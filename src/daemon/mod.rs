@@ -39,7 +39,7 @@ use crate::systemd;
 use self::arbiter::Input;
 use self::core::Core;
 use self::listener::Listener;
-use self::times::ERROR_LOOKS;
+use self::times::{ERROR_LOOKS, EVENTS_GATHER};
 
 /// What reaches the daemon's thread from the others.
 #[derive(Debug)]
@@ -175,6 +175,7 @@ async fn take_filesystem_events(
                 }
                 if events.release {
                     core.input(Input::Released);
+                    Timer::after(EVENTS_GATHER).await;
                 }
             }
             Err(error) => {

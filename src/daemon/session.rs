@@ -134,6 +134,8 @@ impl Conversation<'_> {
                 break;
             }
             self.send(batch).await?;
+            // Many statuses of many sessions must not keep the others from their turn.
+            smol::future::yield_now().await;
         }
         // One by one: a client that does not read costs as much as what waits for it.
         for number in 0.. {

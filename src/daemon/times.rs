@@ -36,6 +36,9 @@ pub const BURST: [Duration; 3] = [
 /// How often a writable storage is looked at: of a device that is gone (the card was pulled out), of
 /// a superblock switched by hand, and of errors on most filesystems the kernel tells nobody.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long the filesystem's events may gather before they are read again: writers that open and
+/// close without end, which a FIFO's may on a read-only storage too, must not keep it busy.
+pub const EVENTS_GATHER: Duration = Duration::from_millis(20);
 /// When to look again after the filesystem told of an error, each after the one before.
 pub const ERROR_LOOKS: [Duration; 4] = [
     Duration::from_millis(2),

@@ -23,7 +23,7 @@ pub fn close(mut connection: Connection, code: u8, signals: &Signals, output: Ou
             Watch::new(signals, libc::POLLIN),
             Watch::new(&connection, libc::POLLIN),
         ];
-        patience.wait(&mut watches, None);
+        patience.wait(&mut watches);
         let (signal, answer) = (watches[0].seen(), watches[1].seen());
         if answer {
             match answer_of(&mut connection) {

@@ -34,8 +34,8 @@ pub fn open(
     output: Output,
 ) -> Result<(Connection, Grant), Failure> {
     let mut patience = Patience::new(output);
-    let connected = client::connect(socket, |time| {
-        patience.wait(&mut [Watch::new(signals, libc::POLLIN)], Some(time));
+    let connected = client::connect(socket, || {
+        patience.left();
         match signal_to_give_up(signals) {
             Some(failure) => ControlFlow::Break(failure),
             None => ControlFlow::Continue(()),
@@ -56,7 +56,7 @@ pub fn open(
             Watch::new(signals, libc::POLLIN),
             Watch::new(&connection, libc::POLLIN),
         ];
-        patience.wait(&mut watches, None);
+        patience.wait(&mut watches);
         let signal = watches[0].seen();
         if let Some(failure) = signal.then(|| signal_to_give_up(signals)).flatten() {
             return Err(failure);
@@ -133,24 +133,24 @@ impl Patience {
         }
     }
 
-    /// As [`poll::wait`].
-    pub fn wait(&mut self, watches: &mut [Watch<'_>], timeout: Option<Duration>) {
-        let left = self
-            .until
-            .map(|until| until.saturating_duration_since(Instant::now()));
-        if left == Some(Duration::ZERO) {
+    /// Waits until something is seen.
+    pub fn wait(&mut self, watches: &mut [Watch<'_>]) {
+        let left = self.left();
+        // It fails for want of kernel memory only; the callers then look and come again.
+        let _ = poll::wait(watches, left);
+    }
+
+    /// How long it still has patience; `None`: for ever, once it is said that it takes long.
+    fn left(&mut self) -> Option<Duration> {
+        let left = self.until?.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             self.until = None;
             self.output.warning(format_args!(
                 "No answer from the daemon for {} s, waiting on ...",
                 PATIENCE.as_secs()
             ));
+            return None;
         }
-        let left = left.filter(|left| !left.is_zero());
-        let timeout = match (left, timeout) {
-            (Some(left), Some(timeout)) => Some(left.min(timeout)),
-            (left, timeout) => left.or(timeout),
-        };
-        // It fails for want of kernel memory only; the callers then look and come again.
-        let _ = poll::wait(watches, timeout);
+        Some(left)
     }
 }

@@ -102,12 +102,9 @@ fn fetch(socket: &Path) -> Result<Snapshot, String> {
             PATIENCE.as_secs()
         )
     };
-    let connected = client::connect(socket, |pause| {
-        if start.elapsed() > PATIENCE {
-            return ControlFlow::Break(silent());
-        }
-        std::thread::sleep(pause);
-        ControlFlow::Continue(())
+    let connected = client::connect(socket, || match start.elapsed() > PATIENCE {
+        true => ControlFlow::Break(silent()),
+        false => ControlFlow::Continue(()),
     });
     let mut connection = match connected {
         ControlFlow::Continue(result) => result.map_err(|error| error.to_string())?,

@@ -110,6 +110,14 @@ pub fn refuse_descriptors(listener: BorrowedFd<'_>) -> io::Result<()> {
     .map(drop)
 }
 
+/// How many connections may wait to be accepted; who connects then has to wait, or gets EAGAIN.
+/// The kernel has a limit of its own, net.core.somaxconn. listen(2), also of a socket that listens.
+pub fn set_backlog(listener: BorrowedFd<'_>, count: usize) -> io::Result<()> {
+    let count = libc::c_int::try_from(count).unwrap_or(libc::c_int::MAX);
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::listen(listener.as_raw_fd(), count) }).map(drop)
+}
+
 /// What the name `path` stands for, without following it if it is a symlink.
 pub fn name_status(path: &Path) -> io::Result<Status> {
     file::status(open_name(path)?.as_fd())

@@ -1,4 +1,4 @@
-//! Stream sockets as a client uses them: connecting without ever blocking,
+//! Stream sockets as a client uses them: connecting without ever blocking for long,
 //! pairs, reading and writing what goes, and being woken while stopped.
 
 use std::io;
@@ -6,6 +6,7 @@ use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use super::check;
 
@@ -22,31 +23,73 @@ fn new_socket(kind: libc::c_int) -> io::Result<Stream> {
     }
 }
 
+/// The address of the socket at `path`.
+fn address(path: &Path) -> io::Result<libc::sockaddr_un> {
+    // SAFETY: all zeroes is a valid, empty sockaddr_un.
+    let mut address: libc::sockaddr_un = unsafe { mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let path = path.as_os_str().as_bytes();
+    // The last byte stays 0.
+    if path.len() >= address.sun_path.len() || path.contains(&0) {
+        return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(path) {
+        *to = *from as libc::c_char;
+    }
+    Ok(address)
+}
+
 impl Stream {
     /// Connects to the socket at `path`; `WouldBlock` if its backlog is full, of
-    /// which no poll tells: try again. See unix(7).
+    /// which no poll tells. See unix(7).
     pub fn connect(path: &Path) -> io::Result<Self> {
-        // SAFETY: all zeroes is a valid, empty sockaddr_un.
-        let mut address: libc::sockaddr_un = unsafe { mem::zeroed() };
-        address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-        let path = path.as_os_str().as_bytes();
-        // The last byte stays 0.
-        if path.len() >= address.sun_path.len() || path.contains(&0) {
-            return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
-        }
-        for (to, from) in address.sun_path.iter_mut().zip(path) {
-            *to = *from as libc::c_char;
-        }
+        let address = address(path)?;
         let stream = new_socket(libc::SOCK_STREAM)?;
+        stream.connect_to(&address)?;
+        Ok(stream)
+    }
+
+    /// The same, but gets in line if the backlog is full: who only tries again and again is
+    /// overtaken by all who wait. `WouldBlock` if `patience` is over. SO_SNDTIMEO of socket(7).
+    pub fn connect_in_line(path: &Path, patience: Duration) -> io::Result<Self> {
+        let address = address(path)?;
+        let stream = new_socket(libc::SOCK_STREAM)?;
+        let time = libc::timeval {
+            tv_sec: patience.as_secs() as libc::time_t,
+            tv_usec: patience.subsec_micros() as libc::suseconds_t,
+        };
+        // SAFETY: `time` is live and as long as the length given.
+        check(unsafe {
+            libc::setsockopt(
+                stream.0.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_SNDTIMEO,
+                (&raw const time).cast(),
+                size_of_val(&time) as libc::socklen_t,
+            )
+        })?;
+        stream.set_flags(0)?;
+        stream.connect_to(&address)?;
+        stream.set_flags(libc::O_NONBLOCK)?;
+        Ok(stream)
+    }
+
+    fn connect_to(&self, address: &libc::sockaddr_un) -> io::Result<()> {
         // SAFETY: the address and its size are the same object's.
         check(unsafe {
             libc::connect(
-                stream.0.as_raw_fd(),
-                (&raw const address).cast(),
-                size_of_val(&address) as libc::socklen_t,
+                self.0.as_raw_fd(),
+                (&raw const *address).cast(),
+                size_of_val(address) as libc::socklen_t,
             )
-        })?;
-        Ok(stream)
+        })
+        .map(drop)
+    }
+
+    /// All of the flags that it is to have. F_SETFL of fcntl(2).
+    fn set_flags(&self, flags: libc::c_int) -> io::Result<()> {
+        // SAFETY: this command takes an integer.
+        check(unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_SETFL, flags) }).map(drop)
     }
 
     /// Two ends, joined, that keep each write together (SOCK_SEQPACKET); see socketpair(2).
@@ -120,14 +163,8 @@ impl Stream {
         unsafe {
             check(libc::fcntl(fd, libc::F_SETOWN, libc::getpid()))?;
             check(libc::fcntl(fd, F_SETSIG, libc::SIGCONT))?;
-            // A new socket's only other flag is O_NONBLOCK, and must stay.
-            check(libc::fcntl(
-                fd,
-                libc::F_SETFL,
-                libc::O_NONBLOCK | libc::O_ASYNC,
-            ))?;
         }
-        Ok(())
+        self.set_flags(libc::O_NONBLOCK | libc::O_ASYNC)
     }
 }
 
@@ -137,5 +174,38 @@ const F_SETSIG: libc::c_int = 10;
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+    use crate::sys::socket::set_backlog;
+
+    #[test]
+    fn who_finds_the_backlog_full_gets_in_line() {
+        let path = std::env::temp_dir().join(format!("pst-line-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        set_backlog(listener.as_fd(), 0).unwrap();
+        let _first = Stream::connect(&path).unwrap();
+        let full = Stream::connect(&path).unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        let late = Stream::connect_in_line(&path, Duration::from_millis(1)).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::WouldBlock);
+        let second = thread::scope(|scope| {
+            let second = scope.spawn(|| Stream::connect_in_line(&path, Duration::from_secs(60)));
+            listener.accept().unwrap();
+            second.join().unwrap().unwrap()
+        });
+        std::fs::remove_file(&path).unwrap();
+        let nothing = second.receive(&mut [0]).unwrap_err();
+        assert_eq!(
+            nothing.kind(),
+            io::ErrorKind::WouldBlock,
+            "it does not block"
+        );
     }
 }

@@ -227,3 +227,18 @@ fn read_only_by_hand_is_a_loss_only_if_somebody_relies_on_it() {
     let (arbiter, _) = granted_then(&[Input::Disturbed, looked(Condition::Ready, false)]);
     assert_eq!(arbiter.state(), State::Failed);
 }
+
+#[test]
+fn p9_who_opens_does_not_wait_for_looks_that_others_cause() {
+    let (_, effects) = after(&[
+        looked(Condition::Ready, false),
+        Input::Disturbed,
+        Input::Opened(A),
+        Input::Disturbed,
+        looked(Condition::Ready, false),
+    ]);
+    assert!(
+        effects.contains(&Effect::Start(Job::MakeWritable)),
+        "{effects:?}"
+    );
+}
