@@ -106,22 +106,40 @@ fn put(what: &str, at: &Path, outside: &Outside) {
 fn p8_what_stands_in_the_place_of_the_data_root_is_left_alone() {
     needs_root!("other users");
     let rig = Setup::new(Fs::Ext4).stopped().start();
-    let outside = Outside::new(&rig);
+    obstructed(&rig, &rig.data());
+}
+
+#[test]
+fn p8_what_stands_in_the_place_of_the_storage_root_is_left_alone() {
+    needs_root!("other users");
+    let rig = Setup::new(Fs::Ext4).stopped().start();
+    let root = rig.mount().join("below");
+    let config = fs::read_to_string(rig.config()).expect("config");
+    let table = format!("[storage]\nroot = {:?}\n", root.to_str().expect("UTF-8"));
+    fs::write(rig.config(), config.replace("[storage]\n", &table)).expect("config");
+    obstructed(&rig, &root);
+}
+
+/// Every obstacle in the place of `at`, one of the roots.
+#[track_caller]
+fn obstructed(rig: &Rig, at: &Path) {
+    let outside = Outside::new(rig);
     for what in OBSTACLES {
         rig.remount_by_hand("rw");
-        let _ = fs::remove_dir(rig.data()).or_else(|_| fs::remove_file(rig.data()));
-        put(what, &rig.data(), &outside);
-        let before = fs::symlink_metadata(rig.data()).expect(what).ctime_nsec();
+        let _ = fs::remove_dir(at).or_else(|_| fs::remove_file(at));
+        put(what, at, &outside);
+        let before = fs::symlink_metadata(at).expect(what).ctime_nsec();
         rig.remount_by_hand("ro");
-        refused(&rig.prepare(), &rig.data());
+        refused(&rig.prepare(), at);
         let daemon = crate::rig::start(&mut rig.daemon_command());
         daemon.await_stderr("storage is ro");
         let denied = rig.sh("echo started").must(1);
-        assert!(denied.stderr.contains("data"), "{what}: {denied:?}");
+        let name = at.file_name().expect("a name").to_str().expect("UTF-8");
+        assert!(denied.stderr.contains(name), "{what}: {denied:?}");
         assert_eq!(rig.superblock(), "ro", "{what}");
         daemon.signal("TERM");
         daemon.end().must(0);
-        let after = fs::symlink_metadata(rig.data()).expect(what).ctime_nsec();
+        let after = fs::symlink_metadata(at).expect(what).ctime_nsec();
         assert_eq!(before, after, "{what}");
         outside.is_untouched();
     }
