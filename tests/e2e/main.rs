@@ -22,6 +22,7 @@ mod medium;
 mod mounting;
 mod namespaces;
 mod prepare;
+mod readme;
 mod resources;
 mod rig;
 mod rig_itself;
