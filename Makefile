@@ -37,10 +37,12 @@ release: ## the binary, to use: target/release/pst
 demo: release ## the main job, on a storage made for it; leaves nothing behind
 	@contrib/demo.sh $(TARGET)/release/pst
 
-lint: ## formatting and lints
+lint: ## formatting, lints, manual pages
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	@command -v mandoc >/dev/null || { echo "mandoc is not here; Debian's package is mandoc" >&2; exit 1; }
+	mandoc -Tlint -Wwarning $(MANPAGES)
 
 units: ## what systemd says to the units, and how tight the sandbox is
 	@test -x $(TARGET)/release/pst || $(MAKE) release

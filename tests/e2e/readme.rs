@@ -8,7 +8,8 @@
 //! - `sh machine`, `sh pikvm`, `fstab`: take a machine of their own; see [`ELSEWHERE`].
 //! - `text`: no command.
 //!
-//! And what it quotes of our messages, we say.
+//! And what it quotes of our messages, we say. The examples of pst(1) and
+//! pst-wire(7) are run as well.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -152,6 +153,7 @@ fn editor(rig: &Rig, text: &str) {
     assert_eq!(rig.superblock(), "rw");
     terminal.press(&["C-x"]);
     terminal.await_screen("returncode=0");
+    rig.await_superblock("ro");
 }
 
 /// Five fields, the user, the command; with the PATH that cron has.
@@ -178,6 +180,62 @@ fn service(rig: &Rig, place: &Path, unit: &str) {
     let command = lines.next().expect("ExecStart=");
     let command = command.replace("$$", "$").replace("%%", "%");
     shell(rig, place, &command).must(0);
+}
+
+#[test]
+fn the_examples_of_the_manual_work() {
+    needs_storage!();
+    let rig = Rig::any();
+    for example in examples(include_str!("../../contrib/man/pst.1")) {
+        let commands: Vec<&str> = example
+            .lines()
+            .filter_map(|l| l.strip_prefix("$ "))
+            .collect();
+        assert!(!commands.is_empty(), "no command: {example}");
+        for command in commands {
+            match command.contains(" nano ") {
+                true => editor(&rig, command),
+                false => drop(shell(&rig, rig.dir(), command).must(0)),
+            }
+        }
+    }
+    let wire = examples(include_str!("../../contrib/man/pst-wire.7"));
+    let [python, curl] = &wire[..] else {
+        panic!("two examples are expected: {wire:?}");
+    };
+    let client = rig
+        .command("python3")
+        .args(["-c", &to_rig(&rig, python)])
+        .to_end();
+    client.must(0);
+    assert_eq!(
+        std::fs::read_to_string(rig.data().join("example"))
+            .ok()
+            .as_deref(),
+        Some("hello\n")
+    );
+    if cfg!(feature = "kvmd-api") {
+        let said = shell(&rig, rig.dir(), curl.trim_start_matches("$ "))
+            .must(0)
+            .text();
+        assert!(said.contains("\"write_allowed\":false"), "{said}");
+    }
+}
+
+/// What stands literally in a page's examples.
+fn examples(page: &str) -> Vec<String> {
+    let (_, section) = page.split_once(".Sh EXAMPLES\n").expect("EXAMPLES");
+    let (section, _) = section.split_once("\n.Sh ").expect("a section after it");
+    let blocks = section.split(".Bd -literal -offset indent\n").skip(1);
+    blocks
+        .map(|block| {
+            block
+                .split("\n.Ed")
+                .next()
+                .unwrap_or_default()
+                .replace("\\e", "\\")
+        })
+        .collect()
 }
 
 #[test]
