@@ -8,6 +8,7 @@ mod admission;
 mod cli;
 mod codes;
 mod commit;
+mod completions;
 mod environment;
 mod errors;
 mod filesystems;
