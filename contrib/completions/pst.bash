@@ -1,4 +1,5 @@
 # Completion of pst, kvmd-pst and kvmd-pstrun for bash, with bash-completion.
+# shellcheck disable=SC2207
 
 # Where the command of `run` begins in COMP_WORDS, whose options begin at $1.
 # Fails if it has not begun yet.
