@@ -72,6 +72,9 @@ fn errors(sight: &Sight, found: &Found) -> Option<Finding> {
 
 /// Whether a power cut now would cost a replay of the journal.
 fn recovery(found: &Found, node: &Path) -> Option<Finding> {
+    if found.mount.given_up().is_some() {
+        return None; // what to do about that was said
+    }
     let superblock = match Superblock::read(node) {
         Ok(superblock) => superblock?,
         Err(error) => {

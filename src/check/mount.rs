@@ -22,13 +22,7 @@ pub fn look(place: &Place, sight: &Sight, findings: &mut Vec<Finding>) -> Option
     findings.push(Finding::ok(Id::Mount, how(&found)));
     findings.push(options(&found));
     findings.push(overlay(&found, place));
-    findings.push(match found.common() {
-        None => Finding::ok(Id::MountShared, "the whole of a filesystem of its own"),
-        Some(text) => match text.split_once(": ") {
-            Some((text, advice)) => Finding::error(Id::MountShared, text, advice),
-            None => Finding::error(Id::MountShared, text, "give it a partition of its own"),
-        },
-    });
+    findings.push(shared(&found, place));
     findings.push(prepared(&found));
     findings.extend(own_roots(&found, place, sight));
     Some(found)
@@ -101,6 +95,21 @@ fn overlay(found: &Found, place: &Place) -> Finding {
             lost,
             "mount a partition there; volatile = true in the config file allows it for a test or a demo",
         ),
+    }
+}
+
+/// As the daemon judges it; that it has no device is another finding.
+fn shared(found: &Found, place: &Place) -> Finding {
+    let anyhow = Place {
+        volatile: true,
+        ..place.clone()
+    };
+    match found.refusal(&anyhow) {
+        None => Finding::ok(Id::MountShared, "the whole of a filesystem of its own"),
+        Some(text) => {
+            let text = text.split(": give ").next().unwrap_or(&text);
+            Finding::error(Id::MountShared, text, "give it a partition of its own")
+        }
     }
 }
 

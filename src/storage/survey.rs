@@ -106,11 +106,6 @@ impl Found {
         })
     }
 
-    /// Why it is not the whole of a filesystem that nobody else has, if it is not.
-    pub fn common(&self) -> Option<String> {
-        self.partial().or_else(|| self.shared())
-    }
-
     /// Whether what is written there is on a device.
     pub fn has_block_device(&self) -> bool {
         has_block_device(&self.mount)
