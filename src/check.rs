@@ -68,6 +68,7 @@ pub fn main(options: Options) -> ExitCode {
 fn look(options: &Options, sight: &Sight) -> Vec<Finding> {
     let mut findings = kernel::look(sight);
     let config = config::look(options, &mut findings);
+    let mut mount_point = None;
     if let Some(config) = &config {
         let (entry, place) = fstab::look(config, &mut findings);
         let found = place
@@ -81,10 +82,11 @@ fn look(options: &Options, sight: &Sight) -> Vec<Finding> {
             let device = device.as_ref().map(|device| device.node.as_path());
             findings.extend(filesystem::look(sight, found, device));
         }
-        findings.extend(access::look(config, sight));
-        findings.extend(daemon::look(config, place.as_ref(), sight));
+        findings.extend(access::look(config, place.as_ref(), sight));
+        findings.extend(daemon::look(config, place.as_ref(), found.as_ref(), sight));
+        mount_point = place.map(|place| place.mount);
     }
-    findings.extend(units::look(sight));
+    findings.extend(units::look(sight, mount_point.as_deref()));
     findings.extend(path::look(sight));
     findings
 }

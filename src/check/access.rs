@@ -7,13 +7,13 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use super::finding::{Finding, Id};
 use super::sight::Sight;
-use crate::config::Config;
+use crate::config::{Config, Place};
 use crate::escape::escape;
 use crate::storage::survey::escape_path;
 use crate::sys::user;
 
 /// Group, caller and socket.
-pub fn look(config: &Config, sight: &Sight) -> Vec<Finding> {
+pub fn look(config: &Config, place: Option<&Place>, sight: &Sight) -> Vec<Finding> {
     let gid = user::gid_by_name(&config.group);
     let known = gid.as_ref().ok().copied().flatten();
     let mut findings = match gid {
@@ -25,7 +25,8 @@ pub fn look(config: &Config, sight: &Sight) -> Vec<Finding> {
             vec![Finding::error(Id::Group, text, "see to nsswitch.conf(5)")]
         }
     };
-    findings.extend(socket(config, known));
+    let owner = place.and_then(|place| user::uid_by_name(&place.user).ok().flatten());
+    findings.extend(socket(config, known, owner));
     findings
 }
 
@@ -91,7 +92,7 @@ fn caller(sight: &Sight, gid: u32, group: &str, members: &BTreeSet<String>) -> F
     }
     Finding::warning(
         Id::Access,
-        format!("{shown} may not open sessions, and is not told the daemon's state"),
+        format!("{shown} may not open sessions"),
         format!("as root `usermod -aG {group} {shown}`, and log in anew"),
     )
 }
@@ -110,7 +111,8 @@ fn process_groups(status: &str) -> Vec<u32> {
         .collect()
 }
 
-fn socket(config: &Config, gid: Option<u32>) -> Vec<Finding> {
+/// `owner`: as whom the daemon runs, if it is not root.
+fn socket(config: &Config, gid: Option<u32>, owner: Option<u32>) -> Vec<Finding> {
     let shown = escape_path(&config.socket);
     let metadata = match fs::metadata(&config.socket) {
         Ok(metadata) => metadata,
@@ -133,8 +135,24 @@ fn socket(config: &Config, gid: Option<u32>) -> Vec<Finding> {
         )];
     }
     let mut findings = vec![Finding::ok(Id::Socket, shown)];
-    findings.extend(gid.map(|gid| permissions(&metadata, gid, config.socket_mode)));
+    if ![Some(0), owner].contains(&Some(metadata.uid())) {
+        findings.push(stranger(&metadata, &escape_path(&config.socket)));
+    } else if let Some(gid) = gid {
+        findings.push(permissions(&metadata, gid, config.socket_mode));
+    }
     findings
+}
+
+fn stranger(socket: &Metadata, shown: &str) -> Finding {
+    let user = user::user_name(socket.uid()).unwrap_or_else(|| socket.uid().to_string());
+    Finding::error(
+        Id::SocketMode,
+        format!(
+            "it belongs to {}, who is neither root nor the storage's owner",
+            escape(&user)
+        ),
+        format!("find out who listens there (`ss -xlp src {shown}`), and restart the daemon"),
+    )
 }
 
 fn permissions(socket: &Metadata, gid: u32, wanted: u32) -> Finding {

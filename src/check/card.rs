@@ -91,7 +91,10 @@ pub fn look(device: &Device) -> Vec<Finding> {
         Some(card) => named(&card, cached),
         None => Finding::ok(
             Id::Card,
-            format!("{} is no SD card", escape_path(&device.node)),
+            format!(
+                "{} is no SD card, or does not say which",
+                escape_path(&device.node)
+            ),
         ),
     };
     let cache = match cached {

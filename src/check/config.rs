@@ -21,11 +21,16 @@ pub fn look(options: &Options, findings: &mut Vec<Finding>) -> Option<Config> {
             Some(config)
         }
         Err(error) => {
-            findings.push(Finding::error(
-                Id::Config,
-                error.to_string(),
-                "mend the file: pst.toml(5) says what may stand in it; the rest of the chain depends on it and was not looked at",
-            ));
+            let text = error.to_string();
+            let advice = match text.contains("Permission denied") {
+                true => {
+                    "let everybody read it: there is no secret in it, and `pst run` needs it too"
+                }
+                false => {
+                    "mend it: pst.toml(5) says what may stand in it; what depends on it was not looked at"
+                }
+            };
+            findings.push(Finding::error(Id::Config, text, advice));
             None
         }
     }

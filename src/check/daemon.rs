@@ -14,7 +14,7 @@ use super::sight::Sight;
 use crate::client::{self, Connection, ReceiveError};
 use crate::config::{Config, Place};
 use crate::escape::escape;
-use crate::storage::survey::escape_path;
+use crate::storage::survey::{Found, escape_path};
 use crate::sys::poll::{self, Watch};
 use crate::sys::socket::{self, Peer};
 use crate::sys::user;
@@ -51,10 +51,15 @@ struct Answer {
 }
 
 /// All about it.
-pub fn look(config: &Config, place: Option<&Place>, sight: &Sight) -> Vec<Finding> {
+pub fn look(
+    config: &Config,
+    place: Option<&Place>,
+    found: Option<&Found>,
+    sight: &Sight,
+) -> Vec<Finding> {
     let answer = match ask(&config.socket, sight) {
         Ok(answer) => answer,
-        Err(finding) => return vec![finding],
+        Err(finding) => return [finding].into_iter().chain(unguarded(found)).collect(),
     };
     let pid = answer.pid;
     let mut findings = vec![
@@ -65,6 +70,23 @@ pub fn look(config: &Config, place: Option<&Place>, sight: &Sight) -> Vec<Findin
     findings.extend(place.map(|place| same_config(&answer, place)));
     findings.push(state(&answer));
     findings
+}
+
+/// Nobody can be asked, and the storage is writable.
+fn unguarded(found: Option<&Found>) -> Option<Finding> {
+    let found = found.filter(|found| found.has_block_device())?;
+    let mount = &found.mount;
+    let writable = !mount.read_only && !mount.superblock_read_only();
+    writable.then(|| {
+        Finding::error(
+            Id::State,
+            format!(
+                "{} is writable, and it is not known why",
+                escape_path(&mount.point)
+            ),
+            "a daemon makes it read-only as soon as it is started, unless somebody has a session",
+        )
+    })
 }
 
 fn ask(socket: &Path, sight: &Sight) -> Result<Answer, Finding> {
@@ -181,9 +203,14 @@ fn stranger(shown: &str, error: &ReceiveError, peer: Option<Peer>, sight: &Sight
         let name = name.unwrap_or_else(|| "of unknown name".into());
         format!(" (pid {}, {})", peer.pid, escape(&name))
     });
+    let fault = match error {
+        // What it said before, as HTTP does, is no whole message.
+        ReceiveError::Closed => "it hung up".to_owned(),
+        other => other.to_string(),
+    };
     Finding::error(
         Id::Daemon,
-        format!("what listens at {shown}{who} is not pst's daemon: {error}"),
+        format!("what listens at {shown}{who} is not pst's daemon: {fault}"),
         "if it is kvmd's own kvmd-pst: `systemctl disable --now kvmd-pst`, then `systemctl start pst`",
     )
 }

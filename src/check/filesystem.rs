@@ -29,7 +29,7 @@ pub fn look(sight: &Sight, found: &Found, node: Option<&Path>) -> Vec<Finding> {
 }
 
 fn alive(sight: &Sight, found: &Found) -> Finding {
-    let kind = &found.mount.fstype;
+    let kind = escape(&found.mount.fstype);
     match found.illness() {
         Some(text) => Finding::told(Id::FsAlive, &text, "unmount it, check it, mount it anew"),
         None if !found.mount.superblock_read_only() => {

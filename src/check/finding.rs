@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::logging::OneLine;
+
 /// The ids, and all of them in a list: each is a heading of pst-check(8).
 macro_rules! ids {
     ($($id:ident = $text:literal,)*) => {
@@ -66,6 +68,7 @@ ids! {
     State = "state",
     UnitService = "unit-service",
     UnitSocket = "unit-socket",
+    UnitMounted = "unit-mounted",
     UnitKvmdPst = "unit-kvmd-pst",
     Symlinks = "symlinks",
     PathOrder = "path-order",
@@ -97,7 +100,7 @@ impl Level {
     }
 }
 
-/// One line of the result. Its texts are safe to print: whoever makes one escapes foreign names.
+/// One line of the result. Whoever makes one escapes the foreign names in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// What it is about.
@@ -111,44 +114,35 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// It is as it should be.
-    pub fn ok(id: Id, text: impl Into<String>) -> Finding {
+    fn new(id: Id, level: Level, text: &str, advice: Option<&str>) -> Finding {
+        // Messages of other modules may quote what is not theirs.
+        let harmless = |text: &str| OneLine(text).to_string();
         Finding {
             id,
-            level: Level::Ok,
-            text: text.into(),
-            advice: None,
+            level,
+            text: harmless(text),
+            advice: advice.map(harmless),
         }
+    }
+
+    /// It is as it should be.
+    pub fn ok(id: Id, text: impl AsRef<str>) -> Finding {
+        Finding::new(id, Level::Ok, text.as_ref(), None)
     }
 
     /// This user could not look.
-    pub fn unseen(id: Id, text: impl Into<String>) -> Finding {
-        Finding {
-            id,
-            level: Level::Unseen,
-            text: text.into(),
-            advice: None,
-        }
+    pub fn unseen(id: Id, text: impl AsRef<str>) -> Finding {
+        Finding::new(id, Level::Unseen, text.as_ref(), None)
     }
 
     /// It works, but should be better.
-    pub fn warning(id: Id, text: impl Into<String>, advice: impl Into<String>) -> Finding {
-        Finding {
-            id,
-            level: Level::Warning,
-            text: text.into(),
-            advice: Some(advice.into()),
-        }
+    pub fn warning(id: Id, text: impl AsRef<str>, advice: impl AsRef<str>) -> Finding {
+        Finding::new(id, Level::Warning, text.as_ref(), Some(advice.as_ref()))
     }
 
     /// It keeps something from working.
-    pub fn error(id: Id, text: impl Into<String>, advice: impl Into<String>) -> Finding {
-        Finding {
-            id,
-            level: Level::Error,
-            text: text.into(),
-            advice: Some(advice.into()),
-        }
+    pub fn error(id: Id, text: impl AsRef<str>, advice: impl AsRef<str>) -> Finding {
+        Finding::new(id, Level::Error, text.as_ref(), Some(advice.as_ref()))
     }
 
     /// An error whose message, as other applets show it, may end with what to do, after a

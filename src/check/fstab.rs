@@ -53,7 +53,10 @@ pub fn look(config: &Config, findings: &mut Vec<Finding>) -> (Option<Entry>, Opt
         }
     };
     findings.push(match Owner::of(&place) {
-        Ok(_) => Finding::ok(Id::Owner, format!("{}:{}", place.user, place.group)),
+        Ok(_) => {
+            let (user, group) = (escape(&place.user), escape(&place.group));
+            Finding::ok(Id::Owner, format!("{user}:{group}"))
+        }
         Err(text) => match text.split_once(": ") {
             Some((text, advice)) => Finding::error(Id::Owner, text, advice),
             None => Finding::error(Id::Owner, text, "see to the user database"),

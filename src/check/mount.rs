@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use super::finding::{Finding, Id};
 use super::sight::Sight;
 use crate::config::Place;
+use crate::escape::escape;
 use crate::storage::condition::Condition;
 use crate::storage::roots::{self, Owner, Trouble};
 use crate::storage::survey::{self, Flag, Found, escape_path};
@@ -51,7 +52,7 @@ fn how(found: &Found) -> String {
     format!(
         "{} ({}) on {}, {mode}",
         escape_path(&mount.source),
-        mount.fstype,
+        escape(&mount.fstype),
         escape_path(&mount.point)
     )
 }
@@ -76,7 +77,7 @@ fn options(found: &Found) -> Finding {
 }
 
 fn overlay(found: &Found, place: &Place) -> Finding {
-    let kind = &found.mount.fstype;
+    let kind = escape(&found.mount.fstype).to_string();
     let lost = format!("{kind}: nothing that is written there outlives the power");
     match found.has_block_device() {
         true => Finding::ok(Id::MountOverlay, format!("{kind} on a device")),
@@ -134,7 +135,7 @@ fn prepared(found: &Found) -> Finding {
 fn own_roots(found: &Found, place: &Place, sight: &Sight) -> Option<Finding> {
     let owner = Owner::of(place).ok()?; // else it was said
     let data = escape_path(&place.root.join(&place.data));
-    let whose = format!("{}:{}", place.user, place.group);
+    let whose = format!("{}:{}", escape(&place.user), escape(&place.group));
     Some(match roots::check(found.root.as_fd(), place, owner) {
         Ok(_) => Finding::ok(Id::Roots, format!("{data} is {whose}, mode 1775")),
         Err(Trouble::NeedsWrite) => Finding::warning(

@@ -65,7 +65,8 @@ fn colour(level: Level, style: Style) -> (&'static str, &'static str) {
     (on, "\x1b[0m")
 }
 
-/// A text that begins after `margin` columns, broken between words where the terminal ends.
+/// A text that begins after `margin` columns, broken where the terminal ends: between words, and
+/// within those that are longer than a line.
 fn put(out: &mut String, text: &str, margin: usize, style: Style) {
     let room = style
         .width
@@ -80,8 +81,14 @@ fn put(out: &mut String, text: &str, margin: usize, style: Style) {
             out.push(' ');
             column += 1;
         }
-        out.push_str(word);
-        column += length;
+        for letter in word.chars() {
+            if column == room {
+                let _ = write!(out, "\n{:margin$}", "");
+                column = 0;
+            }
+            out.push(letter);
+            column += 1;
+        }
     }
     out.push('\n');
 }
@@ -181,14 +188,16 @@ unseen   fs-alive      it takes root
             colour: false,
             width: Some(40),
         };
-        let long = "ab ".repeat(9) + "a-very-long-word-that-nobody-can-break";
+        let long = "ab ".repeat(9) + "a-very-long-word-that-has-no-space-in-it";
         let shown = text(&[Finding::error(Id::Fstab, &*long, &*long)], style);
         let expected = "\
 error  fstab  ab ab ab ab ab ab ab ab ab
-              a-very-long-word-that-nobody-can-break
+              a-very-long-word-that-has-
+              no-space-in-it
               -> ab ab ab ab ab ab ab ab
                  ab
-                 a-very-long-word-that-nobody-can-break
+                 a-very-long-word-that-h
+                 as-no-space-in-it
 1 error, 0 warnings; pst-check(8) says more about each.
 ";
         assert_eq!(shown, expected);

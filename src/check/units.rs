@@ -1,11 +1,14 @@
 //! systemd's units: that the daemon is started at boot, and that the one it takes the place of is
 //! not.
 
+use std::fmt::Write;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::finding::{Finding, Id};
 use super::sight::Sight;
+use crate::storage::survey::escape_path;
 
 /// Where units and their `.wants` directories are, systemd.unit(5).
 const DIRECTORIES: [&str; 5] = [
@@ -22,8 +25,8 @@ const CGROUPS: [&str; 2] = [
     "/sys/fs/cgroup/systemd/system.slice",
 ];
 
-/// Ours, and the old one.
-pub fn look(sight: &Sight) -> Vec<Finding> {
+/// Ours, the one for the storage's mount point, and the old one.
+pub fn look(sight: &Sight, mount: Option<&Path>) -> Vec<Finding> {
     let has_systemd = sight.at("/run/systemd/system").is_dir();
     let own = [
         (
@@ -41,7 +44,9 @@ pub fn look(sight: &Sight) -> Vec<Finding> {
         true => ours(sight, id, unit, without),
         false => Finding::ok(id, "no systemd here: something else starts the daemon"),
     });
-    own.into_iter().chain([old(sight)]).collect()
+    let mounted = mount.filter(|_| has_systemd);
+    let mounted = mounted.map(|mount| mounted_anew(sight, mount));
+    own.into_iter().chain(mounted).chain([old(sight)]).collect()
 }
 
 fn ours(sight: &Sight, id: Id, unit: &str, without: &str) -> Finding {
@@ -88,6 +93,46 @@ fn is_wanted(sight: &Sight, unit: &str) -> bool {
     })
 }
 
+/// The unit that prepares a storage which is mounted while the daemon runs. It is pulled in by the
+/// mount, and has its name.
+fn mounted_anew(sight: &Sight, mount: &Path) -> Finding {
+    let name = unit_name(mount);
+    let wants = format!("{name}.mount.wants");
+    let unit = format!("pst-mounted@{name}.service");
+    let link = |directory: &&str| sight.at(directory).join(&wants).join(&unit);
+    let linked = DIRECTORIES.iter().map(link);
+    if linked
+        .into_iter()
+        .any(|link| link.symlink_metadata().is_ok())
+    {
+        return Finding::ok(Id::UnitMounted, format!("{name}.mount wants {unit}"));
+    }
+    Finding::warning(
+        Id::UnitMounted,
+        format!(
+            "{} is not prepared when it is mounted anew while the daemon runs",
+            escape_path(mount)
+        ),
+        format!("`systemctl add-wants '{name}.mount' pst.service '{unit}'`"),
+    )
+}
+
+/// A path as the name of a unit: "String Escaping for Inclusion in Unit Names" of systemd.unit(5).
+fn unit_name(path: &Path) -> String {
+    let bytes = path.as_os_str().as_bytes();
+    let mut name = String::new();
+    for (at, byte) in bytes.iter().skip(1).enumerate() {
+        match byte {
+            b'/' => name.push('-'),
+            b'.' if at > 0 => name.push('.'),
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b':' | b'_' => name.push(char::from(*byte)),
+            // Writing to a string cannot fail.
+            other => drop(write!(name, "\\x{other:02x}")),
+        }
+    }
+    name
+}
+
 fn old(sight: &Sight) -> Finding {
     let runs = CGROUPS.iter().any(|slice| {
         let procs = sight.line(Path::new(slice).join(OLD).join("cgroup.procs"));
@@ -130,7 +175,10 @@ mod tests {
     }
 
     fn levels(tree: &Tree) -> [Level; 3] {
-        let levels: Vec<Level> = look(&tree.0).iter().map(|found| found.level).collect();
+        let levels: Vec<Level> = look(&tree.0, None)
+            .iter()
+            .map(|found| found.level)
+            .collect();
         levels.try_into().unwrap()
     }
 
@@ -153,7 +201,7 @@ mod tests {
         let tree = Tree::new();
         assert_eq!(levels(&tree), [Level::Ok; 3]);
         std::fs::create_dir_all(tree.0.at("/run/systemd/system")).unwrap();
-        let findings = look(&tree.0);
+        let findings = look(&tree.0, None);
         assert!(findings[0].text.contains("not installed"), "{findings:?}");
     }
 
@@ -168,5 +216,28 @@ mod tests {
         assert_eq!(levels(&tree)[2], Level::Warning, "it ended");
         tree.file(procs, "812\n813\n");
         assert_eq!(levels(&tree)[2], Level::Error);
+    }
+
+    #[test]
+    fn another_mount_point_needs_its_own_link() {
+        let tree = booted();
+        let level = || look(&tree.0, Some(Path::new("/srv/my-notes")))[2].level;
+        assert_eq!(level(), Level::Warning);
+        let link = r"srv-my\x2dnotes.mount.wants/pst-mounted@srv-my\x2dnotes.service";
+        let unit = "/usr/lib/systemd/system/pst-mounted@.service";
+        tree.link(&format!("/etc/systemd/system/{link}"), unit);
+        assert_eq!(level(), Level::Ok);
+    }
+
+    #[test]
+    fn units_are_named_as_systemd_escapes_paths() {
+        for (path, name) in [
+            ("/var/lib/kvmd/pst", "var-lib-kvmd-pst"),
+            ("/srv/a b", r"srv-a\x20b"),
+            ("/.hidden/x.y", r"\x2ehidden-x.y"),
+            ("/mnt/\u{e4}", r"mnt-\xc3\xa4"),
+        ] {
+            assert_eq!(unit_name(Path::new(path)), name);
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 
+use pst::sys::mount::Mode;
 use pst::wire::{DaemonMessage, Message, VERSION};
 use serde_json::Value;
 
@@ -26,8 +27,9 @@ fn machine(setup: Setup) -> Rig {
         mount -t tmpfs tmpfs /etc/systemd/system && mount -t tmpfs tmpfs /run/systemd || exit
         cd /etc/systemd/system && mkdir /run/systemd/system multi-user.target.wants sockets.target.wants || exit
         touch pst.service pst.socket
-        ln -s ../pst.service multi-user.target.wants/ && ln -s ../pst.socket sockets.target.wants/";
-    inside(&rig, script);
+        ln -s ../pst.service multi-user.target.wants/ && ln -s ../pst.socket sockets.target.wants/
+        n=$(systemd-escape -p \"$0\") && mkdir \"$n.mount.wants\" && ln -s x \"$n.mount.wants/pst-mounted@$n.service\"";
+    tool(rig.command("sh").args(["-c", script]).arg(rig.mount()));
     entry(&rig, WELL);
     rig
 }
@@ -408,11 +410,30 @@ fn check_finds_a_socket_of_the_wrong_mode_and_what_is_none() {
     inside(&rig, &format!("chmod 666 {socket} && chgrp 64199 {socket}"));
     let screen = must_find(&rig, &[("warning", "socket-mode")]);
     assert!(screen.contains("64199 0666, but the config file wants the group 64100 and 0660"));
+    inside(&rig, &format!("chown 64102 {socket}"));
+    must_find(&rig, &[("error", "socket-mode")]);
+    inside(
+        &rig,
+        &format!("chown 64110:64100 {socket} && chmod 660 {socket}"),
+    );
+    must_be_well(&rig);
     rig.kill_daemon();
-    let bad = [("warning", "socket-mode"), ("error", "daemon")];
-    must_find(&rig, &bad);
+    must_find(&rig, &[("error", "daemon")]);
     inside(&rig, &format!("rm {socket} && echo >{socket}"));
     must_find(&rig, &[("error", "socket"), ("error", "daemon")]);
+}
+
+#[test]
+fn check_finds_a_storage_that_a_dead_daemon_left_writable() {
+    needs_root!("ext4");
+    let mut rig = machine(Setup::new(Fs::Ext4));
+    rig.kill_daemon();
+    rig.switch_by_hand(Mode::ReadWrite);
+    must_find(&rig, &[("error", "daemon"), ("error", "state")]);
+    inside(&rig, &format!("rm {}", rig.socket().display()));
+    rig.start_daemon();
+    rig.await_superblock("ro");
+    must_be_well(&rig);
 }
 
 #[test]
@@ -484,6 +505,8 @@ fn check_finds_a_daemon_that_speaks_something_else() {
     answers(&rig, http);
     let screen = must_find(&rig, &[("error", "daemon")]);
     assert!(screen.contains("is not pst's daemon"), "{screen}");
+    answers(&rig, Vec::new());
+    must_find(&rig, &[("error", "daemon")]);
     let mut newer = Vec::new();
     let error = DaemonMessage::Error {
         version: VERSION + 1,
@@ -516,10 +539,15 @@ fn check_finds_units_that_are_not_enabled_and_the_old_daemon() {
         ln -s /usr/lib/systemd/system/kvmd-pst.service multi-user.target.wants/";
     inside(&rig, old);
     must_find(&rig, &[("warning", "unit-kvmd-pst")]);
+    inside(&rig, "rm -r /etc/systemd/system/*.mount.wants");
+    let bad = [("warning", "unit-mounted"), ("warning", "unit-kvmd-pst")];
+    let screen = must_find(&rig, &bad);
+    assert!(screen.contains("-> `systemctl add-wants '"), "{screen}");
     let running = "mount -t tmpfs tmpfs /sys/fs/cgroup && cd /sys/fs/cgroup &&
         mkdir -p system.slice/kvmd-pst.service && echo 7 >system.slice/kvmd-pst.service/cgroup.procs";
     inside(&rig, running);
-    must_find(&rig, &[("error", "unit-kvmd-pst")]);
+    let bad = [("warning", "unit-mounted"), ("error", "unit-kvmd-pst")];
+    must_find(&rig, &bad);
 }
 
 #[test]
@@ -603,6 +631,24 @@ fn check_json_has_exactly_these_fields() {
 }
 
 #[test]
+fn check_does_what_its_manual_shows() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4));
+    let manual = include_str!("../../contrib/man/pst-check.8");
+    let examples = manual.lines().filter_map(|line| line.strip_prefix(".Dl "));
+    let mut count = 0;
+    for example in examples {
+        count += 1;
+        let mut bash = rig.command("bash");
+        bash.args(["-c", &format!("set -o pipefail; {example}")]);
+        let ended = bash.env("PST_CONFIG", rig.config()).to_end().must(0);
+        assert!(!ended.text().is_empty(), "{example}");
+        assert_eq!(ended.stderr, "", "{example}");
+    }
+    assert!(count > 2, "the examples are not found");
+}
+
+#[test]
 fn check_fits_a_terminal_and_is_coloured_there_only() {
     needs_root!("ext4");
     let rig = machine(Setup::new(Fs::Ext4).mount_name("a mount\u{1b}[31m\u{202e}point"));
@@ -617,17 +663,32 @@ fn check_fits_a_terminal_and_is_coloured_there_only() {
     assert!(screen.contains(r"a mount\x1b[31m\u{202e}point"), "{screen}");
     assert!(!screen.contains(['\x1b', '\u{202e}']), "{screen}");
     let terminal = Terminal::new(&rig);
-    let pst = rig.bin("pst").display().to_string();
-    let run = format!("{pst} check -c {}", rig.config().display());
+    let run = rig.dir().join("run-check");
+    let script = format!(
+        "{} check -c {}\n",
+        rig.bin("pst").display(),
+        rig.config().display()
+    );
+    fs::write(&run, script).expect("script");
     terminal.resize(80, 200);
-    terminal.line(&format!("{run} && : || echo ended"));
-    terminal.await_screen("\nended");
-    let shown = terminal.screen();
+    let on_screen = |before: &str, mark: &str| {
+        terminal.line(&format!(
+            "clear; {before} sh {}; echo ended''{mark}",
+            run.display()
+        ));
+        terminal.await_screen(&format!("\nended{mark}"));
+        (terminal.screen(), terminal.screen_with_colours())
+    };
+    let (shown, coloured) = on_screen("", "1");
     assert!(
-        shown.contains("add nofail to the entry's options"),
+        shown.contains("-> add nofail to the entry's options"),
         "{shown}"
     );
-    for line in shown.lines().skip(1).filter(|line| !line.contains(&pst)) {
+    assert!(coloured.contains("\x1b[33mwarning"), "{coloured:?}");
+    for line in shown.lines() {
         assert!(line.chars().count() <= 80, "{line:?}");
     }
+    let (shown, coloured) = on_screen("NO_COLOR=1", "2");
+    assert!(shown.contains("warning  fstab-nofail"), "{shown}");
+    assert!(!coloured.contains("\x1b["), "{coloured:?}");
 }
