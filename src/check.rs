@@ -70,7 +70,7 @@ fn look(options: &Options, sight: &Sight) -> Vec<Finding> {
     let config = config::look(options, &mut findings);
     let mut mount_point = None;
     if let Some(config) = &config {
-        let (entry, place) = fstab::look(config, &mut findings);
+        let (entry, place) = fstab::look(config, sight, &mut findings);
         let found = place
             .as_ref()
             .and_then(|place| mount::look(place, sight, &mut findings));

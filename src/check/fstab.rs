@@ -5,18 +5,25 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::finding::{Finding, Id};
+use super::sight::Sight;
+use super::units;
 use crate::config::{Config, Place};
 use crate::escape::escape;
 use crate::fstab::Entry;
 use crate::storage::roots::Owner;
 use crate::storage::survey::escape_path;
+use crate::sys::user;
 
 /// The options that are read from it.
 const KNOWN: [&str; 3] = ["X-kvmd.pst-root", "X-kvmd.pst-user", "X-kvmd.pst-group"];
 const PREFIX: &str = "X-kvmd.pst-";
 
 /// The storage's entry, and its place as config and entry have it; `None` for what there is not.
-pub fn look(config: &Config, findings: &mut Vec<Finding>) -> (Option<Entry>, Option<Place>) {
+pub fn look(
+    config: &Config,
+    sight: &Sight,
+    findings: &mut Vec<Finding>,
+) -> (Option<Entry>, Option<Place>) {
     let fstab = &config.storage.fstab;
     let entry = match config.entry() {
         Ok(entry) => entry,
@@ -31,11 +38,7 @@ pub fn look(config: &Config, findings: &mut Vec<Finding>) -> (Option<Entry>, Opt
     };
     findings.push(match &entry {
         Some(entry) => Finding::ok(Id::Fstab, line(entry, fstab)),
-        None => Finding::warning(
-            Id::Fstab,
-            format!("{} has no entry for the storage", escape_path(fstab)),
-            "add one, or nothing mounts it at the next boot",
-        ),
+        None => no_entry(config, sight),
     });
     if let Some(entry) = &entry {
         findings.extend(options(entry));
@@ -52,17 +55,51 @@ pub fn look(config: &Config, findings: &mut Vec<Finding>) -> (Option<Entry>, Opt
             return (entry, None);
         }
     };
-    findings.push(match Owner::of(&place) {
-        Ok(_) => {
-            let (user, group) = (escape(&place.user), escape(&place.group));
-            Finding::ok(Id::Owner, format!("{user}:{group}"))
-        }
-        Err(text) => match text.split_once(": ") {
-            Some((text, advice)) => Finding::error(Id::Owner, text, advice),
-            None => Finding::error(Id::Owner, text, "see to the user database"),
-        },
-    });
+    findings.push(owner(config, &place));
     (entry, Some(place))
+}
+
+/// The config file says where the storage is; something else than fstab may mount it there.
+fn no_entry(config: &Config, sight: &Sight) -> Finding {
+    let mount = config.storage.mount.as_deref().unwrap_or(Path::new("/"));
+    let unit = format!("{}.mount", units::unit_name(mount));
+    match units::is_installed(sight, &unit) {
+        true => Finding::ok(Id::Fstab, format!("no entry, but {unit} mounts it")),
+        false => Finding::warning(
+            Id::Fstab,
+            format!(
+                "{} has no entry for {}",
+                escape_path(&config.storage.fstab),
+                escape_path(mount)
+            ),
+            "add one, or nothing mounts it at the next boot",
+        ),
+    }
+}
+
+/// That they exist, and that who may open sessions may then write.
+fn owner(config: &Config, place: &Place) -> Finding {
+    let (user, group) = (escape(&place.user), escape(&place.group));
+    let owner = match Owner::of(place) {
+        Ok(owner) => owner,
+        Err(text) => {
+            return match text.split_once(": ") {
+                Some((text, advice)) => Finding::error(Id::Owner, text, advice),
+                None => Finding::error(Id::Owner, text, "see to the user database"),
+            };
+        }
+    };
+    match user::gid_by_name(&config.group) {
+        Ok(Some(gid)) if gid != owner.gid => Finding::warning(
+            Id::Owner,
+            format!(
+                "the storage's group is {group}, but members of {} open sessions: they cannot create anything there",
+                escape(&config.group)
+            ),
+            "name the same group in X-kvmd.pst-group (or storage.group) and `group` in the config file",
+        ),
+        _ => Finding::ok(Id::Owner, format!("{user}:{group}")),
+    }
 }
 
 fn line(entry: &Entry, fstab: &Path) -> String {

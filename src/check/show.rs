@@ -1,11 +1,13 @@
 //! Findings for people, and for programs.
 
+use std::env;
 use std::fmt::Write;
-use std::io::{self, IsTerminal};
+use std::io;
 
 use serde::Serialize;
 
 use super::finding::{Finding, Level};
+use crate::sys::terminal;
 
 /// How a terminal, or what is none, wants it.
 #[derive(Clone, Copy, Debug)]
@@ -19,12 +21,12 @@ pub struct Style {
 impl Style {
     /// What stdout is, and NO_COLOR says.
     pub fn of_stdout() -> Style {
-        let terminal = io::stdout().is_terminal();
-        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+        let size = terminal::size(io::stdout());
+        let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
         Style {
-            colour: terminal && !is_set("NO_COLOR") && !dumb,
-            width: terminal.then_some(80),
+            colour: size.is_some() && !plain && !dumb,
+            width: size.map(|size| size.columns),
         }
     }
 }

@@ -62,7 +62,7 @@ fn ours(sight: &Sight, id: Id, unit: &str, without: &str) -> Finding {
             format!("`systemctl unmask {unit} && systemctl enable --now {unit}`"),
         );
     }
-    if !DIRECTORIES.iter().map(file).any(|path| path.exists()) {
+    if !is_installed(sight, unit) {
         return Finding::warning(
             id,
             format!("{unit} is not installed: {without}"),
@@ -77,6 +77,13 @@ fn ours(sight: &Sight, id: Id, unit: &str, without: &str) -> Finding {
             format!("`systemctl enable --now {unit}`"),
         ),
     }
+}
+
+/// Whether there is a file for the unit.
+pub fn is_installed(sight: &Sight, unit: &str) -> bool {
+    DIRECTORIES
+        .iter()
+        .any(|directory| sight.at(directory).join(unit).exists())
 }
 
 /// Whether a unit is enabled: another one pulls it in.
@@ -118,7 +125,7 @@ fn mounted_anew(sight: &Sight, mount: &Path) -> Finding {
 }
 
 /// A path as the name of a unit: "String Escaping for Inclusion in Unit Names" of systemd.unit(5).
-fn unit_name(path: &Path) -> String {
+pub fn unit_name(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     let mut name = String::new();
     for (at, byte) in bytes.iter().skip(1).enumerate() {

@@ -14,6 +14,7 @@ pub mod process;
 pub mod signal;
 pub mod socket;
 pub mod stream;
+pub mod terminal;
 pub mod user;
 
 use std::io;

@@ -179,6 +179,18 @@ fn check_finds_a_config_that_is_not_understood() {
     assert!(screen.contains("pst.toml:1:1: unknown key"), "{screen}");
     fs::remove_file(rig.config()).expect("remove");
     must_find(&rig, &[("error", "config")]);
+    let mount = format!("[storage]\nmount = {:?}", rig.mount());
+    fs::write(rig.config(), config.replace("[storage]", &mount)).expect("config");
+    must_be_well(&rig);
+    fs::write(rig.dir().join("fstab"), "").expect("fstab");
+    let named = "user = \"64110\"\ngroup = \"64100\"";
+    let text = config.replace("[storage]", &format!("{mount}\n{named}"));
+    fs::write(rig.config(), text).expect("config");
+    must_find(&rig, &[("warning", "fstab")]);
+    let unit = "touch /etc/systemd/system/\"$(systemd-escape -p \"$0\")\".mount";
+    tool(rig.command("sh").args(["-c", unit]).arg(rig.mount()));
+    must_be_well(&rig);
+    entry(&rig, WELL);
     fs::write(
         rig.config(),
         config.replace("[storage]", "[storage]\ndata = \"x\""),
@@ -395,6 +407,11 @@ fn check_finds_groups_and_owners_that_there_are_not() {
     let rig = machine(setup);
     let silent = [("error", "socket"), ("error", "daemon")];
     must_find(&rig, &[&[("error", "group")][..], &silent[..]].concat());
+    let config = fs::read_to_string(rig.config()).expect("config");
+    let other = config.replace("no-such-group-here", "64199");
+    fs::write(rig.config(), other).expect("config");
+    must_find(&rig, &[&[("warning", "owner")][..], &silent[..]].concat());
+    fs::write(rig.config(), config).expect("config");
     let fstab = rig.dir().join("fstab");
     let text = fs::read_to_string(&fstab).expect("fstab");
     fs::write(fstab, text.replace("user=64110", "user=no-such-user-here")).expect("fstab");
@@ -520,6 +537,21 @@ fn check_finds_a_daemon_that_speaks_something_else() {
         VERSION + 1
     );
     assert!(screen.contains(&said), "{screen}");
+}
+
+#[test]
+fn check_finds_a_daemon_that_is_silent() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4).stopped());
+    let _silent = UnixListener::bind(rig.socket()).expect("bind");
+    let (list, code) = findings(&mut check(&rig));
+    let silent = list.iter().find(|finding| word(finding, "id") == "daemon");
+    let text = word(silent.expect("a finding"), "text");
+    assert!(
+        text.starts_with("no answer at ") && text.ends_with(" for 5 s"),
+        "{text}"
+    );
+    assert_eq!(code, 2);
 }
 
 #[test]
@@ -688,7 +720,12 @@ fn check_fits_a_terminal_and_is_coloured_there_only() {
     for line in shown.lines() {
         assert!(line.chars().count() <= 80, "{line:?}");
     }
+    terminal.resize(60, 200);
     let (shown, coloured) = on_screen("NO_COLOR=1", "2");
     assert!(shown.contains("warning  fstab-nofail"), "{shown}");
     assert!(!coloured.contains("\x1b["), "{coloured:?}");
+    assert!(
+        shown.lines().skip(1).all(|line| line.chars().count() <= 60),
+        "{shown}"
+    );
 }
