@@ -94,7 +94,7 @@ fn help_is_shown_everywhere() {
             "{args:?}"
         );
     }
-    for applet in ["daemon", "run", "status", "prepare"] {
+    for applet in ["daemon", "run", "status", "prepare", "check"] {
         assert!(
             general.contains(&format!("\n  {applet} ")),
             "{applet} is not listed"

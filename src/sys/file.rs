@@ -208,6 +208,17 @@ pub fn space(file: BorrowedFd<'_>) -> io::Result<Space> {
     })
 }
 
+/// How many inodes the filesystem of an open file has, and how many of them any user may still
+/// use; 0 of 0 where they are made as needed. fstatvfs(3), the 64-bit one.
+pub fn inodes(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let mut out = MaybeUninit::<libc::statvfs64>::uninit();
+    // SAFETY: `out` is large enough for what the call writes.
+    check(unsafe { libc::fstatvfs64(file.as_raw_fd(), out.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so it has written the whole struct.
+    let out = unsafe { out.assume_init() };
+    Ok((out.f_files, out.f_favail))
+}
+
 /// Writes the whole filesystem of an open file to the medium, and reports, once per descriptor,
 /// what could not be written since the descriptor was opened. syncfs(2); reports since Linux 5.8.
 pub fn sync_filesystem(file: BorrowedFd<'_>) -> io::Result<()> {

@@ -9,10 +9,12 @@ pub mod file;
 pub mod mount;
 pub mod own;
 pub mod poll;
+pub mod probe;
 pub mod process;
 pub mod signal;
 pub mod socket;
 pub mod stream;
+pub mod terminal;
 pub mod user;
 
 use std::io;

@@ -72,6 +72,11 @@ impl<'a> Terminal<'a> {
         tool(self.tmux().args(["capture-pane", "-p", "-J"]))
     }
 
+    /// The same with the sequences that colour it.
+    pub fn screen_with_colours(&self) -> String {
+        tool(self.tmux().args(["capture-pane", "-p", "-J", "-e"]))
+    }
+
     /// Waits until the text is on the screen.
     #[track_caller]
     pub fn await_screen(&self, text: &str) {
