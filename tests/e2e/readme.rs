@@ -21,19 +21,18 @@ const README: &str = include_str!("../../README.md");
 
 /// Where that is tried which is not run here, or why it is not.
 const ELSEWHERE: &[(&str, &str)] = &[
+    ("mkfs.ext4 -L PIPST", "make vm-test does it"),
+    ("LABEL=PIPST", "the fstab of make vm-test's machine"),
     (
         "apt install ./target/deb/",
-        "make packaging-test and make vm-test build the package and install it",
+        "make packaging-test and make vm-test build the package and install it, without apt",
     ),
     (
         "make install",
-        "packaging/deb/build calls it; the machine of make vm-test runs what it installs",
+        "packaging/deb/build calls it; make packaging-test and make vm-test run what it installs",
     ),
-    ("LABEL=PIPST", "the fstab of make vm-test's machine"),
-    (
-        "srv-notes.mount",
-        "nowhere: the machine of make vm-test has one storage, at the usual place",
-    ),
+    ("mount /var/lib/kvmd/pst", "make vm-test does it"),
+    ("srv-notes.mount", "make vm-test does it"),
     (
         "pacman -U",
         "there is no pacman here; make packaging-test plays what the package does",
@@ -124,7 +123,7 @@ fn what_the_readme_shows_works() {
                 let (_, tried) = known.expect("where is this tried?");
                 println!("  not here: {tried}");
             }
-            "text" => {}
+            "text" => {} // no command
             other => panic!("README.md:{}: what is '{other}'?", block.line),
         }
         rig.await_superblock("ro");
