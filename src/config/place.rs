@@ -5,7 +5,8 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::{Config, absolute};
+use super::Config;
+use super::tables::absolute;
 use crate::escape::escape;
 use crate::fstab::{self, Entry, FstabError};
 

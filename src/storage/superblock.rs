@@ -4,12 +4,10 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use super::condition::{Condition, Remount, Seen, Text};
 use super::holders::Holder;
-use super::lock::{DeviceLock, LockError};
+use super::lock::Claim;
 use super::roots::{self, Owner, Trouble};
 use super::search::Searcher;
 use super::survey::{self, Facts, Flag, Found, escape_path};
@@ -18,10 +16,6 @@ use crate::sys::fanotify::{Events, Group};
 use crate::sys::file::{self, MountId};
 use crate::sys::mount::{Mode, clear_mount_read_only, switch_superblock};
 use crate::sys::own;
-
-/// So long a lock may be somebody's who only passes by.
-const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
-const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 
 /// While read-only: errors, and writers that there should not be.
 const GUARD: Events = Events {
@@ -49,10 +43,9 @@ struct Period {
 pub struct Storage {
     place: Place,
     owner: Owner,
-    socket: PathBuf,
+    claim: Claim,
     /// `None` where the kernel does not let us watch.
     group: Option<Group>,
-    lock: Option<DeviceLock>,
     period: Option<Period>,
     /// The mount that passed the whole check.
     accepted: Option<MountId>,
@@ -71,9 +64,8 @@ impl Storage {
         Storage {
             place,
             owner,
-            socket,
+            claim: Claim::new(socket, owner.uid),
             group,
-            lock: None,
             period: None,
             accepted: None,
             spoiled: None,
@@ -237,40 +229,9 @@ impl Storage {
     /// # Errors
     /// A line that names who has it.
     pub fn claim(&mut self) -> Result<(), String> {
-        let Ok(found) = survey::find(&self.place) else {
-            return Ok(());
-        };
-        let start = Instant::now();
-        loop {
-            match self.take_lock(&found) {
-                // `pst prepare` has it for a moment.
-                Err(_) if start.elapsed() < CLAIM_PATIENCE => thread::sleep(CLAIM_PAUSE),
-                result => return result,
-            }
-        }
-    }
-
-    fn take_lock(&mut self, found: &Found) -> Result<(), String> {
-        let device = found.mount.device;
-        if self
-            .lock
-            .as_ref()
-            .is_some_and(|lock| lock.device() == device)
-        {
-            return Ok(());
-        }
-        self.lock = None;
-        match DeviceLock::take(&self.socket, device, self.owner.uid) {
-            Ok(lock) => {
-                self.lock = Some(lock);
-                Ok(())
-            }
-            Err(LockError::Taken(pid)) => Err(format!(
-                "another daemon ({}) already manages {}",
-                pid.map_or("pid unknown".into(), |pid| format!("pid {pid}")),
-                escape_path(&found.mount.source)
-            )),
-            Err(LockError::Failed(text)) => Err(text),
+        match survey::find(&self.place) {
+            Ok(found) => self.claim.take_patiently(&found.mount),
+            Err(_) => Ok(()),
         }
     }
 
@@ -300,7 +261,8 @@ impl Storage {
             if let Some(text) = found.refusal(&self.place) {
                 return Err(not(Condition::Unprepared(text.into())));
             }
-            self.take_lock(&found)
+            self.claim
+                .take(&found.mount)
                 .map_err(|text| not(Condition::Unprepared(text.into())))?;
             self.accepted = Some(found.id);
         }
