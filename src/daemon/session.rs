@@ -36,6 +36,19 @@ pub async fn refuse(connection: &Connection, fault: Fault) {
     let _ = connection.write(&bytes).await; // it may be gone
 }
 
+/// That no session can be opened, as it is sent.
+pub fn denied(reason: DenyReason, text: String) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let version = VERSION;
+    DaemonMessage::Denied {
+        version,
+        reason,
+        text,
+    }
+    .encode(&mut bytes);
+    bytes
+}
+
 struct Conversation<'a> {
     connection: &'a Connection,
     decoder: Decoder<ClientMessage>,
@@ -62,13 +75,8 @@ impl Conversation<'_> {
             }
             ClientMessage::Open { .. } => {
                 let text = core.not_admitted(self.connection.peer);
-                let reason = DenyReason::NotAdmitted;
-                self.send(vec![DaemonMessage::Denied {
-                    version: VERSION,
-                    reason,
-                    text,
-                }])
-                .await
+                let denied = denied(DenyReason::NotAdmitted, text);
+                self.connection.write(&denied).await
             }
             ClientMessage::Status { .. } => self.status(core).await,
             ClientMessage::Close => Err(Fault::Broken("Close without a session".into())),
