@@ -15,7 +15,7 @@ mod tree;
 mod watch;
 
 use std::ffi::{CString, OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,6 +24,7 @@ use crate::escape::escape;
 use crate::sys::directory;
 use crate::sys::process::{self, Program, Reaped};
 use crate::sys::signal::{self, Signals};
+use crate::wire::{ClientMessage, VERSION};
 use opening::Grant;
 use output::Output;
 use watch::Ending;
@@ -35,6 +36,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Say nothing below ERROR.
     pub quiet: bool,
+    /// So many bytes must be free; 0: it does not matter.
+    pub need: u64,
     /// The command and its arguments; at least the former.
     pub command: Vec<OsString>,
 }
@@ -77,8 +80,12 @@ fn run(options: Options, output: Output) -> Result<u8, Failure> {
         .map_err(|error| Failure::new(format_args!("cannot read signals: {error}")))?;
     output.info("Opening PST session ...");
     let command = options.command.join(OsStr::new(" "));
-    let (mut connection, grant) =
-        opening::open(&options.socket, command.as_bytes(), &signals, output)?;
+    let open = ClientMessage::Open {
+        version: VERSION,
+        command: command.into_vec(),
+        need: options.need,
+    };
+    let (mut connection, grant) = opening::open(&options.socket, &open, &signals, output)?;
     check_storage(&grant)?;
     output.info(format_args!(
         "PST write is allowed: {}",

@@ -10,7 +10,7 @@ use crate::client::{self, Connection};
 use crate::escape::escape;
 use crate::sys::poll::{self, Watch};
 use crate::sys::signal::{self, Signals};
-use crate::wire::{ClientMessage, DaemonMessage, VERSION};
+use crate::wire::{ClientMessage, DaemonMessage};
 
 /// So long without an answer is worth a line. See also [`super::closing`].
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ pub struct Grant {
 /// Opens a session; waits for the grant as long as it takes, or until a signal comes.
 pub fn open(
     socket: &Path,
-    command: &[u8],
+    open: &ClientMessage,
     signals: &Signals,
     output: Output,
 ) -> Result<(Connection, Grant), Failure> {
@@ -45,12 +45,8 @@ pub fn open(
         ControlFlow::Continue(result) => result.map_err(Failure::new)?,
         ControlFlow::Break(failure) => return Err(failure),
     };
-    let open = ClientMessage::Open {
-        version: VERSION,
-        command: command.to_vec(),
-    };
     // A daemon that is gone already is seen below, perhaps with its reason.
-    let _ = connection.greet(&open);
+    let _ = connection.greet(open);
     loop {
         let mut watches = [
             Watch::new(signals, libc::POLLIN),

@@ -13,7 +13,7 @@ use super::search::Searcher;
 use super::survey::{self, Facts, Flag, Found, escape_path};
 use crate::config::Place;
 use crate::sys::fanotify::{Events, Group};
-use crate::sys::file::{self, MountId};
+use crate::sys::file::{self, MountId, Space};
 use crate::sys::mount::{Mode, clear_mount_read_only, switch_superblock};
 use crate::sys::own;
 
@@ -212,6 +212,15 @@ impl Storage {
         let result = self.sync_through(period.root.as_fd(), &period, false);
         self.period = Some(period);
         result
+    }
+
+    /// How much is free; `None` where there is no storage.
+    pub fn space(&self) -> Option<Space> {
+        if let Some(period) = &self.period {
+            return file::space(period.root.as_fd()).ok();
+        }
+        let found = survey::find(&self.place).ok()?;
+        file::space(found.root.as_fd()).ok()
     }
 
     /// Who keeps it from going read-only.

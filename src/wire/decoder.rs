@@ -254,8 +254,8 @@ mod tests {
             ),
             (DecodeError::UnknownType(0x0a), "unknown message type 0x0a"),
             (
-                DecodeError::Version(2),
-                "cannot speak protocol version 2, only 1: if pst was updated, restart its daemon",
+                DecodeError::Version(1),
+                "cannot speak protocol version 1, only 2: if pst was updated, restart its daemon",
             ),
             (DecodeError::Short { kind }, "message 0x85 is cut short"),
             (

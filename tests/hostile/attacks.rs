@@ -220,10 +220,14 @@ fn vanishing() {
 
 fn another_version() {
     again_and_again(|seed| {
-        let version = [0, 2, 0x0101, u16::MAX][seed as usize % 4];
+        let version = [0, 1, 0x0201, u16::MAX][seed as usize % 4];
         let command = noise(seed, seed as usize % 100);
         for message in [
-            ClientMessage::Open { version, command },
+            ClientMessage::Open {
+                version,
+                command,
+                need: 0,
+            },
             ClientMessage::Status {
                 version,
                 watch: true,

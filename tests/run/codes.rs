@@ -122,6 +122,20 @@ fn p8_who_may_not_open_the_socket_is_told_the_group() {
 }
 
 #[test]
+fn what_is_needed_is_told_the_daemon_before_anything_else() {
+    let rig = Rig::new();
+    for (option, need) in [(None, 0), (Some("--need=5M"), 5 << 20)] {
+        let mut command = rig.command(env!("CARGO_BIN_EXE_pst"));
+        command.arg("run").args(option).args(["--", "true"]);
+        let child = command.spawn().unwrap();
+        let client = rig.accept();
+        assert_eq!((client.need, &client.command[..]), (need, &b"true"[..]));
+        drop(client);
+        assert_eq!(code(&finish(child)), Some(1));
+    }
+}
+
+#[test]
 fn p3_without_a_grant_no_command_is_started() {
     let denied = DaemonMessage::Denied {
         version: VERSION,
