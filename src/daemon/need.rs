@@ -53,6 +53,7 @@ mod tests {
         free_for_root: 150,
         free_inodes: Some(1),
         read_only: true,
+        no_exec: true,
     };
 
     #[test]

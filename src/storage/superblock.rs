@@ -2,7 +2,7 @@
 //! one descriptor that is held while it is writable.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use super::condition::{Condition, Remount, Seen, Text};
@@ -199,9 +199,22 @@ impl Storage {
             ),
         };
         if held && remount == Remount::Busy && sync.is_ok() && !release {
+            self.keep_roots(root);
             self.period = Some(period);
         }
         (remount, sync)
+    }
+
+    /// Makes the roots anew if somebody removed them, since nobody looks at them before the next
+    /// session. Only while there is none: who has one may be about to put another in their place.
+    fn keep_roots(&self, mount: BorrowedFd<'_>) {
+        let kept = match roots::check(mount, &self.place, self.owner) {
+            Err(Trouble::NeedsWrite) => roots::mend(mount, &self.place, self.owner),
+            other => other,
+        };
+        if let Err(Trouble::Error(text)) = kept {
+            log::warn!("{text}");
+        }
     }
 
     /// Puts on the medium what was written so far.
@@ -351,7 +364,7 @@ impl Storage {
         }
     }
 
-    fn watch(&self, root: std::os::fd::BorrowedFd<'_>, events: Events) {
+    fn watch(&self, root: BorrowedFd<'_>, events: Events) {
         let Some(group) = &self.group else {
             return;
         };
@@ -364,7 +377,7 @@ impl Storage {
     /// Syncs, and asks the journal where that costs nothing or is needed to know.
     fn sync_through(
         &mut self,
-        root: std::os::fd::BorrowedFd<'_>,
+        root: BorrowedFd<'_>,
         period: &Period,
         read_only: bool,
     ) -> Result<(), Text> {

@@ -193,6 +193,8 @@ pub struct Space {
     pub free_inodes: Option<u64>,
     /// The mount or its superblock is read-only. Says nothing about health.
     pub read_only: bool,
+    /// Nothing on the mount can be executed.
+    pub no_exec: bool,
 }
 
 /// fstatvfs(3), the 64-bit one.
@@ -211,6 +213,7 @@ pub fn space(file: BorrowedFd<'_>) -> io::Result<Space> {
         free_for_root: out.f_bfree.saturating_mul(block),
         free_inodes: (out.f_files > 0).then_some(out.f_favail),
         read_only: out.f_flag & libc::ST_RDONLY != 0,
+        no_exec: out.f_flag & libc::ST_NOEXEC != 0,
     })
 }
 

@@ -68,7 +68,29 @@ pub fn group_name(gid: u32) -> Option<String> {
     .flatten()
 }
 
-/// Calls one of the four `get…_r` functions with valid pointers for entry, buffer (with its size)
+/// Whether the group's entry lists the user; false also where the database cannot be asked;
+/// getgrgid_r(3).
+pub fn is_member(user: &str, gid: u32) -> bool {
+    lookup(
+        // SAFETY: `lookup` vouches for all pointers.
+        |entry, buffer, size, result| unsafe { libc::getgrgid_r(gid, entry, buffer, size, result) },
+        // SAFETY: in an entry that was found, the members are a list of C strings that ends in
+        // null, in `lookup`'s buffer.
+        |entry: &libc::group| unsafe {
+            let mut next = entry.gr_mem;
+            while !(*next).is_null() {
+                if CStr::from_ptr(*next).to_bytes() == user.as_bytes() {
+                    return true;
+                }
+                next = next.add(1);
+            }
+            false
+        },
+    )
+    .is_ok_and(|found| found == Some(true))
+}
+
+/// Calls one of the `get…_r` functions with valid pointers for entry, buffer (with its size)
 /// and result, in a larger buffer as long as it says ERANGE, and `take`s from the entry while its
 /// buffer is alive.
 fn lookup<E, T>(

@@ -84,6 +84,81 @@ fn p7_the_commands_own_code_is_returned() {
     }
 }
 
+/// What is said of a command that cannot be run; it returned `expected`.
+#[track_caller]
+fn why_not(rig: &Rig, command: std::process::Command, expected: i32) -> String {
+    let output = rig.served(command);
+    assert_eq!(code(&output), Some(expected));
+    let stderr = stderr(&output);
+    let line = stderr.lines().find(|l| l.contains("ERROR -- Can't run "));
+    line.unwrap_or_else(|| panic!("{stderr}")).to_owned()
+}
+
+#[test]
+fn p7_what_cannot_be_executed_is_told_why_and_what_to_do() {
+    let rig = Rig::new();
+    let path = |name: &str| rig.folder.join(name).display().to_string();
+    // Not by this process: another test's fork could hold it open for writing (ETXTBSY).
+    let make =
+        "cd $F; echo x > plain; (echo '#!/no/such/thing'; echo x) > script; chmod 755 script;
+        mkdir closed; cp script closed/it; chmod 666 closed/it; (exec -a x true)";
+    assert!(rig.bash(make).status().unwrap().success());
+    let (plain, script) = (path("plain"), path("script"));
+    for (name, expected, text) in [
+        ("nonexistent-in-path", 127, "; it is not in PATH".to_owned()),
+        (
+            &path("none"),
+            127,
+            "No such file or directory (os error 2)".into(),
+        ),
+        (
+            &script,
+            127,
+            "; it is there: what is missing is its interpreter".into(),
+        ),
+        (&path("closed"), 126, "; it is a directory".into()),
+        (
+            &plain,
+            126,
+            format!("; it is not executable: `chmod +x {plain}`, or `bash {plain}`"),
+        ),
+        (
+            &format!("{plain}/x"),
+            127,
+            "Not a directory (os error 20)".into(),
+        ),
+    ] {
+        let said = why_not(&rig, rig.run(&[name]), expected);
+        assert!(said.contains(&text), "{name}: {said}");
+        assert!(said.contains(&format!("Can't run {name}: ")), "{said}");
+    }
+    let busy = "cp /bin/true $F/busy; exec 9>>$F/busy; exec $PST run $F/busy";
+    let said = why_not(&rig, rig.bash(busy), 126);
+    assert!(
+        said.contains("; somebody writes to it: see `fuser -v "),
+        "{said}"
+    );
+}
+
+#[test]
+fn p7_on_a_mount_without_execution_the_way_to_run_a_script_is_told() {
+    let rig = Rig::new();
+    let mut command = rig.command("unshare");
+    command.args([
+        "-rm",
+        "sh",
+        "-c",
+        "cd $F/data && echo echo it runs > script && chmod 755 script && \
+         mount --bind . . && mount -o remount,bind,noexec . && $PST run $F/data/script",
+    ]);
+    let script = rig.data().join("script").display().to_string();
+    let said = why_not(&rig, command, 126);
+    let text = format!("mounted `noexec`: have its interpreter read it, like `bash {script}`");
+    assert!(said.contains(&text), "{said}");
+    let output = rig.served(rig.run(&["bash", &script]));
+    assert_eq!(output.stdout, b"it runs\n");
+}
+
 #[test]
 fn a_script_that_names_no_interpreter_is_the_shells() {
     let rig = Rig::new();
@@ -102,13 +177,25 @@ fn p7_no_daemon_is_one_line_and_1() {
     let mut command = rig.run(&["true"]);
     command.env("PST_SOCKET", rig.folder.join("no-socket"));
     let output = command.output().unwrap();
-    is_refused(&output, "start it with `systemctl start pst`");
+    is_refused(
+        &output,
+        "No such file or directory (os error 2); start it with `systemctl start pst`",
+    );
     // A socket that a dead daemon left.
     let left = rig.folder.join("left");
     drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
     let mut command = rig.run(&["true"]);
     command.env("PST_SOCKET", left);
-    is_refused(&command.output().unwrap(), "Connection refused");
+    is_refused(
+        &command.output().unwrap(),
+        "Connection refused (os error 111); see why it ended with `systemctl status pst`",
+    );
+    let mut command = rig.run(&["true"]);
+    command.env("PST_SOCKET", rig.data());
+    is_refused(&command.output().unwrap(), "that is no socket; remove it");
+    let mut command = rig.run(&["true"]);
+    command.env("PST_SOCKET", format!("/{}", "x".repeat(108)));
+    is_refused(&command.output().unwrap(), "File name too long");
 }
 
 #[test]
@@ -119,6 +206,28 @@ fn p8_who_may_not_open_the_socket_is_told_the_group() {
     let script = "exec 9<$PST; exec setpriv --reuid 65534 --regid 65534 --clear-groups /proc/self/fd/9 run true";
     let output = rig.bash(script).output().unwrap();
     is_refused(&output, "members of the group root");
+    is_refused(
+        &output,
+        "; have an administrator run `usermod -aG root nobody`, and log in anew",
+    );
+    // It has become a member since.
+    fs::write(rig.folder.join("group"), "root:x:0:games,nobody\n").unwrap();
+    let script = format!("mount --bind $F/group /etc/group; {script}");
+    let mut command = rig.command("unshare");
+    let output = command
+        .args(["-m", "bash", "-c", &script])
+        .output()
+        .unwrap();
+    is_refused(
+        &output,
+        "group root are; you are one, but became it after this login: log in anew",
+    );
+    fs::set_permissions(&rig.folder, fs::Permissions::from_mode(0o700)).unwrap();
+    let output = rig.bash("exec 9<$PST; exec setpriv --reuid 65534 --regid 65534 --clear-groups /proc/self/fd/9 run true").output().unwrap();
+    is_refused(
+        &output,
+        "Permission denied (os error 13); see who may pass with `namei -l /",
+    );
 }
 
 #[test]
@@ -146,11 +255,28 @@ fn p3_without_a_grant_no_command_is_started() {
         version: VERSION,
         text: "bad frame".into(),
     };
+    let stopping = DaemonMessage::Denied {
+        version: VERSION,
+        reason: DenyReason::Stopping,
+        text: "it is stopping".into(),
+    };
+    let older = DaemonMessage::Denied {
+        version: VERSION - 1,
+        reason: DenyReason::Limit,
+        text: String::new(),
+    };
+    let refused_by_older = DaemonMessage::Error {
+        version: VERSION - 1,
+        text: "it speaks something else".into(),
+    };
     for (answer, text) in [
+        (Some(stopping), "it is stopping; try again when"),
+        (Some(older), "restart its daemon (`systemctl restart pst`)"),
+        (Some(refused_by_older), "it speaks something else"),
         (Some(denied), r"the card\x1b[31m is broken"),
         (Some(error), "bad frame"),
         (Some(DaemonMessage::End), "out of place"),
-        (None, "went away"),
+        (None, "the daemon went away; see `systemctl status pst`"),
     ] {
         let rig = Rig::new();
         let child = rig.run(&["touch", "/proc/self/cwd/started"]);
@@ -169,12 +295,40 @@ fn p3_without_a_grant_no_command_is_started() {
 fn p3_a_storage_that_is_not_seen_here_starts_no_command() {
     let rig = Rig::new();
     let device = fs::metadata(rig.data()).unwrap().dev();
-    for (data, device) in [(rig.data(), device + 1), (rig.folder.join("none"), device)] {
+    fs::write(rig.folder.join("file"), "").unwrap();
+    let elsewhere = "is not mounted in this mount namespace, or something else is mounted over it: compare `findmnt";
+    for (data, device, text) in [
+        ("data", device + 1, elsewhere),
+        ("none", device + 1, elsewhere),
+        ("none/none", device + 1, elsewhere),
+        ("file", device + 1, elsewhere),
+        (
+            "none",
+            device,
+            "is missing on it, somebody removed it: it is made anew when",
+        ),
+        (
+            "none/none",
+            device,
+            "is missing on it, somebody removed it: it is made anew when",
+        ),
+        (
+            "file",
+            device,
+            "is no directory on it: have an administrator remove",
+        ),
+    ] {
+        let data = rig.folder.join(data);
         let mut command = rig.run(&["touch", "started"]);
         let child = command.current_dir(&rig.folder).spawn().unwrap();
         let mut client = rig.accept();
         client.grant_as(&rig, data.as_os_str(), device);
-        is_refused(&finish(child), "is not mounted");
+        let output = finish(child);
+        is_refused(&output, text);
+        is_refused(
+            &output,
+            &format!("the storage was granted, but {} is ", data.display()),
+        );
         assert_eq!(client.next(), None);
         assert!(!rig.folder.join("started").exists());
     }
@@ -192,7 +346,10 @@ fn p3_a_storage_that_is_read_only_here_starts_no_command() {
     ]);
     let child = command.spawn().unwrap();
     rig.accept().grant(&rig);
-    is_refused(&finish(child), "is read-only");
+    is_refused(
+        &finish(child),
+        "is read-only in this mount namespace: restart this service",
+    );
     assert!(!rig.folder.join("started").exists());
 }
 
