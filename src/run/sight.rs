@@ -16,21 +16,23 @@ use crate::sys::directory::{self, Sight};
 pub fn check(grant: &Grant) -> Result<(), Failure> {
     let path = Path::new(OsStr::from_bytes(&grant.data));
     let data = escape(&grant.data);
-    let elsewhere = format!(
-        "is not mounted in this mount namespace, or something else is mounted over it: \
+    let elsewhere = || {
+        format!(
+            "is not mounted in this mount namespace, or something else is mounted over it: \
          compare `findmnt -T {data}` with `pst status`, and restart this service or login"
-    );
+        )
+    };
     match look_at(path) {
-        Ok(sight) if sight.device != grant.device => Err(failure(grant, elsewhere)),
+        Ok(sight) if sight.device != grant.device => Err(failure(grant, elsewhere())),
         Ok(sight) if sight.read_only => Err(failure(
             grant,
-            "is read-only in this mount namespace: restart this service or login, which began \
+            "is read-only in this mount namespace: restart this service or login if it began \
              before `pst prepare`; a unit with ProtectSystem=strict needs ReadWritePaths= for it",
         )),
         Ok(_) => Ok(()),
         Err(error) => match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENOTDIR) if !above_is_granted(path, grant.device) => {
-                Err(failure(grant, elsewhere))
+                Err(failure(grant, elsewhere()))
             }
             Some(libc::ENOENT) => Err(failure(
                 grant,
