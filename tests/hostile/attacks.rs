@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use pst::wire::{ClientMessage, DaemonMessage};
+use pst::wire::{ClientMessage, DaemonMessage, VERSION};
 
 use crate::clients::{Client, begun, bytes, enough, hold, open, status};
 use crate::descriptors;
@@ -18,6 +18,7 @@ pub fn play(attack: &str) {
         "never reading" => never_reading(),
         "ten thousand" => ten_thousand(),
         "vanishing" => vanishing(),
+        "needs" => needs(),
         "another version" => another_version(),
         "descriptors" => descriptors::send_many(),
         "a lingering socket" => descriptors::send_lingering(),
@@ -214,6 +215,26 @@ fn vanishing() {
                 client.raw(b"\0PST");
                 client.say(&status(true));
             }
+        }
+    });
+}
+
+/// Needs that nobody can meet, and needs of who does not wait for the answer.
+fn needs() {
+    again_and_again(|seed| {
+        let Some(client) = Client::greeted() else {
+            return;
+        };
+        let need = [u64::MAX, 1, u64::MAX - 1, 1 << 40][seed as usize % 4];
+        client.say(&ClientMessage::Open {
+            version: VERSION,
+            command: b"needs".to_vec(),
+            need,
+        });
+        if seed % 3 > 0 && need > 1 {
+            let answers = client.rest();
+            let denied = matches!(answers[..], [] | [DaemonMessage::Denied { .. }]);
+            assert!(denied, "{answers:?}");
         }
     });
 }
