@@ -41,19 +41,18 @@ fn p4_a_partition_without_inodes_is_the_commands_business() {
 #[test]
 fn p3_a_full_partition_without_a_data_root_denies_and_says_why() {
     needs_root!("a loop device");
-    let rig = Rig::ext4();
+    let mut rig = Rig::ext4();
     rig.must_serve();
     rig.sh("cd $KVMD_PST_DATA/..; rm -r data; head -c 100M /dev/urandom > fill; seq 20000 | xargs touch");
-    rig.must_deny("No space left");
+    rig.must_deny("No space left on device (os error 28); as root stop the daemon, `mount -o");
     rig.await_superblock("ro");
-    rig.umount(&[]);
-    let aside = rig.dir().join("aside");
-    std::fs::create_dir(&aside).expect("aside");
-    tool(rig.command("mount").arg(rig.device()).arg(&aside));
-    std::fs::remove_file(aside.join("fill")).expect("remove");
-    tool(rig.command("umount").arg(&aside));
-    rig.do_mount();
-    rig.prepare().must(0);
+    // As it says.
+    rig.stop_daemon();
+    let mut remount = rig.command("mount");
+    tool(remount.args(["-o", "remount,rw"]).arg(rig.mount()));
+    std::fs::remove_file(rig.mount().join("fill")).expect("remove");
+    rig.prepare().must(0); // which the daemon's unit does at its start
+    rig.start_daemon();
     rig.await_state("ro");
     rig.sh("rm -f $KVMD_PST_DATA/../[0-9]*").must(0);
     rig.must_serve();
@@ -140,7 +139,11 @@ fn a_need_is_looked_at_while_others_write_too() {
 fn a_need_without_a_free_inode_is_denied() {
     needs_root!("a loop device");
     let rig = Rig::ext4();
-    rig.sh("mkdir $KVMD_PST_DATA/fill; cd $KVMD_PST_DATA/fill; seq 20000 | xargs touch");
+    let filled = rig.sh("mkdir $KVMD_PST_DATA/fill; cd $KVMD_PST_DATA/fill; seq 20000 | xargs touch; stat -f -c %d .");
+    assert!(
+        filled.text() == "0" && filled.stderr.contains("No space left"),
+        "{filled:?}"
+    );
     let denied = run_needing(&rig, None, "1").must(1);
     assert!(
         denied.one_line().contains("no inode is free: see `df -i "),
