@@ -204,8 +204,8 @@ impl Connections {
         let full = counts.all >= limit || own >= share(uid, limit);
         let refusal = match full {
             true => Some(format!(
-                "too many connections: {limit} in all, {} for one user; end some, or raise \
-                 `session.limit` in the config file",
+                "too many connections: {limit} in all, {} for one user; end some (as root, \
+                 `pst status` names them), or raise `session.limit` in the config file",
                 share(uid, limit)
             )),
             false => shortage(connection, counts.all).map(str::to_owned),

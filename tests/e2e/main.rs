@@ -20,6 +20,7 @@ mod idle;
 mod kvmd_api;
 mod limits;
 mod loss;
+mod manual;
 mod medium;
 mod mounting;
 mod namespaces;
