@@ -371,10 +371,12 @@ impl Core {
             .and_then(Result::ok);
         DaemonMessage::Storage {
             version: VERSION,
+            whole: true,
             daemon_version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             uptime_ms: milliseconds(self.start),
             state,
+            state_ms: 0,
             reason: arbiter
                 .reason()
                 .map_or(String::new(), |text| text.to_string()),

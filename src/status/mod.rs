@@ -220,6 +220,9 @@ fn take_part(snapshot: &mut Snapshot, message: DaemonMessage) -> Result<(), Stri
             command: escape(&command).to_string(),
             path: escape(&path).to_string(),
         }),
+        DaemonMessage::Figures { .. }
+        | DaemonMessage::Totals { .. }
+        | DaemonMessage::Past { .. } => {}
         _ => return Err(out_of_place()),
     }
     Ok(())
