@@ -1,15 +1,21 @@
 //! `pst daemon`: everything between the socket and the storage. One executor thread decides and
 //! talks; what blocks is done by the worker's thread, and the mounts are watched by a third.
 
+mod announce;
 pub mod arbiter;
+mod changes;
 mod connection;
 mod core;
 #[cfg(feature = "kvmd-api")]
 mod kvmd;
+mod ledger;
 mod listener;
 mod seat;
+mod seating;
 mod server;
 mod session;
+mod shown;
+mod telling;
 mod times;
 mod watcher;
 mod worker;

@@ -95,7 +95,10 @@ fn admit(
     }
     let entry = match connections.enter(stream.as_fd(), peer.uid, core.limit) {
         Ok(entry) => entry,
-        Err(text) => return refuse(&stream, text),
+        Err(text) => {
+            core.refused();
+            return refuse(&stream, text);
+        }
     };
     let admitted = is_member(&stream, peer, core.access.0);
     let stream = match Async::new(stream) {

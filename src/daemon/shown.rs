@@ -1,0 +1,125 @@
+//! What a status is told of the daemon, in the protocol's words. Nothing here changes anything.
+
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
+
+use super::arbiter::{Phase, SessionId, State};
+use super::core::Core;
+use crate::storage::figures;
+use crate::sys::file;
+use crate::wire::{DaemonMessage, VERSION};
+
+impl Core {
+    /// The first message of a status.
+    pub fn storage_message(&self, whole: bool) -> DaemonMessage {
+        let arbiter = self.arbiter.borrow();
+        let facts = self.facts.borrow();
+        let state = arbiter.state();
+        let mounted = state != State::Absent;
+        let space = mounted
+            .then(|| file::open_directory(&self.mount).and_then(|root| file::space(root.as_fd())))
+            .and_then(Result::ok);
+        let if_mounted = |text: &str| if mounted { text.into() } else { String::new() };
+        DaemonMessage::Storage {
+            version: VERSION,
+            whole,
+            daemon_version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_ms: milliseconds(self.start.elapsed()),
+            state,
+            state_ms: milliseconds(self.ledger.borrow().since().elapsed()),
+            reason: arbiter
+                .reason()
+                .map_or(String::new(), |text| text.to_string()),
+            mount: self.mount.as_os_str().as_bytes().to_vec(),
+            data: self.data.as_os_str().as_bytes().to_vec(),
+            device: if_mounted(&facts.device),
+            fstype: if_mounted(&facts.fstype),
+            size: space.map_or(0, |space| space.size),
+            free: space.map_or(0, |space| space.free),
+        }
+    }
+
+    /// What ext4 itself has counted.
+    pub fn figures_message(&self) -> Option<DaemonMessage> {
+        if self.arbiter.borrow().state() == State::Absent {
+            return None;
+        }
+        let figures = figures::read(self.facts.borrow().number)?;
+        Some(DaemonMessage::Figures {
+            lifetime: figures.lifetime,
+            mounted: figures.mounted,
+            errors: figures.errors,
+            first: figures.first,
+            last: figures.last,
+        })
+    }
+
+    /// What the daemon has counted.
+    pub fn totals_message(&self) -> DaemonMessage {
+        let ledger = self.ledger.borrow();
+        DaemonMessage::Totals {
+            sessions: ledger.granted,
+            denials: ledger.denials,
+            remounts: ledger.counts.remounts,
+            failed_remounts: ledger.counts.failed_remounts,
+            writable_ms: milliseconds(ledger.writable(Instant::now())),
+            written: ledger.counts.written,
+        }
+    }
+
+    /// The first session after `last` that changed after the change `seen`.
+    pub fn session_message(
+        &self,
+        last: SessionId,
+        seen: u64,
+    ) -> Option<(SessionId, DaemonMessage)> {
+        let seats = self.seats.borrow();
+        let mut later = seats.range(SessionId(last.0 + 1)..);
+        later
+            .find(|(_, seat)| seat.changed.get() > seen)
+            .map(|(id, seat)| {
+                let message = DaemonMessage::Session {
+                    id: id.0,
+                    pid: seat.peer.pid,
+                    uid: seat.peer.uid,
+                    phase: self.arbiter.borrow().phase(*id).unwrap_or(Phase::Closing),
+                    age_ms: milliseconds(seat.opened.elapsed()),
+                    command: seat.command.to_vec(),
+                };
+                (*id, message)
+            })
+    }
+
+    /// The session that ended as the `number`th; `None` if it is forgotten.
+    pub fn past_message(&self, number: u64) -> Option<DaemonMessage> {
+        let ledger = self.ledger.borrow();
+        ledger.past(number).map(|past| DaemonMessage::Past {
+            id: past.id.0,
+            pid: past.pid,
+            uid: past.uid,
+            ended: past.ended,
+            ago_ms: milliseconds(past.at.elapsed()),
+            lasted_ms: milliseconds(past.lasted),
+            written: past.written,
+            command: past.command().to_vec(),
+        })
+    }
+
+    /// One of those who keep the storage from going read-only; counted from 0.
+    pub fn holder_message(&self, number: usize) -> Option<DaemonMessage> {
+        let holders = self.holders.borrow();
+        holders.get(number).map(|holder| DaemonMessage::Holder {
+            kind: holder.kind,
+            pid: holder.pid,
+            uid: holder.uid,
+            command: holder.command.clone(),
+            path: holder.path.clone(),
+        })
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
