@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use argh::{ArgsInfo, FromArgs};
+use log::LevelFilter;
 
 use crate::config::{self, Config, ConfigError};
 use crate::escape::escape;
@@ -49,15 +50,18 @@ Notes:
 /// Manage the storage, in the foreground, until SIGTERM or SIGINT.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
-    usage = "[-c FILE]",
+    usage = "[-c FILE] [--log-level LEVEL]",
     help_triggers("-h", "--help"),
     example = "{command_name} -c ./pst.toml",
-    note = "RUST_LOG sets the log's level: error, warn, info (the default), debug, trace."
+    note = "LEVEL is off, error, warn, info (the default), debug or trace."
 )]
 struct DaemonArgs {
     /// config file (default: $PST_CONFIG, else /etc/kvmd/pst.toml)
     #[argh(option, short = 'c', arg_name = "FILE", from_str_fn(options::path))]
     config: Option<PathBuf>,
+    /// how much is logged (default: $RUST_LOG, else info)
+    #[argh(option, arg_name = "LEVEL", from_str_fn(options::level))]
+    log_level: Option<LevelFilter>,
     /// ignored: the daemon that this one replaces wanted it
     #[argh(switch, hidden_help, long = "run")]
     _run: bool,
@@ -217,7 +221,7 @@ impl Applet {
             Self::Daemon => {
                 let args: DaemonArgs = options::only(name, args)?;
                 let (config, path) = service_config(args.config)?;
-                Ok(daemon::main(config, path))
+                Ok(daemon::main(config, path, args.log_level))
             }
             Self::Prepare => {
                 let args: PrepareArgs = options::only(name, args)?;

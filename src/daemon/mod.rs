@@ -30,6 +30,7 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
+use log::LevelFilter;
 use smol::LocalExecutor;
 use smol::channel::{Receiver, unbounded};
 
@@ -57,8 +58,8 @@ pub enum Event {
 }
 
 /// The applet.
-pub fn main(config: Config, config_path: PathBuf) -> ExitCode {
-    logging::init();
+pub fn main(config: Config, config_path: PathBuf, log_level: Option<LevelFilter>) -> ExitCode {
+    logging::init(log_level);
     log::debug!("configured by {}", config_path.display());
     match run(&config) {
         Ok(true) => ExitCode::SUCCESS,
