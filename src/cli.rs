@@ -91,7 +91,7 @@ struct RunArgs {
 /// Show the storage, and who works with it.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
-    usage = "[--json] [--socket PATH]",
+    usage = "[--json] [--watch] [--socket PATH]",
     help_triggers("-h", "--help"),
     example = "{command_name} --json",
     error_code(0, "all is well"),
@@ -103,6 +103,9 @@ struct StatusArgs {
     /// JSON, for programs
     #[argh(switch)]
     json: bool,
+    /// go on with what changes, until ^C or the daemon's end
+    #[argh(switch)]
+    watch: bool,
     /// the daemon's socket (default: $PST_SOCKET, else the config file's)
     #[argh(option, arg_name = "PATH", from_str_fn(options::path))]
     socket: Option<PathBuf>,
@@ -244,6 +247,7 @@ impl Applet {
                 Ok(status::main(status::Options {
                     socket: socket(args.socket)?,
                     json: args.json,
+                    watch: args.watch,
                 }))
             }
         }

@@ -170,3 +170,15 @@ impl Phase {
         }
     }
 }
+
+impl HolderKind {
+    /// Its name, as `--json` has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Loop => "loop",
+            Self::Swap => "swap",
+            Self::Unknown => "unknown",
+        }
+    }
+}
