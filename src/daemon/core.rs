@@ -18,6 +18,7 @@ use super::arbiter::{Arbiter, Effect, Input, Job, Moment, SessionId, State};
 use super::changes::Changes;
 use super::ledger::{Ledger, Standing};
 use super::seat::Seat;
+use super::shown::Reading;
 use super::times::LAST_ANSWERS;
 use super::worker::Report;
 use super::{forget_dropped_timers, tell_systemd};
@@ -36,6 +37,8 @@ pub struct Core {
     pub(super) seats: RefCell<BTreeMap<SessionId, Rc<Seat>>>,
     pub(super) ledger: RefCell<Ledger>,
     pub(super) changes: Changes,
+    /// What was last read from the storage for a status.
+    pub(super) reading: RefCell<Option<Reading>>,
     last_id: Cell<u64>,
     stopping: Cell<bool>,
     alarm: Alarm,
@@ -95,6 +98,7 @@ impl Core {
             seats: RefCell::default(),
             ledger: RefCell::new(ledger),
             changes: Changes::default(),
+            reading: RefCell::default(),
             last_id: Cell::new(0),
             stopping: Cell::new(false),
             alarm: Alarm::default(),

@@ -6,20 +6,52 @@ use std::time::{Duration, Instant};
 
 use super::arbiter::{Phase, SessionId, State};
 use super::core::Core;
-use crate::storage::figures;
-use crate::sys::file;
+use super::times::WATCH_EVERY;
+use crate::storage::figures::{self, Figures};
+use crate::sys::file::{self, Space};
 use crate::wire::{DaemonMessage, VERSION};
 
+/// What is read from the storage for a status. That costs more than all else in it.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// The last change when it was read.
+    pub change: u64,
+    at: Instant,
+    space: Option<Space>,
+    figures: Option<Figures>,
+}
+
 impl Core {
+    /// What the storage says of itself: as it is now, or, for one who `watches`, of a moment ago.
+    /// He hears again of what changed since, so that many of them cost no more than one.
+    pub fn reading(&self, watches: bool) -> Reading {
+        let last = self.changes.last();
+        if let Some(reading) = &*self.reading.borrow() {
+            let young = reading.at.elapsed() < WATCH_EVERY;
+            if young && (watches || reading.change == last) {
+                return reading.clone();
+            }
+        }
+        let mounted = self.arbiter.borrow().state() != State::Absent;
+        let space = || file::space(file::open_directory(&self.mount).ok()?.as_fd()).ok();
+        let number = self.facts.borrow().number;
+        let reading = Reading {
+            change: last,
+            at: Instant::now(),
+            space: mounted.then(space).flatten(),
+            figures: mounted.then(|| figures::read(number)).flatten(),
+        };
+        self.reading.replace(Some(reading.clone()));
+        reading
+    }
+
     /// The first message of a status.
-    pub fn storage_message(&self, whole: bool) -> DaemonMessage {
+    pub fn storage_message(&self, whole: bool, reading: &Reading) -> DaemonMessage {
         let arbiter = self.arbiter.borrow();
         let facts = self.facts.borrow();
         let state = arbiter.state();
         let mounted = state != State::Absent;
-        let space = mounted
-            .then(|| file::open_directory(&self.mount).and_then(|root| file::space(root.as_fd())))
-            .and_then(Result::ok);
+        let space = reading.space.filter(|_| mounted);
         let if_mounted = |text: &str| if mounted { text.into() } else { String::new() };
         DaemonMessage::Storage {
             version: VERSION,
@@ -42,12 +74,8 @@ impl Core {
     }
 
     /// What ext4 itself has counted.
-    pub fn figures_message(&self) -> Option<DaemonMessage> {
-        if self.arbiter.borrow().state() == State::Absent {
-            return None;
-        }
-        let figures = figures::read(self.facts.borrow().number)?;
-        Some(DaemonMessage::Figures {
+    pub fn figures_message(&self, reading: Reading) -> Option<DaemonMessage> {
+        reading.figures.map(|figures| DaemonMessage::Figures {
             lifetime: figures.lifetime,
             mounted: figures.mounted,
             errors: figures.errors,

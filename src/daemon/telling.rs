@@ -74,16 +74,17 @@ impl Teller<'_> {
     async fn tell(&mut self) -> Result<(), Fault> {
         let (core, before) = (self.core, self.seen());
         let ledger = || core.ledger.borrow();
+        let whole = self.told.is_none();
+        let reading = core.reading(self.patient && !whole);
         let now = Told {
-            change: core.changes.last(),
+            change: reading.change,
             ends: ledger().ends(),
         };
         let newest = core.newest();
         let unknown = self.told.map_or(1, |told| told.ends + 1);
-        let whole = self.told.is_none();
         self.told = Some(now);
-        self.add(core.storage_message(whole));
-        if let Some(figures) = core.figures_message() {
+        self.add(core.storage_message(whole, &reading));
+        if let Some(figures) = core.figures_message(reading) {
             self.add(figures);
         }
         self.add(core.totals_message());

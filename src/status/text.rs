@@ -93,7 +93,15 @@ fn sessions(page: &mut Page, snapshot: &Snapshot, still: bool) {
     if snapshot.sessions.is_empty() {
         return page.value("sessions", "none");
     }
-    page.value("sessions", &snapshot.sessions.len().to_string());
+    let long = snapshot.sessions.values().filter(|s| s.is_long()).count();
+    let count = snapshot.sessions.len();
+    page.value(
+        "sessions",
+        &match long {
+            0 => count.to_string(),
+            long => format!("{count}, {long} open for more than an hour (!)"),
+        },
+    );
     let columns = [
         Column::number("ID"),
         Column::number("PID"),
@@ -202,4 +210,98 @@ fn error(incident: &Incident) -> String {
         incident.function,
         incident.line
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::snapshot::Collector;
+    use crate::wire::{DaemonMessage, Phase, VERSION};
+
+    const HOUR: u64 = 60 * 60 * 1000;
+
+    fn snapshot(state: State, reason: &str, ages: &[u64], command: &[u8]) -> Collector {
+        let mut collector = Collector::default();
+        let mut take = |message| collector.take(message).expect("in its place");
+        take(DaemonMessage::Storage {
+            version: VERSION,
+            whole: true,
+            daemon_version: "1".into(),
+            pid: 1,
+            uptime_ms: 1,
+            state,
+            state_ms: 1,
+            reason: reason.into(),
+            mount: b"/m".to_vec(),
+            data: b"/m/data".to_vec(),
+            device: "/dev/x".into(),
+            fstype: "ext4".into(),
+            size: 1,
+            free: 1,
+        });
+        for (id, age_ms) in (1..).zip(ages) {
+            take(DaemonMessage::Session {
+                id,
+                pid: 1,
+                uid: 0,
+                phase: Phase::Granted,
+                age_ms: *age_ms,
+                command: command.to_vec(),
+            });
+        }
+        collector
+    }
+
+    fn page(collector: &Collector, width: Option<usize>, colour: bool) -> Vec<String> {
+        let snapshot = collector.snapshot().expect("told");
+        show(snapshot, Page::new(width, colour), true)
+    }
+
+    #[test]
+    fn a_session_that_is_open_for_more_than_an_hour_is_marked() {
+        let two = snapshot(State::ReadWrite, "", &[HOUR - 60_000, HOUR], b"vi");
+        let lines = page(&two, None, false);
+        let marked: Vec<&String> = lines.iter().filter(|line| line.contains('!')).collect();
+        assert_eq!(marked.len(), 2, "{lines:#?}");
+        assert_eq!(marked[0], "sessions  2, 1 open for more than an hour (!)");
+        assert!(
+            marked[1].contains("1 h 0 min ! granted vi"),
+            "{}",
+            marked[1]
+        );
+        let none = snapshot(State::ReadWrite, "", &[1], b"vi");
+        assert!(!page(&none, None, false).concat().contains('!'));
+    }
+
+    #[test]
+    fn the_state_comes_first_in_its_words_and_its_colour() {
+        for (state, code) in [
+            (State::ReadOnly, "1;32"),
+            (State::ReadWrite, "1;33"),
+            (State::Stuck, "1;31"),
+            (State::Absent, "1;31"),
+        ] {
+            let told = snapshot(state, "", &[], b"");
+            let (name, words) = (state.as_str(), meaning(state));
+            let first = &page(&told, None, true)[0];
+            assert!(first.ends_with(&format!("\x1b[{code}m{name}\x1b[0m: {words}")));
+            assert_eq!(
+                page(&told, None, false)[0],
+                format!("state     {name}: {words}")
+            );
+        }
+    }
+
+    #[test]
+    fn hostile_names_break_no_line() {
+        let name = "\x1b[2J\n\r\u{202e}\u{65e5}\u{672c}".repeat(30);
+        let told = snapshot(State::Stuck, &name, &[1, 2], name.as_bytes());
+        for width in [1, 20, 80, 200] {
+            for line in page(&told, Some(width), false) {
+                assert!(!line.contains(|c: char| c.is_control() || c == '\u{202e}'));
+                let columns: usize = line.chars().map(|c| 1 + usize::from(c >= '\u{3000}')).sum();
+                assert!(columns <= width, "{line:?}");
+            }
+        }
+    }
 }
