@@ -167,7 +167,7 @@ fn past(page: &mut Page, snapshot: &Snapshot) {
 fn totals(page: &mut Page, snapshot: &Snapshot) {
     let totals = &snapshot.totals;
     let counted = format!(
-        "{} sessions, {} denials, {} remounts ({} failed)",
+        "sessions {}, denials {}, remounts {} ({} failed)",
         totals.sessions, totals.denials, totals.remounts, totals.failed_remounts
     );
     page.value("in all", &counted);

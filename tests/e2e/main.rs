@@ -17,6 +17,7 @@ mod idle;
 #[cfg(feature = "kvmd-api")]
 mod kvmd_api;
 mod limits;
+mod log;
 mod loss;
 mod medium;
 mod mounting;
@@ -34,3 +35,4 @@ mod stop;
 mod systemd;
 mod terminal;
 mod tree;
+mod watch;
