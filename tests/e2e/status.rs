@@ -25,13 +25,19 @@ fn status_json_has_exactly_these_fields() {
     let rig = Rig::any();
     let session = rig.session();
     let status = rig.status();
-    keys(&status, "version daemon storage sessions holders");
+    keys(
+        &status,
+        "version daemon storage sessions holders past totals ext4",
+    );
     keys(&status["daemon"], "pid uptime");
     keys(
         &status["storage"],
-        "state reason mount data device fstype size free",
+        "state reason mount data device fstype size free state_age",
     );
-    keys(&status["sessions"][0], "id pid uid user command age");
+    keys(
+        &status["sessions"][0],
+        "id pid uid user command age state long",
+    );
     assert_eq!(status["daemon"]["pid"], rig.daemon_pid());
     assert!(status["daemon"]["uptime"].is_number());
     assert_eq!(status["storage"]["state"], "rw");
@@ -58,9 +64,20 @@ fn status_json_has_exactly_these_fields() {
         "{status}"
     );
     assert!(sessions[0]["age"].is_number());
+    assert_eq!(sessions[0]["state"], "granted");
+    assert_eq!(sessions[0]["long"], false);
     assert_eq!(status["holders"], Value::Array(Vec::new()));
+    assert_eq!(status["past"], Value::Array(Vec::new()));
     session.end().must(0);
     let status = rig.status();
+    keys(
+        &status["past"][0],
+        "id pid uid user command ended at duration written",
+    );
+    keys(
+        &status["totals"],
+        "sessions denials remounts failed_remounts writable written",
+    );
     assert_eq!(status["sessions"], Value::Array(Vec::new()));
     assert_eq!(status["storage"]["state"], "ro");
 }
@@ -118,7 +135,7 @@ fn status_is_1_when_unprepared_or_absent() {
     assert_eq!(status["storage"]["state"], "absent");
     keys(
         &status["storage"],
-        "state reason mount data device fstype size free",
+        "state reason mount data device fstype size free state_age",
     );
     assert!(
         status["storage"]["reason"]
