@@ -59,7 +59,9 @@ impl Lines {
         self.open.retain(|id| snapshot.sessions.contains_key(id));
         self.long.retain(|id| snapshot.sessions.contains_key(id));
         let state = (snapshot.state, snapshot.reason.clone());
-        if self.state.as_ref() != Some(&state) {
+        // Where it passes through such a state, what comes of it follows.
+        let passing = matches!(state.0, State::GoingRo | State::GoingRw) && !first;
+        if !passing && self.state.as_ref() != Some(&state) {
             lines.push(self::state(snapshot));
             self.state = Some(state);
         }

@@ -25,7 +25,7 @@ pub fn meaning(state: State) -> &'static str {
 pub fn ending(ended: Ended) -> &'static str {
     match ended {
         Ended::Durable => "well",
-        Ended::Failed => "DATA LOST?",
+        Ended::Failed => "doubtful",
         Ended::Denied => "denied",
         Ended::Revoked => "revoked",
         Ended::Gone => "gone",
