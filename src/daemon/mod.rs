@@ -46,6 +46,8 @@ use crate::systemd;
 
 use self::arbiter::Input;
 use self::core::Core;
+#[cfg(feature = "kvmd-api")]
+pub use self::kvmd::{events, http}; // for the fuzzers
 use self::listener::Listener;
 use self::times::{ERROR_LOOKS, EVENTS_GATHER};
 
