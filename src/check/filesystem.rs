@@ -33,7 +33,11 @@ fn alive(sight: &Sight, found: &Found) -> Finding {
     match found.illness() {
         Some(text) => Finding::told(Id::FsAlive, &text, "unmount it, check it, mount it anew"),
         None if !found.mount.superblock_read_only() => {
-            Finding::ok(Id::FsAlive, format!("{kind}, writable now"))
+            // Asked, it would be written back now.
+            Finding::ok(
+                Id::FsAlive,
+                format!("{kind}, writable now, so its journal is not asked"),
+            )
         }
         None if !sight.is_root() => {
             Finding::unseen(Id::FsAlive, "whether its journal lives: this takes root")
