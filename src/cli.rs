@@ -15,7 +15,7 @@ use argh::{ArgsInfo, FromArgs};
 use crate::config::{self, Config, ConfigError};
 use crate::escape::escape;
 use crate::logging::OneLine;
-use crate::{check, daemon, run, status, storage};
+use crate::{check, daemon, run, size, status, storage};
 
 const USAGE_ERROR: u8 = 2;
 
@@ -67,7 +67,7 @@ struct DaemonArgs {
 /// Run COMMAND while the storage is writable, and return its code.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
-    usage = "[-q] [--socket PATH] [--] COMMAND [ARGUMENT...]",
+    usage = "[-q] [--need SIZE] [--socket PATH] [--] COMMAND [ARGUMENT...]",
     help_triggers("-h", "--help"),
     example = "{command_name} -- sh -c 'date > $KVMD_PST_DATA/stamp'",
     note = "COMMAND finds the storage's directory in KVMD_PST_DATA. Options of pst end at\n-- or at the first word that is none.",
@@ -80,6 +80,9 @@ struct RunArgs {
     /// say nothing but errors
     #[argh(switch, short = 'q')]
     quiet: bool,
+    /// so much must be free: bytes, or with K, M or G
+    #[argh(option, arg_name = "SIZE", default = "0", from_str_fn(size::parse))]
+    need: u64,
     /// the daemon's socket (default: $PST_SOCKET, else the config file's)
     #[argh(option, arg_name = "PATH", from_str_fn(options::path))]
     socket: Option<PathBuf>,
@@ -265,6 +268,7 @@ impl Applet {
                 Ok(run::main(run::Options {
                     socket: socket(args.socket)?,
                     quiet: args.quiet,
+                    need: args.need,
                     command,
                 }))
             }

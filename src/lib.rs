@@ -13,6 +13,8 @@ pub mod escape;
 pub mod fstab;
 pub mod logging;
 pub mod run;
+pub mod shortage;
+pub mod size;
 pub mod status;
 pub mod storage;
 pub mod sys;

@@ -171,6 +171,14 @@ fn bad_usage_is_one_line_and_2() {
             "option --socket needs a value, PATH for 'run'; see 'pst run --help'",
         ),
         (
+            &["run", "--need", "5MB", "true"],
+            "Error parsing option '--need' with value '5MB': a size is a number of bytes, alone or with K, M or G; see 'pst run --help'",
+        ),
+        (
+            &["run", "--need=", "true"],
+            "option --need has an empty value for 'run'; see 'pst run --help'",
+        ),
+        (
             &["status", "--watch"],
             "unknown option --watch for 'status'; see 'pst status --help'",
         ),

@@ -15,16 +15,16 @@ use std::time::{Duration, Instant};
 
 use async_io::Timer;
 
-use super::arbiter::{Arbiter, Effect, Input, Job, Moment, Phase, SessionId, State};
+use super::arbiter::{Arbiter, Effect, Input, Moment, Phase, SessionId, State};
 use super::seat::{Notice, Seat};
 use super::times::LAST_ANSWERS;
-use super::worker::Report;
+use super::worker::{Report, Task};
 use super::{forget_dropped_timers, tell_systemd};
 use crate::config::{Config, Place};
 use crate::escape::escape;
 use crate::storage::Facts;
 use crate::storage::holders::{Holder, HolderKind};
-use crate::sys::file;
+use crate::sys::file::{self, Space};
 use crate::sys::socket::Peer;
 use crate::wire::{DaemonMessage, VERSION};
 
@@ -33,7 +33,7 @@ use crate::wire::{DaemonMessage, VERSION};
 pub struct Core {
     start: Instant,
     arbiter: RefCell<Arbiter>,
-    jobs: mpsc::Sender<Job>,
+    tasks: mpsc::Sender<Task>,
     /// Sessions that the arbiter knows.
     seats: RefCell<BTreeMap<SessionId, Rc<Seat>>>,
     last_id: Cell<u64>,
@@ -82,13 +82,13 @@ impl Core {
         place: &Place,
         access: u32,
         start: Instant,
-        jobs: mpsc::Sender<Job>,
+        tasks: mpsc::Sender<Task>,
     ) -> Rc<Core> {
         let (arbiter, effects) = Arbiter::new(config.session.kill_grace);
         let core = Rc::new(Core {
             start,
             arbiter: RefCell::new(arbiter),
-            jobs,
+            tasks,
             seats: RefCell::default(),
             last_id: Cell::new(0),
             stopping: Cell::new(false),
@@ -165,6 +165,18 @@ impl Core {
         self.input(Input::Opened(id));
     }
 
+    /// How much is free on the storage; `None` if nobody can tell.
+    pub async fn space(&self) -> Option<Space> {
+        let (answer, space) = smol::channel::bounded(1);
+        self.tasks.send(Task::Space(answer)).ok()?;
+        space.recv().await.ok().flatten()
+    }
+
+    /// Where it is mounted.
+    pub fn mount_point(&self) -> &[u8] {
+        self.mount.as_os_str().as_bytes()
+    }
+
     /// Its connection is over.
     pub fn gone(&self, id: SessionId) {
         if self.unseat(id).is_some() {
@@ -177,7 +189,7 @@ impl Core {
         for effect in effects {
             match effect {
                 Effect::Start(job) => {
-                    if self.jobs.send(job).is_err() {
+                    if self.tasks.send(Task::Job(job)).is_err() {
                         log::error!("the worker is gone");
                         self.ending.end(false);
                     }

@@ -7,6 +7,7 @@ mod core;
 #[cfg(feature = "kvmd-api")]
 mod kvmd;
 mod listener;
+mod need;
 mod seat;
 mod server;
 mod session;
@@ -90,8 +91,9 @@ fn run(config: &Config) -> Result<bool, String> {
     let start = Instant::now();
     let (sender, events) = unbounded();
     watcher::start(sender.clone()).map_err(|error| format!("cannot watch the mounts: {error}"))?;
-    let jobs = worker::start(storage, sender).map_err(|e| format!("cannot start a thread: {e}"))?;
-    let core = Core::new(config, &place, access, start, jobs);
+    let tasks =
+        worker::start(storage, sender).map_err(|e| format!("cannot start a thread: {e}"))?;
+    let core = Core::new(config, &place, access, start, tasks);
     async_io::block_on(serve(core, listener, events, events_of))
 }
 

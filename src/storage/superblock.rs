@@ -2,7 +2,7 @@
 //! one descriptor that is held while it is writable.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use super::condition::{Condition, Remount, Seen, Text};
@@ -13,7 +13,7 @@ use super::search::Searcher;
 use super::survey::{self, Facts, Flag, Found, escape_path};
 use crate::config::Place;
 use crate::sys::fanotify::{Events, Group};
-use crate::sys::file::{self, MountId};
+use crate::sys::file::{self, MountId, Space};
 use crate::sys::mount::{Mode, clear_mount_read_only, switch_superblock};
 use crate::sys::own;
 
@@ -199,9 +199,22 @@ impl Storage {
             ),
         };
         if held && remount == Remount::Busy && sync.is_ok() && !release {
+            self.keep_roots(root);
             self.period = Some(period);
         }
         (remount, sync)
+    }
+
+    /// Makes the roots anew if somebody removed them, since nobody looks at them before the next
+    /// session. Only while there is none: who has one may be about to put another in their place.
+    fn keep_roots(&self, mount: BorrowedFd<'_>) {
+        let kept = match roots::check(mount, &self.place, self.owner) {
+            Err(Trouble::NeedsWrite) => roots::mend(mount, &self.place, self.owner),
+            other => other,
+        };
+        if let Err(Trouble::Error(text)) = kept {
+            log::warn!("{text}");
+        }
     }
 
     /// Puts on the medium what was written so far.
@@ -212,6 +225,15 @@ impl Storage {
         let result = self.sync_through(period.root.as_fd(), &period, false);
         self.period = Some(period);
         result
+    }
+
+    /// How much is free; `None` where there is no storage.
+    pub fn space(&self) -> Option<Space> {
+        if let Some(period) = &self.period {
+            return file::space(period.root.as_fd()).ok();
+        }
+        let found = survey::find(&self.place).ok()?;
+        file::space(found.root.as_fd()).ok()
     }
 
     /// Who keeps it from going read-only.
@@ -342,7 +364,7 @@ impl Storage {
         }
     }
 
-    fn watch(&self, root: std::os::fd::BorrowedFd<'_>, events: Events) {
+    fn watch(&self, root: BorrowedFd<'_>, events: Events) {
         let Some(group) = &self.group else {
             return;
         };
@@ -355,7 +377,7 @@ impl Storage {
     /// Syncs, and asks the journal where that costs nothing or is needed to know.
     fn sync_through(
         &mut self,
-        root: std::os::fd::BorrowedFd<'_>,
+        root: BorrowedFd<'_>,
         period: &Period,
         read_only: bool,
     ) -> Result<(), Text> {

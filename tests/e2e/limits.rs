@@ -155,7 +155,12 @@ fn p9_another_version_is_a_clear_error_on_both_sides() {
     });
     let ended = rig.run(["echo", "started"]).to_end().must(1);
     assert_eq!(ended.text(), "");
-    assert!(ended.stderr.contains("version"), "{ended:?}");
+    let told = "cannot speak protocol version 238, only ";
+    let next = "restart its daemon (`systemctl restart pst`)";
+    assert!(
+        ended.stderr.contains(told) && ended.stderr.contains(next),
+        "{ended:?}"
+    );
     other.join().expect("the other daemon");
     // A client of another version: `Open`.
     std::fs::remove_file(rig.socket()).expect("remove");
