@@ -46,6 +46,7 @@ use crate::systemd;
 use self::arbiter::Input;
 use self::core::Core;
 use self::listener::Listener;
+pub use self::times::FORGOTTEN;
 use self::times::{ERROR_LOOKS, EVENTS_GATHER};
 
 /// What reaches the daemon's thread from the others.
