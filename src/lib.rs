@@ -5,6 +5,7 @@
 //! the binary's, not this one.
 
 pub mod amount;
+pub mod check;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -13,6 +14,8 @@ pub mod escape;
 pub mod fstab;
 pub mod logging;
 pub mod run;
+pub mod shortage;
+pub mod size;
 pub mod status;
 pub mod storage;
 pub mod sys;

@@ -14,17 +14,18 @@ use std::time::{Duration, Instant};
 
 use async_io::Timer;
 
-use super::arbiter::{Arbiter, Effect, Input, Job, Moment, SessionId, State};
+use super::arbiter::{Arbiter, Effect, Input, Moment, SessionId, State};
 use super::changes::Changes;
 use super::ledger::{Ledger, Standing};
 use super::seat::Seat;
 use super::shown::Reading;
 use super::times::LAST_ANSWERS;
-use super::worker::Report;
+use super::worker::{Report, Task};
 use super::{forget_dropped_timers, tell_systemd};
 use crate::config::{Config, Place};
 use crate::storage::Facts;
 use crate::storage::holders::Holder;
+use crate::sys::file::Space;
 use crate::wire::{DaemonMessage, VERSION};
 
 /// See the module's text.
@@ -32,7 +33,7 @@ use crate::wire::{DaemonMessage, VERSION};
 pub struct Core {
     pub(super) start: Instant,
     pub(super) arbiter: RefCell<Arbiter>,
-    jobs: mpsc::Sender<Job>,
+    tasks: mpsc::Sender<Task>,
     /// Sessions that the arbiter knows.
     pub(super) seats: RefCell<BTreeMap<SessionId, Rc<Seat>>>,
     pub(super) ledger: RefCell<Ledger>,
@@ -87,14 +88,14 @@ impl Core {
         place: &Place,
         access: u32,
         start: Instant,
-        jobs: mpsc::Sender<Job>,
+        tasks: mpsc::Sender<Task>,
     ) -> Rc<Core> {
         let (arbiter, effects) = Arbiter::new(config.session.kill_grace);
         let ledger = Ledger::new(standing(&arbiter), start);
         let core = Rc::new(Core {
             start,
             arbiter: RefCell::new(arbiter),
-            jobs,
+            tasks,
             seats: RefCell::default(),
             ledger: RefCell::new(ledger),
             changes: Changes::default(),
@@ -176,11 +177,23 @@ impl Core {
         SessionId(self.last_id.get())
     }
 
+    /// How much is free on the storage; `None` if nobody can tell.
+    pub async fn space(&self) -> Option<Space> {
+        let (answer, space) = smol::channel::bounded(1);
+        self.tasks.send(Task::Space(answer)).ok()?;
+        space.recv().await.ok().flatten()
+    }
+
+    /// Where it is mounted.
+    pub fn mount_point(&self) -> &[u8] {
+        self.mount.as_os_str().as_bytes()
+    }
+
     fn carry_out(&self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Start(job) => {
-                    if self.jobs.send(job).is_err() {
+                    if self.tasks.send(Task::Job(job)).is_err() {
                         log::error!("the worker is gone");
                         self.ending.end(false);
                     }

@@ -10,6 +10,7 @@ mod core;
 mod kvmd;
 mod ledger;
 mod listener;
+mod need;
 mod seat;
 mod seating;
 mod server;
@@ -45,6 +46,8 @@ use crate::systemd;
 
 use self::arbiter::Input;
 use self::core::Core;
+#[cfg(feature = "kvmd-api")]
+pub use self::kvmd::{events, http}; // for the fuzzers
 use self::listener::Listener;
 pub use self::times::FORGOTTEN;
 use self::times::{ERROR_LOOKS, EVENTS_GATHER};
@@ -98,8 +101,9 @@ fn run(config: &Config) -> Result<bool, String> {
     let start = Instant::now();
     let (sender, events) = unbounded();
     watcher::start(sender.clone()).map_err(|error| format!("cannot watch the mounts: {error}"))?;
-    let jobs = worker::start(storage, sender).map_err(|e| format!("cannot start a thread: {e}"))?;
-    let core = Core::new(config, &place, access, start, jobs);
+    let tasks =
+        worker::start(storage, sender).map_err(|e| format!("cannot start a thread: {e}"))?;
+    let core = Core::new(config, &place, access, start, tasks);
     async_io::block_on(serve(core, listener, events, events_of))
 }
 

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use super::arbiter::Input;
 use super::connection::{Connection, Fault};
 use super::core::Core;
+use super::need;
 use super::seat::{Notice, Occupied};
 use super::telling;
 use crate::wire::{
@@ -37,6 +38,19 @@ pub async fn refuse(connection: &Connection, fault: Fault) {
     let _ = connection.write(&bytes).await; // it may be gone
 }
 
+/// That no session can be opened, as it is sent.
+pub fn denied(reason: DenyReason, text: String) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let version = VERSION;
+    DaemonMessage::Denied {
+        version,
+        reason,
+        text,
+    }
+    .encode(&mut bytes);
+    bytes
+}
+
 struct Conversation<'a> {
     connection: &'a Connection,
     decoder: Decoder<ClientMessage>,
@@ -58,18 +72,15 @@ impl Conversation<'_> {
         self.decoder.push(early.get(MAGIC.len()..).unwrap_or(&[]));
         let first = self.connection.in_time(self.first_message()).await?;
         match first {
-            ClientMessage::Open { command, .. } if self.connection.admitted => {
-                self.session(core, command).await
+            ClientMessage::Open { command, need, .. } if self.connection.admitted => {
+                match need::refusal(core, need, self.connection.peer).await {
+                    Some(text) => self.deny(DenyReason::Full, text).await,
+                    None => self.session(core, command).await,
+                }
             }
             ClientMessage::Open { .. } => {
                 let text = core.not_admitted(self.connection.peer);
-                let reason = DenyReason::NotAdmitted;
-                self.send(DaemonMessage::Denied {
-                    version: VERSION,
-                    reason,
-                    text,
-                })
-                .await
+                self.deny(DenyReason::NotAdmitted, text).await
             }
             // On the heap: a session is not to be as large as a status.
             ClientMessage::Status { watch, .. } => {
@@ -88,6 +99,10 @@ impl Conversation<'_> {
                 .read(|bytes| self.decoder.push(bytes))
                 .await?;
         }
+    }
+
+    async fn deny(&self, reason: DenyReason, text: String) -> Result<(), Fault> {
+        self.connection.write(&denied(reason, text)).await
     }
 
     async fn session(&mut self, core: &Core, command: Vec<u8>) -> Result<(), Fault> {

@@ -108,6 +108,11 @@ impl Found {
         })
     }
 
+    /// Whether what is written there is on a device.
+    pub fn has_block_device(&self) -> bool {
+        has_block_device(&self.mount)
+    }
+
     /// The mount shows only a part of its filesystem.
     fn partial(&self) -> Option<String> {
         (self.mount.root != Path::new("/")).then(|| {

@@ -10,6 +10,7 @@ pub mod file;
 pub mod mount;
 pub mod own;
 pub mod poll;
+pub mod probe;
 pub mod process;
 pub mod signal;
 pub mod socket;

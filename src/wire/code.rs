@@ -76,6 +76,8 @@ code! {
         Failed = 5,
         /// The daemon is about to exit.
         Stopping = 6,
+        /// There is less free than the client needs.
+        Full = 7,
     }
 }
 

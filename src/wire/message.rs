@@ -29,6 +29,8 @@ pub enum ClientMessage {
         version: u16,
         /// What is going to run, for people to read.
         command: Vec<u8>,
+        /// So many bytes must be free; 0: it does not matter.
+        need: u64,
     },
     /// Ends the session and asks whether its data is on the medium.
     Close,
@@ -237,6 +239,7 @@ impl Message for ClientMessage {
             0x01 => Self::Open {
                 version: r.version()?,
                 command: r.command()?,
+                need: r.u64()?,
             },
             0x02 => Self::Close,
             0x03 => Self::Status {
@@ -252,7 +255,11 @@ impl Message for ClientMessage {
     fn encode(&self, out: &mut Vec<u8>) {
         let w = Writer::new(out);
         match self {
-            Self::Open { version, command } => w.kind(0x01).u16(*version).command(command),
+            Self::Open {
+                version,
+                command,
+                need,
+            } => w.kind(0x01).u16(*version).command(command).u64(*need),
             Self::Close => w.kind(0x02),
             Self::Status { version, watch } => w.kind(0x03).u16(*version).bool(*watch),
         }

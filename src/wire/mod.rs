@@ -9,7 +9,7 @@
 //!
 //! | type | client sends | payload |
 //! | --- | --- | --- |
-//! | 0x01 | [`Open`](ClientMessage::Open) | version `u16`, command `command` |
+//! | 0x01 | [`Open`](ClientMessage::Open) | version `u16`, command `command`, need `u64` |
 //! | 0x02 | [`Close`](ClientMessage::Close) | |
 //! | 0x03 | [`Status`](ClientMessage::Status) | version `u16`, watch `bool` |
 //!
@@ -65,7 +65,7 @@ pub use magic::{MAGIC, Opening, opening};
 pub use message::{ClientMessage, DaemonMessage, Incident, Message};
 
 /// The protocol's version that this program speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Longest frame that a client may send: type and payload, in bytes.
 pub const CLIENT_FRAME_MAX: usize = 4096;

@@ -45,7 +45,11 @@ fn incident() -> impl Strategy<Value = Option<Incident>> {
 fn client_message() -> impl Strategy<Value = ClientMessage> {
     let version = VERSION;
     prop_oneof![
-        command().prop_map(move |command| ClientMessage::Open { version, command }),
+        (command(), any::<u64>()).prop_map(move |(command, need)| ClientMessage::Open {
+            version,
+            command,
+            need
+        }),
         Just(ClientMessage::Close),
         any::<bool>().prop_map(move |watch| ClientMessage::Status { version, watch }),
     ]
