@@ -49,6 +49,7 @@ use self::core::Core;
 #[cfg(feature = "kvmd-api")]
 pub use self::kvmd::{events, http}; // for the fuzzers
 use self::listener::Listener;
+pub use self::times::FORGOTTEN;
 use self::times::{ERROR_LOOKS, EVENTS_GATHER};
 
 /// What reaches the daemon's thread from the others.

@@ -156,8 +156,7 @@ impl Core {
         let later = later.map(|(id, seat)| (*id, seat.opened));
         let overdue = ledger.overdue(later, FORGOTTEN, Instant::now());
         for seat in overdue.iter().filter_map(|id| seats.get(id)) {
-            let age = Span(FORGOTTEN);
-            log::warn!("session {seat} is open for more than {age}: was it forgotten?");
+            log::warn!("session {seat} is open for more than an hour: was it forgotten?");
             seat.changed.set(self.changes.note());
         }
     }

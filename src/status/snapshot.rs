@@ -4,14 +4,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::daemon::FORGOTTEN;
 use crate::escape::escape;
 use crate::sys::user;
 use crate::wire::{DaemonMessage, Ended, HolderKind, Incident, Phase, State};
 
 /// The daemon remembers no more.
 const REMEMBERED: usize = 64;
-/// A session that is open for longer was perhaps forgotten; the daemon's log says so, too.
-pub const FORGOTTEN: Duration = Duration::from_secs(60 * 60);
 
 /// A point of time that the daemon told as an age.
 #[derive(Clone, Copy, Debug)]

@@ -51,7 +51,8 @@ fn holders(rig: &Rig) -> Value {
 
 /// What a status says of a holder without its process.
 fn nobody(command: Option<&str>, path: &str) -> Value {
-    json!({"pid": null, "user": null, "command": command, "path": path})
+    let kind = if command.is_some() { "loop" } else { "swap" };
+    json!({"kind": kind, "pid": null, "uid": null, "user": null, "command": command, "path": path})
 }
 
 /// It is stuck by `holder`, named in status and log; gone, it goes read-only.

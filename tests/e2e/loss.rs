@@ -39,7 +39,11 @@ fn p10_a_leftover_writer_is_named_and_gone_it_goes_read_only() {
     let status = rig.status();
     let holder = &status["holders"][0];
     assert_eq!(holder["pid"], pid, "{status}");
-    assert_eq!(holder.as_object().expect("an object").len(), 4, "{status}");
+    assert_eq!(holder.as_object().expect("an object").len(), 6, "{status}");
+    assert_eq!(
+        (&holder["kind"], &holder["uid"]),
+        (&"process".into(), &0.into())
+    );
     assert_eq!(holder["user"], "root", "{status}");
     assert!(
         holder["command"].as_str().expect("text").contains("sleep"),

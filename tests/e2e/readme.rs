@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::needs_storage;
-use crate::rig::{Outcome, Rig, RunToEnd, Terminal};
+use crate::rig::{Outcome, Rig, RunToEnd, Terminal, start, wait_until};
 
 const README: &str = include_str!("../../README.md");
 
@@ -185,16 +185,21 @@ fn service(rig: &Rig, place: &Path, unit: &str) {
 fn the_examples_of_the_manual_work() {
     needs_storage!();
     let rig = Rig::any();
-    for example in examples(include_str!("../../contrib/man/pst.1")) {
+    let pages = [
+        include_str!("../../contrib/man/pst.1"),
+        include_str!("../../contrib/man/pst-status.1"),
+    ];
+    for example in pages.into_iter().flat_map(examples) {
         let commands: Vec<&str> = example
             .lines()
             .filter_map(|l| l.strip_prefix("$ "))
             .collect();
         assert!(!commands.is_empty(), "no command: {example}");
         for command in commands {
-            match command.contains(" nano ") {
-                true => editor(&rig, command),
-                false => drop(shell(&rig, rig.dir(), command).must(0)),
+            match command {
+                _ if command.contains(" nano ") => editor(&rig, command),
+                _ if command.contains(" --watch ") => follow(&rig, command),
+                _ => drop(shell(&rig, rig.dir(), command).must(0)),
             }
         }
     }
@@ -219,6 +224,18 @@ fn the_examples_of_the_manual_work() {
             .text();
         assert!(said.contains("\"write_allowed\":false"), "{said}");
     }
+}
+
+/// A command without end: it writes down what happens.
+fn follow(rig: &Rig, command: &str) {
+    let mut bash = rig.command("bash");
+    bash.args(["-c", &format!("exec {command}")]);
+    let job = start(bash.current_dir(rig.dir()));
+    let events = || std::fs::read_to_string(rig.dir().join("pst-events")).unwrap_or_default();
+    wait_until("it begins", || events().contains("state ro"));
+    rig.sh("true").must(0);
+    wait_until("it is told", || events().contains("ended: session"));
+    drop(job);
 }
 
 /// What stands literally in a page's examples.

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
+use pst::wire::{ClientMessage, MAGIC, Message, VERSION};
 use serde_json::Value;
 
 use crate::needs_storage;
@@ -32,13 +33,24 @@ fn numbers(sessions: &Value) -> Vec<u64> {
     numbers.map(|id| id.expect("a number")).collect()
 }
 
+/// The first bytes of a client.
+fn greeting(message: &ClientMessage) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    message.encode(&mut bytes);
+    bytes
+}
+
 /// Many sessions in the protocol's own bytes, one after another, as fast as it goes.
 fn burst(rig: &Rig, count: u64) {
     for _ in 0..count {
         let mut stream = UnixStream::connect(rig.socket()).expect("connect");
         stream.set_read_timeout(Some(BOUND)).expect("timeout");
-        let open = b"\0PST\x07\x00\x01\x01\x00\x02\x00vi";
-        stream.write_all(open).expect("open");
+        let open = ClientMessage::Open {
+            version: VERSION,
+            command: b"vi".to_vec(),
+            need: 0,
+        };
+        stream.write_all(&greeting(&open)).expect("open");
         let mut granted = [0; 3];
         stream.read_exact(&mut granted).expect("an answer");
         assert_eq!(granted[2], 0x81, "granted");
@@ -159,9 +171,11 @@ fn a_watch_that_says_more_breaks_the_protocol() {
     let rig = Rig::any();
     let mut stream = UnixStream::connect(rig.socket()).expect("connect");
     stream.set_read_timeout(Some(BOUND)).expect("timeout");
-    stream
-        .write_all(b"\0PST\x04\x00\x03\x01\x00\x01")
-        .expect("status");
+    let watch = ClientMessage::Status {
+        version: VERSION,
+        watch: true,
+    };
+    stream.write_all(&greeting(&watch)).expect("status");
     stream.read_exact(&mut [0; 3]).expect("an answer");
     stream.write_all(b"\x01\x00\x02").expect("close");
     let mut said = Vec::new();
