@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use argh::{ArgsInfo, FromArgs};
+use log::LevelFilter;
 
 use crate::config::{self, Config, ConfigError};
 use crate::escape::escape;
@@ -50,15 +51,18 @@ Notes:
 /// Manage the storage, in the foreground, until SIGTERM or SIGINT.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
-    usage = "[-c FILE]",
+    usage = "[-c FILE] [--log-level LEVEL]",
     help_triggers("-h", "--help"),
     example = "{command_name} -c ./pst.toml",
-    note = "RUST_LOG sets the log's level: error, warn, info (the default), debug, trace."
+    note = "LEVEL is off, error, warn, info (the default), debug or trace."
 )]
 struct DaemonArgs {
     /// config file (default: $PST_CONFIG, else /etc/kvmd/pst.toml)
     #[argh(option, short = 'c', arg_name = "FILE", from_str_fn(options::path))]
     config: Option<PathBuf>,
+    /// how much is logged (default: $RUST_LOG, else info)
+    #[argh(option, arg_name = "LEVEL", from_str_fn(options::level))]
+    log_level: Option<LevelFilter>,
     /// ignored: the daemon that this one replaces wanted it
     #[argh(switch, hidden_help, long = "run")]
     _run: bool,
@@ -91,7 +95,7 @@ struct RunArgs {
 /// Show the storage, and who works with it.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
-    usage = "[--json] [--socket PATH]",
+    usage = "[--json] [--watch] [--socket PATH]",
     help_triggers("-h", "--help"),
     example = "{command_name} --json",
     error_code(0, "all is well"),
@@ -103,6 +107,9 @@ struct StatusArgs {
     /// JSON, for programs
     #[argh(switch)]
     json: bool,
+    /// go on with what changes, until ^C or the daemon's end
+    #[argh(switch)]
+    watch: bool,
     /// the daemon's socket (default: $PST_SOCKET, else the config file's)
     #[argh(option, arg_name = "PATH", from_str_fn(options::path))]
     socket: Option<PathBuf>,
@@ -243,7 +250,7 @@ impl Applet {
             Self::Daemon => {
                 let args: DaemonArgs = options::only(name, args)?;
                 let (config, path) = service_config(args.config)?;
-                Ok(daemon::main(config, path))
+                Ok(daemon::main(config, path, args.log_level))
             }
             Self::Prepare => {
                 let args: PrepareArgs = options::only(name, args)?;
@@ -277,6 +284,7 @@ impl Applet {
                 Ok(status::main(status::Options {
                     socket: socket(args.socket)?,
                     json: args.json,
+                    watch: args.watch,
                 }))
             }
         }

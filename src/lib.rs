@@ -4,6 +4,7 @@
 //! The crate is a library only for its own tests and fuzzers; its interface is
 //! the binary's, not this one.
 
+pub mod amount;
 pub mod check;
 pub mod cli;
 pub mod client;

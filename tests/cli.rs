@@ -179,8 +179,8 @@ fn bad_usage_is_one_line_and_2() {
             "option --need has an empty value for 'run'; see 'pst run --help'",
         ),
         (
-            &["status", "--watch"],
-            "unknown option --watch for 'status'; see 'pst status --help'",
+            &["status", "--follow"],
+            "unknown option --follow for 'status'; see 'pst status --help'",
         ),
         (
             &["status", "x"],

@@ -1,16 +1,22 @@
 //! `pst daemon`: everything between the socket and the storage. One executor thread decides and
 //! talks; what blocks is done by the worker's thread, and the mounts are watched by a third.
 
+mod announce;
 pub mod arbiter;
+mod changes;
 mod connection;
 mod core;
 #[cfg(feature = "kvmd-api")]
 mod kvmd;
+mod ledger;
 mod listener;
 mod need;
 mod seat;
+mod seating;
 mod server;
 mod session;
+mod shown;
+mod telling;
 mod times;
 mod watcher;
 mod worker;
@@ -25,6 +31,7 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
+use log::LevelFilter;
 use smol::LocalExecutor;
 use smol::channel::{Receiver, unbounded};
 
@@ -39,6 +46,8 @@ use crate::systemd;
 
 use self::arbiter::Input;
 use self::core::Core;
+#[cfg(feature = "kvmd-api")]
+pub use self::kvmd::{events, http}; // for the fuzzers
 use self::listener::Listener;
 use self::times::{ERROR_LOOKS, EVENTS_GATHER};
 
@@ -52,8 +61,8 @@ pub enum Event {
 }
 
 /// The applet.
-pub fn main(config: Config, config_path: PathBuf) -> ExitCode {
-    logging::init();
+pub fn main(config: Config, config_path: PathBuf, log_level: Option<LevelFilter>) -> ExitCode {
+    logging::init(log_level);
     log::debug!("configured by {}", config_path.display());
     match run(&config) {
         Ok(true) => ExitCode::SUCCESS,

@@ -16,6 +16,7 @@ pub async fn refusal(core: &Core, need: u64, peer: Peer) -> Option<String> {
     let space = core.space().await?;
     let refusal = lack(need, peer.uid, space, core.mount_point());
     if let Some(text) = &refusal {
+        core.refused();
         log::warn!("{peer} was refused: {text}");
     }
     refusal

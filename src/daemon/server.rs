@@ -98,7 +98,10 @@ fn admit(
     }
     let entry = match connections.enter(stream.as_fd(), peer.uid, core.limit) {
         Ok(entry) => entry,
-        Err(text) => return refuse(executor, connections, stream, peer, text),
+        Err(text) => {
+            core.refused();
+            return refuse(executor, connections, stream, peer, text);
+        }
     };
     let admitted = is_member(&stream, peer, core.access.0);
     let stream = match Async::new(stream) {

@@ -18,6 +18,11 @@ pub const PING_EVERY: Duration = Duration::from_secs(15);
 /// costs a message to each client.
 #[cfg(feature = "kvmd-api")]
 pub const CHANGES_EVERY: Duration = Duration::from_millis(100);
+/// Who watches the status is told of changes at most this often.
+pub const WATCH_EVERY: Duration = Duration::from_millis(100);
+/// A session that is open for longer than this was perhaps forgotten: the log says so, once. It is
+/// looked at when a writable storage is, so this needs no timer of its own.
+pub const FORGOTTEN: Duration = Duration::from_secs(60 * 60);
 /// Wait after the kernel could not give a connection, before the next is asked for.
 pub const NO_RESOURCES: Duration = Duration::from_millis(100);
 

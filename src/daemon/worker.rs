@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::Event;
 use super::arbiter::{Condition, Job, Outcome};
 use crate::storage::holders::Holder;
+use crate::storage::meter::Counts;
 use crate::storage::{Facts, Storage};
 use crate::sys::file::Space;
 
@@ -28,6 +29,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// How long it took.
     pub took: Duration,
+    /// What the storage has cost, right after it.
+    pub counts: Counts,
     /// What the storage is, after a look.
     pub facts: Option<Facts>,
     /// `st_dev` of the data root, after going read-write.
@@ -81,6 +84,7 @@ fn run(storage: &mut Storage, job: Job) -> Report {
             Outcome::Searched
         }
     };
+    let took = start.elapsed();
     let (facts, data_device) = match &outcome {
         Outcome::Looked(_) => (Some(storage.facts().clone()), None),
         Outcome::MadeWritable(seen) => (
@@ -91,7 +95,8 @@ fn run(storage: &mut Storage, job: Job) -> Report {
     };
     Report {
         outcome,
-        took: start.elapsed(),
+        took,
+        counts: storage.counts(),
         facts,
         data_device,
         holders,

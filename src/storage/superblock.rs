@@ -6,8 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use super::condition::{Condition, Remount, Seen, Text};
+use super::figures;
 use super::holders::Holder;
 use super::lock::Claim;
+use super::meter::{Counts, Meter};
 use super::roots::{self, Owner, Trouble};
 use super::search::Searcher;
 use super::survey::{self, Facts, Flag, Found, escape_path};
@@ -53,6 +55,7 @@ pub struct Storage {
     spoiled: Option<(MountId, String)>,
     searcher: Searcher,
     facts: Facts,
+    meter: Meter,
     /// `st_dev` of the data root, while writable.
     data_device: u64,
 }
@@ -71,6 +74,7 @@ impl Storage {
             spoiled: None,
             searcher: Searcher::default(),
             facts: Facts::default(),
+            meter: Meter::default(),
             data_device: 0,
         }
     }
@@ -83,6 +87,11 @@ impl Storage {
     /// `st_dev` of the data root, as of the last time it was made writable.
     pub fn data_device(&self) -> u64 {
         self.data_device
+    }
+
+    /// What it has cost so far.
+    pub fn counts(&mut self) -> Counts {
+        self.meter.read()
     }
 
     /// Looks whether the storage is there, prepared and healthy; prepares it if this process can.
@@ -121,7 +130,9 @@ impl Storage {
             Err(Trouble::Error(text)) => return unfit(text, was_writable),
             other => other.ok(),
         };
-        if let Err(error) = switch_superblock(found.root.as_fd(), Mode::ReadWrite) {
+        let switched = switch_superblock(found.root.as_fd(), Mode::ReadWrite);
+        self.meter.remounted(switched.is_ok());
+        if let Err(error) = switched {
             let text = self.cannot_switch(&found, "read-write", &error);
             return Seen {
                 condition: Condition::Failed(text.into()),
@@ -140,7 +151,7 @@ impl Storage {
         }
         self.guard(&found, Mode::ReadWrite);
         self.period = Some(Period {
-            errors: survey::errors_counted(found.mount.device),
+            errors: figures::errors_counted(found.mount.device),
             root: found.root,
             id: found.id,
         });
@@ -176,6 +187,7 @@ impl Storage {
             self.watch(root, GUARD);
             result = switch_superblock(root, Mode::ReadOnly);
         }
+        self.meter.remounted(result.is_ok());
         // What is still written by a leftover is nobody's to hear of; the descriptor that is kept
         // reports it at the next sync.
         let put_off = is_busy(&result) && !awaited && !release;
@@ -279,6 +291,7 @@ impl Storage {
             }
         }
         self.facts = found.facts();
+        self.meter.follow(found.mount.device);
         if self.accepted != Some(found.id) {
             if let Some(text) = found.refusal(&self.place) {
                 return Err(not(Condition::Unprepared(text.into())));
@@ -335,7 +348,7 @@ impl Storage {
     /// writes it back.
     fn silent_error(&self, found: &Found) -> Option<String> {
         let period = self.period.as_ref()?;
-        let more = survey::errors_counted(found.mount.device) > period.errors;
+        let more = figures::errors_counted(found.mount.device) > period.errors;
         let suspect = more && !found.mount.superblock_read_only();
         suspect
             .then(|| survey::journal_error(found.root.as_fd()))

@@ -2,6 +2,7 @@
 //! Nothing here decides anything; every wrapper names its man page.
 #![allow(unsafe_code)]
 
+pub mod clock;
 pub mod descriptor;
 pub mod directory;
 pub mod fanotify;

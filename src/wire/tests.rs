@@ -99,10 +99,12 @@ fn every_daemon_message() -> Vec<(DaemonMessage, &'static [u8])> {
         (
             DaemonMessage::Storage {
                 version: 2,
+                whole: true,
                 daemon_version: "0.1".into(),
                 pid: 0x0102,
                 uptime_ms: 0x0304,
                 state: State::Stuck,
+                state_ms: 0x0506,
                 reason: "busy".into(),
                 mount: b"/m".to_vec(),
                 data: b"/m/d".to_vec(),
@@ -111,8 +113,8 @@ fn every_daemon_message() -> Vec<(DaemonMessage, &'static [u8])> {
                 size: 0x0a00_0000_0000,
                 free: 0x0b,
             },
-            b"\x41\x00\x85\x02\x00\x03\x000.1\x02\x01\x00\x00\x04\x03\x00\x00\x00\x00\x00\x00\x07\
-              \x04\x00busy\x02\x00/m\x04\x00/m/d\x04\x00sda1\x04\x00ext4\
+            b"\x4a\x00\x85\x02\x00\x01\x03\x000.1\x02\x01\x00\x00\x04\x03\x00\x00\x00\x00\x00\x00\x07\
+              \x06\x05\x00\x00\x00\x00\x00\x00\x04\x00busy\x02\x00/m\x04\x00/m/d\x04\x00sda1\x04\x00ext4\
               \x00\x00\x00\x00\x00\x0a\x00\x00\x0b\x00\x00\x00\x00\x00\x00\x00",
         ),
         (
@@ -138,6 +140,50 @@ fn every_daemon_message() -> Vec<(DaemonMessage, &'static [u8])> {
             b"\x15\x00\x87\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x07\x00/m/swap",
         ),
         (DaemonMessage::End, b"\x01\x00\x88"),
+        (
+            DaemonMessage::Figures {
+                lifetime: 0x0102,
+                mounted: 3,
+                errors: 1,
+                first: Some(Incident {
+                    time: 0x0405,
+                    function: "f".into(),
+                    line: 6,
+                }),
+                last: None,
+            },
+            b"\x36\x00\x8a\x02\x01\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\
+              \x01\x00\x00\x00\x00\x00\x00\x00\x05\x04\x00\x00\x00\x00\x00\x00\x01\x00f\
+              \x06\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+        ),
+        (
+            DaemonMessage::Totals {
+                sessions: 1,
+                denials: 2,
+                remounts: 3,
+                failed_remounts: 4,
+                writable_ms: 5,
+                written: None,
+            },
+            b"\x31\x00\x8b\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\
+              \x03\x00\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\
+              \x05\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff",
+        ),
+        (
+            DaemonMessage::Past {
+                id: 7,
+                pid: 0x0102,
+                uid: 1000,
+                ended: Ended::Gone,
+                ago_ms: 8,
+                lasted_ms: 9,
+                written: Some(10),
+                command: b"vi".to_vec(),
+            },
+            b"\x2e\x00\x8c\x07\x00\x00\x00\x00\x00\x00\x00\x02\x01\x00\x00\xe8\x03\x00\x00\x05\
+              \x08\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x00\x00\x00\x00\
+              \x0a\x00\x00\x00\x00\x00\x00\x00\x02\x00vi",
+        ),
         (
             DaemonMessage::Error {
                 version: 2,
@@ -204,12 +250,30 @@ fn every_enum_value_keeps_its_byte() {
         codes(),
         [(1, H::Process), (2, H::Loop), (3, H::Swap), (4, H::Unknown),]
     );
+    assert_eq!(
+        codes(),
+        [
+            Ended::Durable,
+            Ended::Failed,
+            Ended::Denied,
+            Ended::Revoked,
+            Ended::Gone,
+            Ended::Cut,
+        ]
+        .map(|ended| (ended as u8, ended))
+    );
 }
 
 #[test]
-fn states_have_their_names() {
+fn states_phases_and_ends_have_their_names() {
     let names = codes::<State>().into_iter().map(|(_, s)| s.as_str());
     let expected = "absent unprepared ro going-rw rw going-ro stuck failed";
+    assert_eq!(names.collect::<Vec<_>>().join(" "), expected);
+    let names = codes::<Ended>().into_iter().map(|(_, e)| e.as_str());
+    let expected = "durable failed denied revoked gone cut";
+    assert_eq!(names.collect::<Vec<_>>().join(" "), expected);
+    let names = codes::<Phase>().into_iter().map(|(_, p)| p.as_str());
+    let expected = "waiting granted revoked closing";
     assert_eq!(names.collect::<Vec<_>>().join(" "), expected);
 }
 
@@ -292,7 +356,7 @@ fn a_type_of_the_other_direction_or_of_none_is_unknown() {
         let client = decoded::<ClientMessage>(&frame).1;
         let daemon = decoded::<DaemonMessage>(&frame).1;
         assert_eq!(client == unknown, !matches!(kind, 0x01..=0x03), "{kind}");
-        assert_eq!(daemon == unknown, !matches!(kind, 0x81..=0x89), "{kind}");
+        assert_eq!(daemon == unknown, !matches!(kind, 0x81..=0x8c), "{kind}");
     }
 }
 
@@ -336,9 +400,10 @@ fn a_string_over_its_limit_is_refused() {
         decoded::<ClientMessage>(&frame(0x01, &command)),
         (vec![], Some(error(0x01, 1025, 1024)))
     );
-    let mut string = [&VERSION.to_le_bytes()[..], &4097u16.to_le_bytes()].concat();
-    string.resize(4 + 4097, b'x');
-    for kind in [0x81, 0x85, 0x89] {
+    for (kind, before) in [(0x81, &b""[..]), (0x85, b"\x01"), (0x89, b"")] {
+        let string = 4097u16.to_le_bytes();
+        let mut string = [&VERSION.to_le_bytes(), before, &string].concat();
+        string.resize(string.len() + 4097, b'x');
         assert_eq!(
             decoded::<DaemonMessage>(&frame(kind, &string)),
             (vec![], Some(error(kind, 4097, 4096)))
@@ -375,10 +440,12 @@ fn strings_over_their_limit_are_cut_when_encoded() {
 
     let storage = |text: &str, path: &[u8]| DaemonMessage::Storage {
         version,
+        whole: false,
         daemon_version: text.into(),
         pid: 1,
         uptime_ms: 2,
         state: State::ReadOnly,
+        state_ms: 5,
         reason: text.into(),
         mount: path.into(),
         data: path.into(),

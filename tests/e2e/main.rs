@@ -19,6 +19,7 @@ mod idle;
 #[cfg(feature = "kvmd-api")]
 mod kvmd_api;
 mod limits;
+mod log;
 mod loss;
 mod manual;
 mod medium;
@@ -38,3 +39,4 @@ mod stop;
 mod systemd;
 mod terminal;
 mod tree;
+mod watch;

@@ -26,6 +26,7 @@ pub fn play(attack: &str) {
         "names" => names(),
         "swapping" => return swapping(),
         "unread statuses" => unread_statuses(),
+        "blind watchers" => blind_watchers(),
         "storm" => storm(),
         "hiding" => descriptors::hide(),
         other => panic!("unknown attack {other:?}"),
@@ -376,6 +377,26 @@ fn unread_statuses() {
         assert_eq!(hung_up, 1, "it was not cut");
     }
     println!("all cut");
+}
+
+/// Many who watch and never read, while sessions come and go.
+fn blind_watchers() {
+    let watchers: Vec<Client> = (0..200)
+        .map(|_| {
+            let client = Client::greeted().expect("connect");
+            assert!(client.say(&status(true)));
+            client
+        })
+        .collect();
+    again_and_again(|_| {
+        let mut client = Client::greeted().expect("connect");
+        client.open(&[b'x'; 1024]);
+        if let Some(DaemonMessage::Granted { .. }) = client.next() {
+            client.say(&ClientMessage::Close);
+            client.rest();
+        }
+    });
+    drop(watchers);
 }
 
 /// Opens and closes a FIFO of the storage for writing, which is allowed while it is read-only, and of

@@ -110,6 +110,21 @@ fn p9_clients_that_never_read() {
 }
 
 #[test]
+fn p9_watchers_that_never_read() {
+    needs_root!("other users");
+    let mut rig = open_rig();
+    for _ in 0..2 {
+        besieged(&rig, "blind watchers", &EVERYBODY, |_| {
+            // They have been told as much as their sockets take, and more has happened since.
+            let sessions = |rig: &Rig| rig.status()["totals"]["sessions"].as_u64().expect("it");
+            let before = sessions(&rig);
+            wait_until("many more sessions", || sessions(&rig) > before + 1000);
+        });
+        rig.renew_footprint();
+    }
+}
+
+#[test]
 fn p9_ten_thousand_connections_of_one_user() {
     needs_root!("other users");
     for who in ALL_BUT_ROOT {

@@ -24,8 +24,8 @@
 //!
 //! Who may come in, how many, and who gets the storage when is not decided here.
 
-mod events;
-mod http;
+pub mod events;
+pub mod http;
 mod watchers;
 mod websocket;
 
