@@ -114,7 +114,10 @@ fn ask(socket: &Path, sight: &Sight) -> Result<Answer, Finding> {
             ));
         }
         ControlFlow::Continue(Err(error)) if !sight.is_root() => {
-            return Err(Finding::unseen(Id::Daemon, error.to_string()));
+            // What to do about it is the finding before's.
+            let text = error.to_string();
+            let text = text.split("; ").next().unwrap_or(&text);
+            return Err(Finding::unseen(Id::Daemon, text));
         }
         ControlFlow::Continue(Err(error)) => {
             return Err(Finding::error(Id::Daemon, error.to_string(), START));

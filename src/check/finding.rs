@@ -145,11 +145,13 @@ impl Finding {
         Finding::new(id, Level::Error, text.as_ref(), Some(advice.as_ref()))
     }
 
-    /// An error whose message, as other applets show it, may end with what to do, after a
-    /// semicolon; `otherwise` if it does not.
+    /// An error whose message, as other applets show it, may end with what to do; `otherwise` if it
+    /// does not.
     pub fn told(id: Id, message: &str, otherwise: &str) -> Finding {
-        match message.split_once("; ") {
-            Some((text, advice)) => Finding::error(id, text, advice),
+        let order = message.find(": run `").map(|at| (at, at + 2));
+        let order = message.find("; ").map(|at| (at, at + 2)).or(order);
+        match order {
+            Some((end, start)) => Finding::error(id, &message[..end], &message[start..]),
             None => Finding::error(id, message, otherwise),
         }
     }
@@ -158,6 +160,22 @@ impl Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_message_says_to_do_is_its_advice() {
+        for (message, text, advice) in [
+            ("a: b; mend c; or d", "a: b", "mend c; or d"),
+            ("a is not: run `b`", "a is not", "run `b`"),
+            ("a: run `b`; or c", "a: run `b`", "or c"),
+            ("a: b", "a: b", "x"),
+        ] {
+            let found = Finding::told(Id::State, message, "x");
+            assert_eq!(
+                (&*found.text, found.advice.as_deref()),
+                (text, Some(advice))
+            );
+        }
+    }
 
     #[test]
     fn every_id_is_a_heading_of_the_manual_and_no_other_is() {
