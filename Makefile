@@ -10,7 +10,7 @@ LEFT_OUT := $(CURDIR)/target/left-out
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := build
-.PHONY: help build release test test-filtered soak powercut fuzz asan vm-test packaging-test demo lint units install uninstall deb clean aiohttp cross test-armv7-units
+.PHONY: help build release test test-filtered soak powercut fuzz asan vm-test packaging-test demo lint units install uninstall deb clean aiohttp cross test-armv7 test-armv7-units
 
 # Where `make install` puts things, below DESTDIR.
 PREFIX ?= /usr/local
@@ -138,6 +138,10 @@ aiohttp:
 
 test-armv7-units: ## the unit tests as an armv7 program, under qemu's user emulation
 	@tests/armv7/units
+
+# As root; makes itself a small Debian tree for armv7 once (mmdebstrap).
+test-armv7: test-armv7-units ## and the end-to-end tests on a booted armv7 kernel, in qemu
+	@tests/armv7/run
 
 soak: ## chaos for SOAK_SECONDS (60) from SOAK_SEED, as root; P1 to P6 must hold
 	@tests/tools

@@ -202,13 +202,7 @@ impl Storage {
                 Remount::Done
             }
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Remount::Busy,
-            Err(error) => Remount::Failed(
-                format!(
-                    "{}: cannot be made read-only: {error}",
-                    escape_path(&self.place.mount)
-                )
-                .into(),
-            ),
+            Err(error) => Remount::Failed(self.refused(&error).into()),
         };
         if held && remount == Remount::Busy && sync.is_ok() && !release {
             self.keep_roots(root);
@@ -226,6 +220,20 @@ impl Storage {
         };
         if let Err(Trouble::Error(text)) = kept {
             log::warn!("{text}");
+        }
+    }
+
+    /// Why it is not made read-only. EROFS: what the kernel has given up it does not remount; where
+    /// it gives up by going read-only (Linux before 6.12) that is the first to be seen of it.
+    fn refused(&self, error: &io::Error) -> String {
+        match survey::find(&self.place) {
+            Ok(found) if error.raw_os_error() == Some(libc::EROFS) => {
+                found.repair(&format!("the kernel has given it up: {error}"))
+            }
+            _ => format!(
+                "{}: cannot be made read-only: {error}",
+                escape_path(&self.place.mount)
+            ),
         }
     }
 

@@ -28,9 +28,12 @@ pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     );
 }
 
-/// Whether the condition holds at some time within the bound.
+/// Whether the condition holds at some time within the bound; PST_TEST_SLOWNESS times as much on an
+/// emulated processor.
 pub fn holds_within(bound: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + bound;
+    let slowness = std::env::var("PST_TEST_SLOWNESS").ok();
+    let slowness = slowness.map_or(1, |times| times.parse().expect("PST_TEST_SLOWNESS"));
+    let deadline = Instant::now() + bound * slowness;
     loop {
         if condition() {
             return true;
