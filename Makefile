@@ -10,7 +10,7 @@ LEFT_OUT := $(CURDIR)/target/left-out
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := build
-.PHONY: help build release test test-filtered soak powercut fuzz asan vm-test packaging-test demo lint units install uninstall deb clean aiohttp
+.PHONY: help build release test test-filtered soak powercut fuzz asan vm-test packaging-test demo lint units install uninstall deb clean aiohttp cross test-armv7-units
 
 # Where `make install` puts things, below DESTDIR.
 PREFIX ?= /usr/local
@@ -39,6 +39,9 @@ build: ## the binary, to work on
 
 release: ## the binary, to use: target/release/pst
 	$(CARGO) build --locked --release
+
+cross: ## release binaries for armv7 (PiKVM OS) and aarch64: target/cross/ARCHITECTURE/pst
+	@packaging/cross/build
 
 demo: release ## the main job, on a storage made for it; leaves nothing behind
 	@contrib/demo.sh $(TARGET)/release/pst
@@ -132,6 +135,9 @@ aiohttp:
 	    && $(AIOHTTP).new/bin/python -m pip install -q --disable-pip-version-check aiohttp==3.* \
 	    && mv $(AIOHTTP).new $(AIOHTTP) && touch $(AIOHTTP)/done; } \
 	|| { rm -rf $(AIOHTTP) $(AIOHTTP).new; echo "aiohttp is not to be had from PyPI: its tests are left out"; }
+
+test-armv7-units: ## the unit tests as an armv7 program, under qemu's user emulation
+	@tests/armv7/units
 
 soak: ## chaos for SOAK_SECONDS (60) from SOAK_SEED, as root; P1 to P6 must hold
 	@tests/tools

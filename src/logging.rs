@@ -123,7 +123,7 @@ mod tests {
         init(None);
     }
 
-    /// A child whose stderr is the pipe, with `@STREAM` replaced by what a journal there would say.
+    /// A child whose stderr is the pipe. PST_TEST_EMULATOR: what runs this processor's programs here.
     fn child(level: Option<&str>, script: &str) -> Output {
         let mut command = Command::new("bash");
         command
@@ -148,8 +148,9 @@ mod tests {
         text.lines().map(str::to_owned).collect()
     }
 
-    const PLAIN: &str = r#"exec "$0" "$@""#;
-    const JOURNAL: &str = r#"JOURNAL_STREAM=$(stat -L -c %d:%i /proc/$$/fd/2) exec "$0" "$@""#;
+    const PLAIN: &str = r#"exec $PST_TEST_EMULATOR "$0" "$@""#;
+    const JOURNAL: &str =
+        r#"JOURNAL_STREAM=$(stat -L -c %d:%i /proc/$$/fd/2) exec $PST_TEST_EMULATOR "$0" "$@""#;
 
     #[test]
     fn a_record_is_one_line() {
@@ -169,7 +170,7 @@ mod tests {
             "<7>a detail",
         ];
         assert_eq!(lines(Some("debug"), JOURNAL), expected);
-        let elsewhere = r#"JOURNAL_STREAM=1:1 exec "$0" "$@""#;
+        let elsewhere = r#"JOURNAL_STREAM=1:1 exec $PST_TEST_EMULATOR "$0" "$@""#;
         assert_eq!(lines(Some("error"), elsewhere), ["pst: ERROR an error"]);
     }
 
@@ -196,9 +197,9 @@ mod tests {
     #[test]
     fn a_stderr_that_takes_nothing_is_no_trouble() {
         for script in [
-            r#"exec "$0" "$@" 2>&-"#,
-            r#"exec "$0" "$@" 2>/dev/full"#,
-            r#"exec "$0" "$@" 2> >(exec true)"#,
+            r#"exec $PST_TEST_EMULATOR "$0" "$@" 2>&-"#,
+            r#"exec $PST_TEST_EMULATOR "$0" "$@" 2>/dev/full"#,
+            r#"exec $PST_TEST_EMULATOR "$0" "$@" 2> >(exec true)"#,
         ] {
             child(Some("trace"), script);
         }

@@ -288,7 +288,10 @@ mod tests {
         let notified = UnixDatagram::bind(dir.0.join("notify")).unwrap();
         let listener = UnixListener::bind(dir.0.join("socket")).unwrap();
         let output = Command::new("sh")
-            .args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 0</dev/null"])
+            .args([
+                "-c",
+                "LISTEN_PID=$$ exec $PST_TEST_EMULATOR \"$0\" \"$@\" 3<&0 0</dev/null",
+            ])
             .arg(env::current_exe().unwrap())
             .args(["--exact", "systemd::tests::child_is_a_service"])
             .env("LISTEN_FDS", "1")

@@ -304,22 +304,22 @@ fn same_config(answer: &Answer, place: &Place) -> Finding {
 
 fn state(answer: &Answer) -> Finding {
     let name = answer.state.as_str();
-    let reason = escape(&answer.reason);
-    match answer.state {
+    let advice = match answer.state {
         State::ReadOnly | State::ReadWrite | State::GoingRo | State::GoingRw => {
-            Finding::ok(Id::State, name)
+            return Finding::ok(Id::State, name);
         }
-        State::Stuck => Finding::error(
-            Id::State,
-            format!("{name}: {reason}"),
-            "`pst status` names what keeps it writable: end that",
-        ),
-        State::Absent | State::Unprepared | State::Failed => Finding::told(
-            Id::State,
-            &format!("{name}: {reason}"),
-            "see the findings above about the mount and the filesystem",
-        ),
-    }
+        State::Stuck => "`pst status` names what keeps it writable: end that",
+        State::Absent => "mount it; the daemon sees that by itself",
+        State::Unprepared => "`systemctl restart pst`, or `pst prepare` as root",
+        State::Failed => {
+            "unmount it, run `e2fsck -fy` on its device, and mount it again; if it comes back, replace the card"
+        }
+    };
+    Finding::told(
+        Id::State,
+        &format!("{name}: {}", escape(&answer.reason)),
+        advice,
+    )
 }
 
 #[cfg(test)]

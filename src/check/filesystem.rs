@@ -33,7 +33,11 @@ fn alive(sight: &Sight, found: &Found) -> Finding {
     match found.illness() {
         Some(text) => Finding::told(Id::FsAlive, &text, "unmount it, check it, mount it anew"),
         None if !found.mount.superblock_read_only() => {
-            Finding::ok(Id::FsAlive, format!("{kind}, writable now"))
+            // Asked, it would be written back now.
+            Finding::ok(
+                Id::FsAlive,
+                format!("{kind}, writable now, so its journal is not asked"),
+            )
         }
         None if !sight.is_root() => {
             Finding::unseen(Id::FsAlive, "whether its journal lives: this takes root")
@@ -54,11 +58,15 @@ fn errors(sight: &Sight, found: &Found) -> Option<Finding> {
     }
     let when = says("last_error_time").and_then(|seconds| seconds.parse().ok());
     let whence = says("last_error_func").filter(|name| !name.is_empty());
+    let code = says("last_error_errcode").and_then(|code| code.parse().ok());
     Some(Finding::warning(
         Id::FsErrors,
         format!(
-            "{count} error{} since it was last checked, the last {}in {}",
+            "{count} error{} since it was last checked, the last {}{}in {}",
             if count == 1 { "" } else { "s" },
+            code.and_then(error_name)
+                .map(|name| format!("({name}) "))
+                .unwrap_or_default(),
             when.map(|seconds| format!("at {} ", utc(seconds)))
                 .unwrap_or_default(),
             escape(&whence.unwrap_or_else(|| "an unnamed function".into()))
@@ -68,6 +76,30 @@ fn errors(sight: &Sight, found: &Found) -> Option<Finding> {
             escape_path(&found.mount.source)
         ),
     ))
+}
+
+/// What a superblock's error code stands for; fs/ext4/ext4.h of the kernel, EXT4_ERR_*. The first is
+/// "unknown".
+fn error_name(code: usize) -> Option<&'static str> {
+    const NAMES: [&str; 16] = [
+        "EIO",
+        "ENOMEM",
+        "EFSBADCRC",
+        "EFSCORRUPTED",
+        "ENOSPC",
+        "ENOKEY",
+        "EROFS",
+        "EFBIG",
+        "EEXIST",
+        "ERANGE",
+        "EOVERFLOW",
+        "EBUSY",
+        "ENOTDIR",
+        "ENOTEMPTY",
+        "ESHUTDOWN",
+        "EFAULT",
+    ];
+    NAMES.get(code.checked_sub(2)?).copied()
 }
 
 /// Whether a power cut now would cost a replay of the journal.
@@ -225,6 +257,20 @@ mod tests {
             Superblock::parse(&bytes),
             superblock(true, b"sixteen-letters!")
         );
+    }
+
+    #[test]
+    fn errors_have_the_names_that_ext4_gives_them() {
+        let named = [0, 1, 2, 5, 17, 18].map(error_name);
+        let expected = [
+            None,
+            None,
+            Some("EIO"),
+            Some("EFSCORRUPTED"),
+            Some("EFAULT"),
+            None,
+        ];
+        assert_eq!(named, expected);
     }
 
     #[test]

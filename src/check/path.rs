@@ -84,8 +84,9 @@ fn order(sight: &Sight, own: (u64, u64)) -> Finding {
                 escape_path(&ours)
             ),
             format!(
-                "put {} before it in PATH; what is still open then talks to the wrong daemon",
-                escape_path(ours.parent().unwrap_or(&ours))
+                "put {} before {} in PATH: until then scripts get the other program",
+                escape_path(ours.parent().unwrap_or(&ours)),
+                escape_path(first.parent().unwrap_or(&first))
             ),
         ),
     }

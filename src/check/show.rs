@@ -112,7 +112,11 @@ fn summary(findings: &[Finding]) -> String {
     match count(Level::Unseen) {
         0 => {}
         unseen => {
-            let _ = write!(text, "; {unseen} could not be seen, by root perhaps");
+            let _ = write!(
+                text,
+                "; {} could not be seen, root may see more",
+                plural(unseen, "thing")
+            );
         }
     }
     text.push_str(".\n");
@@ -177,7 +181,7 @@ ok       kernel        Linux 6.18
 warning  fstab-nofail  no nofail
                        -> add nofail
 unseen   fs-alive      it takes root
-0 errors, 1 warning; pst-check(8) says more about each; 1 could not be seen, by root perhaps.
+0 errors, 1 warning; pst-check(8) says more about each; 1 thing could not be seen, root may see more.
 ";
         assert_eq!(text(&some(), PLAIN), expected);
         let well = text(&some()[..1], PLAIN);

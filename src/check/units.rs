@@ -100,18 +100,18 @@ fn is_wanted(sight: &Sight, unit: &str) -> bool {
     })
 }
 
-/// The unit that prepares a storage which is mounted while the daemon runs. It is pulled in by the
-/// mount, and has its name.
+/// The unit that prepares a storage which is mounted while the daemon runs. The mount wants it, and
+/// gives it its name.
 fn mounted_anew(sight: &Sight, mount: &Path) -> Finding {
     let name = unit_name(mount);
-    let wants = format!("{name}.mount.wants");
     let unit = format!("pst-mounted@{name}.service");
-    let link = |directory: &&str| sight.at(directory).join(&wants).join(&unit);
-    let linked = DIRECTORIES.iter().map(link);
-    if linked
-        .into_iter()
-        .any(|link| link.symlink_metadata().is_ok())
-    {
+    let wants = DIRECTORIES.iter().any(|directory| {
+        let directory = sight.at(directory);
+        let link = directory.join(format!("{name}.mount.wants")).join(&unit);
+        link.symlink_metadata().is_ok()
+            || has_drop_in(&directory.join(format!("{name}.mount.d")), &unit)
+    });
+    if wants {
         return Finding::ok(Id::UnitMounted, format!("{name}.mount wants {unit}"));
     }
     Finding::warning(
@@ -120,8 +120,25 @@ fn mounted_anew(sight: &Sight, mount: &Path) -> Finding {
             "{} is not prepared when it is mounted anew while the daemon runs",
             escape_path(mount)
         ),
-        format!("`systemctl add-wants '{name}.mount' pst.service '{unit}'`"),
+        format!(
+            "put `[Unit]` and `Wants=pst.service {unit}` into /etc/systemd/system/{name}.mount.d/pst.conf, then `systemctl daemon-reload`; pst-check(8) has the rest"
+        ),
     )
+}
+
+/// Whether a unit's drop-in directory has a file by which it wants the other unit.
+fn has_drop_in(directory: &Path, other: &str) -> bool {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path());
+    files
+        .filter(|path| path.extension().is_some_and(|ending| ending == "conf"))
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .any(|text| {
+            let wants = text.lines().filter_map(|line| line.strip_prefix("Wants="));
+            wants
+                .flat_map(str::split_whitespace)
+                .any(|unit| unit == other)
+        })
 }
 
 /// A path as the name of a unit: "String Escaping for Inclusion in Unit Names" of systemd.unit(5).
@@ -229,6 +246,14 @@ mod tests {
     fn another_mount_point_needs_its_own_link() {
         let tree = booted();
         let level = || look(&tree.0, Some(Path::new("/srv/my-notes")))[2].level;
+        assert_eq!(level(), Level::Warning);
+        let drop_in = "/etc/systemd/system/srv-my\\x2dnotes.mount.d/pst.conf";
+        tree.file(drop_in, "[Unit]\nWants=pst.service\n");
+        assert_eq!(level(), Level::Warning);
+        let wants = "[Unit]\nWants=pst.service pst-mounted@srv-my\\x2dnotes.service\n";
+        tree.file(drop_in, wants);
+        assert_eq!(level(), Level::Ok);
+        tree.file(drop_in, "");
         assert_eq!(level(), Level::Warning);
         let link = r"srv-my\x2dnotes.mount.wants/pst-mounted@srv-my\x2dnotes.service";
         let unit = "/usr/lib/systemd/system/pst-mounted@.service";

@@ -3,9 +3,9 @@
 use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-use super::check;
+use super::{check, file};
 
 /// What is at a path, as this process sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,20 +17,18 @@ pub struct Sight {
 }
 
 /// Looks at a directory, through one descriptor, so that both answers are about
-/// the same; see open(2), fstat(2) and fstatvfs(3).
+/// the same; see open(2), statx(2) and fstatvfs(3).
 pub fn look_at(path: &CStr) -> io::Result<Sight> {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
     // SAFETY: a string that ends in 0; the new descriptor is nobody else's; the
-    // structures are read only after the call that fills them succeeded.
+    // structure is read only after the call that fills it succeeded.
     unsafe {
         let fd = check(libc::open(path.as_ptr(), flags))?;
         let fd = OwnedFd::from_raw_fd(fd);
-        let mut stat = MaybeUninit::<libc::stat64>::uninit();
-        check(libc::fstat64(fd.as_raw_fd(), stat.as_mut_ptr()))?;
         let mut vfs = MaybeUninit::<libc::statvfs64>::uninit();
         check(libc::fstatvfs64(fd.as_raw_fd(), vfs.as_mut_ptr()))?;
         Ok(Sight {
-            device: stat.assume_init().st_dev,
+            device: file::status(fd.as_fd())?.device,
             read_only: vfs.assume_init().f_flag & libc::ST_RDONLY != 0,
         })
     }

@@ -140,6 +140,15 @@ mod tests {
     }
 
     #[test]
+    fn records_are_as_the_kernel_has_them_on_every_processor() {
+        use libc::fanotify_event_metadata as Record;
+        assert_eq!(std::mem::offset_of!(Record, event_len), 0);
+        assert_eq!(std::mem::offset_of!(Record, mask), 8);
+        assert_eq!((libc::FAN_FS_ERROR, libc::FAN_Q_OVERFLOW), (0x8000, 0x4000));
+        assert_eq!(RELEASE, 0x408);
+    }
+
+    #[test]
     fn every_record_of_a_read_is_seen() {
         let bytes = [record(libc::FAN_CLOSE_WRITE), record(libc::FAN_FS_ERROR)].concat();
         let mut found = Events::default();

@@ -90,19 +90,15 @@ pub struct Status {
     pub mode: u32,
 }
 
-/// fstat(2).
+/// statx(2): glibc's fstat fails on 32-bit processors where a time is past 2038.
 pub fn status(file: BorrowedFd<'_>) -> io::Result<Status> {
-    let mut stat = MaybeUninit::<libc::stat64>::uninit();
-    // SAFETY: `stat` is large enough for what the call writes.
-    check(unsafe { libc::fstat64(file.as_raw_fd(), stat.as_mut_ptr()) })?;
-    // SAFETY: the call succeeded, so it has written the whole struct.
-    let stat = unsafe { stat.assume_init() };
+    let stat = statx(file, libc::STATX_BASIC_STATS)?;
     Ok(Status {
-        device: stat.st_dev,
-        inode: stat.st_ino,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        mode: stat.st_mode & 0o7777,
+        device: device_number(stat.stx_dev_major, stat.stx_dev_minor),
+        inode: stat.stx_ino,
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        mode: u32::from(stat.stx_mode & 0o7777),
     })
 }
 
@@ -235,6 +231,10 @@ pub fn sync_filesystem(file: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::syncfs(file.as_raw_fd()) }).map(drop)
 }
 
+/// _IOW('f', 43, __u32), the same on every architecture that the kernel's generic ioctl
+/// encoding covers (x86, arm, arm64, riscv).
+const EXT4_IOC_CHECKPOINT: u32 = 0x4004_662b;
+
 /// Asks an ext4 filesystem whether its journal is alive, by EXT4_IOC_CHECKPOINT without flags
 /// (Linux 5.14; needs CAP_SYS_ADMIN). Costs nothing while the journal is empty; otherwise it
 /// writes the journal back, so ask only when the superblock is read-only or lost.
@@ -242,9 +242,6 @@ pub fn sync_filesystem(file: BorrowedFd<'_>) -> io::Result<()> {
 /// # Errors
 /// EIO if the journal was aborted; ENOTTY on other filesystems; EPERM without the capability.
 pub fn checkpoint_journal(directory: BorrowedFd<'_>) -> io::Result<()> {
-    // _IOW('f', 43, __u32), the same on every architecture that the kernel's generic ioctl
-    // encoding covers (x86, arm, arm64, riscv).
-    const EXT4_IOC_CHECKPOINT: u32 = 0x4004_662b;
     let flags: u32 = 0;
     // SAFETY: the kernel reads one u32 through the pointer, which is live.
     check(unsafe {
@@ -270,4 +267,130 @@ pub fn lock_exclusive(file: BorrowedFd<'_>) -> io::Result<()> {
 pub fn set_umask(mask: libc::mode_t) -> libc::mode_t {
     // SAFETY: takes no pointer and cannot fail.
     unsafe { libc::umask(mask) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File, FileTimes};
+    use std::mem::offset_of;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+    use std::process::Command;
+    use std::time::{Duration, SystemTime};
+
+    use crate::sys::directory::look_at;
+
+    /// A directory that is gone at the end.
+    struct Dir(std::path::PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Dir {
+            let path = std::env::temp_dir().join(format!("pst-{name}-{}", std::process::id()));
+            fs::create_dir(&path).unwrap();
+            Dir(path)
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn structures_are_as_the_kernel_has_them_on_every_processor() {
+        use libc::{open_how, statx};
+        assert_eq!(
+            (size_of::<open_how>(), offset_of!(open_how, resolve)),
+            (24, 16)
+        );
+        assert_eq!(
+            (size_of::<statx>(), offset_of!(statx, stx_mnt_id)),
+            (256, 144)
+        );
+        assert_eq!(libc::SYS_openat2, 437);
+    }
+
+    #[test]
+    fn times_that_do_not_fit_32_bits_hide_no_file() {
+        let dir = Dir::new("2100");
+        let open = File::open(&dir.0).unwrap();
+        let year_2100 = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+        let times = FileTimes::new()
+            .set_modified(year_2100)
+            .set_accessed(year_2100);
+        open.set_times(times).unwrap();
+        let expected = fs::metadata(&dir.0).unwrap();
+        assert_eq!(expected.mtime(), 4_102_444_800);
+        let found = status(open.as_fd()).unwrap();
+        assert_eq!(
+            (found.device, found.inode),
+            (expected.dev(), expected.ino())
+        );
+        let sight = look_at(&c_path(&dir.0).unwrap()).unwrap();
+        assert_eq!(sight.device, expected.dev());
+    }
+
+    #[test]
+    fn a_file_of_more_than_32_bits_has_a_status() {
+        let dir = Dir::new("large");
+        let large = File::create(dir.0.join("large")).unwrap();
+        large.set_len(5 << 30).unwrap();
+        let expected = large.metadata().unwrap();
+        assert_eq!(expected.len(), 5 << 30);
+        let found = status(large.as_fd()).unwrap();
+        assert_eq!(found.inode, expected.ino());
+        assert_eq!((found.uid, found.gid), (expected.uid(), expected.gid()));
+        assert_eq!(found.mode, expected.mode() & 0o7777);
+        assert_eq!(peek(&dir.0.join("large")).unwrap(), (expected.dev(), 1));
+    }
+
+    #[test]
+    fn sizes_are_bytes_in_64_bits() {
+        let root = open_directory(Path::new("/")).unwrap();
+        let said = Command::new("stat")
+            .args(["-f", "-c", "%S %b", "/"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(said.stdout).unwrap();
+        let (block, count) = said.trim().split_once(' ').unwrap();
+        let size = block.parse::<u64>().unwrap() * count.parse::<u64>().unwrap();
+        let found = space(root.as_fd()).unwrap();
+        assert_eq!(found.size, size);
+        assert!(found.free <= size);
+    }
+
+    #[test]
+    fn device_numbers_are_put_together_as_stat_has_them() {
+        assert_eq!(device_number(8, 1), 0x801);
+        assert_eq!(device_number(0x12345, 0x6789a), 0x0001_2000_6783_459a);
+        let root = fs::metadata("/").unwrap();
+        assert_eq!(peek(Path::new("/")).unwrap().0, root.dev());
+    }
+
+    #[test]
+    fn a_mount_has_the_number_that_mountinfo_shows() {
+        let proc = open_directory(Path::new("/proc")).unwrap();
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let is_proc = |line: &&str| line.split(' ').nth(4) == Some("/proc");
+        let line = table.lines().rfind(is_proc).unwrap();
+        let found = mount_id(proc.as_fd()).unwrap();
+        assert_eq!(line.split(' ').next(), Some(&*found.shown.to_string()));
+        assert!(found.is_root);
+        let below = open_directory(Path::new("/proc/self/")).unwrap();
+        assert!(!mount_id(below.as_fd()).unwrap().is_root);
+    }
+
+    #[test]
+    fn only_ext4_is_asked_for_its_journal() {
+        // _IOW('f', 43, __u32) as asm-generic/ioctl.h puts it together.
+        assert_eq!(
+            EXT4_IOC_CHECKPOINT,
+            1 << 30 | 4 << 16 | u32::from(b'f') << 8 | 43
+        );
+        let proc = open_directory(Path::new("/proc")).unwrap();
+        let error = checkpoint_journal(proc.as_fd()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
+    }
 }

@@ -125,3 +125,18 @@ pub fn wait_for_change(files: &[BorrowedFd<'_>]) -> io::Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    #[test]
+    fn the_calls_are_the_kernels_on_every_processor() {
+        assert_eq!((libc::SYS_fsconfig, libc::SYS_fspick), (431, 433));
+        assert_eq!(libc::SYS_mount_setattr, 442);
+        assert_eq!(size_of::<MountAttr>(), 32);
+        assert_eq!(offset_of!(MountAttr, clear), 8);
+        assert_eq!(offset_of!(MountAttr, userns_fd), 24);
+    }
+}

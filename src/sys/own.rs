@@ -54,3 +54,26 @@ pub fn trim_memory() {
         libc::malloc_trim(0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn limits_are_those_that_proc_shows() {
+        let raised = raise_descriptor_limit().unwrap();
+        let shown = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let line = shown
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files"))
+            .unwrap();
+        let mut numbers = line.split_whitespace();
+        let number = Some(raised.to_string());
+        assert_eq!(numbers.next(), number.as_deref());
+        assert_eq!(numbers.next(), number.as_deref());
+        let open = std::fs::File::open("/").unwrap();
+        let left = descriptors_left(open.as_fd()).unwrap();
+        assert_eq!(left, raised - open.as_raw_fd() as u64 - 1);
+    }
+}

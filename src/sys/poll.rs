@@ -71,3 +71,32 @@ pub fn wait(watches: &mut [Watch<'_>], timeout: Option<Duration>) -> io::Result<
         other => other.map(drop),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn no_time_is_too_long_to_wait() {
+        let (mut far, near) = UnixStream::pair().unwrap();
+        far.write_all(b"x").unwrap();
+        for seconds in [0x7fff_ffff, 0x8000_0000, 0x1_0000_0000, u64::MAX] {
+            let mut watches = [Watch::new(&near, libc::POLLIN)];
+            wait(&mut watches, Some(Duration::from_secs(seconds))).unwrap();
+            assert!(watches[0].seen());
+        }
+    }
+
+    #[test]
+    fn a_time_is_waited_for_and_no_longer() {
+        let (_far, near) = UnixStream::pair().unwrap();
+        let mut watches = [Watch::new(&near, libc::POLLIN)];
+        let time = Duration::from_millis(20);
+        let start = std::time::Instant::now();
+        wait(&mut watches, Some(time)).unwrap();
+        assert!(!watches[0].seen());
+        assert!(start.elapsed() >= time);
+    }
+}

@@ -282,3 +282,28 @@ impl Program {
         variables
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_means_one_process_to_its_end() {
+        assert_eq!(
+            (libc::SYS_pidfd_open, libc::SYS_pidfd_send_signal),
+            (434, 424)
+        );
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        let pid = Pid::new(child.id() as libc::pid_t).unwrap();
+        let descriptor = PidFd::open(pid).unwrap();
+        descriptor.signal(0).unwrap();
+        descriptor.signal(libc::SIGKILL).unwrap();
+        let status = std::os::unix::process::ExitStatusExt::into_raw(child.wait().unwrap());
+        assert_eq!(WaitStatus(status).code(), 128 + 9);
+        let gone = descriptor.signal(0).unwrap_err();
+        assert_eq!(gone.raw_os_error(), Some(libc::ESRCH));
+    }
+}

@@ -240,3 +240,26 @@ pub fn name(signal: libc::c_int) -> String {
         _ => format!("signal {signal}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_read_with_its_sender() {
+        let set = set_of([libc::SIGUSR2]);
+        // SAFETY: a valid set; only this thread's mask is changed, and it ends with the test.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut()) };
+        let signals = Signals::new([libc::SIGUSR2]).unwrap();
+        assert_eq!(signals.next().unwrap(), None);
+        // SAFETY: takes no pointers. Raised in this thread, where it is blocked.
+        assert_eq!(unsafe { libc::raise(libc::SIGUSR2) }, 0);
+        let expected = Received {
+            signal: libc::SIGUSR2,
+            pid: std::process::id() as libc::pid_t,
+            by_process: true,
+        };
+        assert_eq!(signals.next().unwrap(), Some(expected));
+        assert_eq!(signals.next().unwrap(), None);
+    }
+}

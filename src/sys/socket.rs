@@ -169,3 +169,20 @@ fn open_name(path: &Path) -> io::Result<OwnedFd> {
     // SAFETY: the kernel has just made this descriptor for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn the_other_end_is_known_and_seen_to_close() {
+        let (far, near) = UnixStream::pair().unwrap();
+        let found = peer(near.as_fd()).unwrap();
+        assert_eq!(found.pid, std::process::id());
+        assert_eq!(found.uid, own::effective_uid());
+        assert!(!hung_up(near.as_fd()));
+        drop(far);
+        assert!(hung_up(near.as_fd()));
+    }
+}
