@@ -25,10 +25,8 @@ impl Core {
     /// What the storage says of itself: as it is now, or, for one who `watches`, of a moment ago.
     /// He hears again of what changed since, so that many of them cost no more than one.
     pub fn reading(&self, watches: bool) -> Reading {
-        let last = self.changes.last();
         if let Some(reading) = &*self.reading.borrow() {
-            let young = reading.at.elapsed() < WATCH_EVERY;
-            if young && (watches || reading.change == last) {
+            if watches && reading.at.elapsed() < WATCH_EVERY {
                 return reading.clone();
             }
         }
@@ -36,7 +34,7 @@ impl Core {
         let space = || file::space(file::open_directory(&self.mount).ok()?.as_fd()).ok();
         let number = self.facts.borrow().number;
         let reading = Reading {
-            change: last,
+            change: self.changes.last(),
             at: Instant::now(),
             space: mounted.then(space).flatten(),
             figures: mounted.then(|| figures::read(number)).flatten(),

@@ -54,6 +54,7 @@
 mod code;
 mod decoder;
 mod field;
+mod layout;
 mod magic;
 mod message;
 #[cfg(test)]
