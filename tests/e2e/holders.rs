@@ -306,7 +306,14 @@ fn p1_a_read_only_loop_device_does_not_keep_it() {
     let rig = rig();
     let session = rig.session();
     let path = make_file(&rig, "image");
-    let device = tool(rig.command("losetup").args(["-r", "-f", "--show", &path]));
+    let device = tool(rig.command("flock").args([
+        "/dev/loop-control",
+        "losetup",
+        "-r",
+        "-f",
+        "--show",
+        &path,
+    ]));
     assert_not_kept(&rig, session);
     tool(rig.command("losetup").args(["-d", &device]));
 }

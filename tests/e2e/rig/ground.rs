@@ -83,13 +83,13 @@ pub fn sparse(image: &Path, mebibytes: u64) -> PathBuf {
     image.to_owned()
 }
 
-/// Attaches a file to a free loop device.
+/// Attaches a file to a free loop device. One rig at a time: see janitor.sh.
 pub fn attach(image: &Path) -> String {
     let mut device = None;
     // Another test may take the free device between finding and using it.
     wait_until("a loop device is free", || {
-        let found = Command::new("losetup")
-            .args(["-f", "--show"])
+        let found = Command::new("flock")
+            .args(["/dev/loop-control", "losetup", "-f", "--show"])
             .arg(image)
             .output()
             .expect("losetup");

@@ -22,10 +22,16 @@ unmount() { # $@: options. mountinfo writes a blank as \040
         umount "$@" "$(printf '%b' "$(printf '%s' "$m" | sed 's/\\/\\0/g')")" 2>/dev/null
     done
 }
+# Under the lock that `attach` in ground.rs takes: a device that frees itself between being listed
+# and being detached must not be another rig's by then.
 detach() {
-    losetup -nO NAME,BACK-FILE 2>/dev/null | while read -r name file; do
-        case $file in "$dir"/*) losetup -d "$name" 2>/dev/null ;; esac
-    done
+    [ -r /dev/loop-control ] || return 0
+    (
+        flock 9
+        losetup -nO NAME,BACK-FILE 2>/dev/null | while read -r name file; do
+            case $file in "$dir"/*) losetup -d "$name" 2>/dev/null ;; esac
+        done
+    ) 9</dev/loop-control
 }
 unmount
 detach
