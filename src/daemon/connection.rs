@@ -2,19 +2,17 @@
 //! is that protocol's business.
 
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
-
-use async_io::{Async, Timer};
-use smol::io::{AsyncRead, AsyncWriteExt};
 
 use super::core::Core;
 #[cfg(feature = "kvmd-api")]
 use super::kvmd;
+use super::reactor::Async;
 use super::session;
+use super::timer::Timer;
 use super::times::{HANDSHAKE, WRITE_PATIENCE};
 use crate::sys::socket::Peer;
 use crate::wire::{Opening, opening};
@@ -93,7 +91,22 @@ impl Connection {
 
     /// Sends bytes, if the client takes them in time.
     pub async fn write(&self, bytes: &[u8]) -> Result<(), Fault> {
-        patiently(async { Ok((&self.stream).write_all(bytes).await?) }).await
+        let mut rest = bytes;
+        patiently(poll_fn(|cx| self.poll_write(cx, &mut rest))).await
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, rest: &mut &[u8]) -> Poll<Result<(), Fault>> {
+        while !rest.is_empty() {
+            match self.stream.get_ref().write(rest) {
+                Ok(0) => return Poll::Ready(Err(Fault::Gone)),
+                Ok(count) => *rest = rest.get(count..).unwrap_or(&[]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    ready!(self.stream.poll_writable(cx))?;
+                }
+                Err(_) => return Poll::Ready(Err(Fault::Gone)),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Reads what comes next and hands it on.
@@ -108,13 +121,17 @@ impl Connection {
         take: impl FnOnce(&[u8]),
     ) -> Poll<Result<(), Fault>> {
         let mut buffer = [0; 1280];
-        match Pin::new(&mut &self.stream).poll_read(cx, &mut buffer) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => Poll::Ready(Err(Fault::Gone)),
-            Poll::Ready(Ok(count)) => {
+        match self.stream.get_ref().read(&mut buffer) {
+            Ok(0) => Poll::Ready(Err(Fault::Gone)),
+            Ok(count) => {
                 take(buffer.get(..count).unwrap_or(&[]));
                 Poll::Ready(Ok(()))
             }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.stream.wake_when_readable(cx);
+                Poll::Pending
+            }
+            Err(_) => Poll::Ready(Err(Fault::Gone)),
         }
     }
 }

@@ -13,13 +13,12 @@ use std::sync::mpsc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
-
 use super::arbiter::{Arbiter, Effect, Input, Job, Moment, Phase, SessionId, State};
 use super::seat::{Notice, Seat};
+use super::tell_systemd;
+use super::timer::Timer;
 use super::times::LAST_ANSWERS;
 use super::worker::Report;
-use super::{forget_dropped_timers, tell_systemd};
 use crate::config::{Config, Place};
 use crate::escape::escape;
 use crate::storage::Facts;
@@ -272,18 +271,14 @@ impl Core {
         loop {
             poll_fn(|cx| {
                 if self.alarm.changed.take() {
-                    match self.alarm.at.get() {
-                        Some(at) => timer.set_at(self.start + at.0),
-                        None => {
-                            timer = Timer::never();
-                            forget_dropped_timers();
-                        }
-                    }
+                    let at = self.alarm.at.get();
+                    timer = at.map_or_else(Timer::never, |at| Timer::at(self.start + at.0));
                 }
                 self.alarm.waker.replace(Some(cx.waker().clone()));
                 Pin::new(&mut timer).poll(cx)
             })
             .await;
+            timer = Timer::never();
             self.input(Input::Tick);
         }
     }

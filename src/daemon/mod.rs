@@ -7,23 +7,21 @@ mod core;
 #[cfg(feature = "kvmd-api")]
 mod kvmd;
 mod listener;
+mod reactor;
 mod seat;
 mod server;
 mod session;
+mod timer;
 mod times;
 mod watcher;
 mod worker;
 
 use std::cell::Cell;
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer};
 use smol::LocalExecutor;
 use smol::channel::{Receiver, unbounded};
 
@@ -39,6 +37,8 @@ use crate::systemd;
 use self::arbiter::Input;
 use self::core::Core;
 use self::listener::Listener;
+use self::reactor::Async;
+use self::timer::Timer;
 use self::times::{ERROR_LOOKS, EVENTS_GATHER};
 
 /// What reaches the daemon's thread from the others.
@@ -92,7 +92,8 @@ fn run(config: &Config) -> Result<bool, String> {
     watcher::start(sender.clone()).map_err(|error| format!("cannot watch the mounts: {error}"))?;
     let jobs = worker::start(storage, sender).map_err(|e| format!("cannot start a thread: {e}"))?;
     let core = Core::new(config, &place, access, start, jobs);
-    async_io::block_on(serve(core, listener, events, events_of))
+    reactor::block_on(serve(core, listener, events, events_of))
+        .map_err(|error| format!("cannot wait for anything: {error}"))?
 }
 
 fn access_group(name: &str) -> Result<u32, String> {
@@ -120,8 +121,6 @@ async fn serve(
     executor.spawn(take_signals(core.clone(), signals)).detach();
     executor.spawn(core.clone().alarm()).detach();
     if let Some(group) = group {
-        let group = Async::new_nonblocking(group)
-            .map_err(|error| format!("cannot watch the filesystem: {error}"))?;
         executor
             .spawn(take_filesystem_events(
                 core.clone(),
@@ -162,11 +161,16 @@ async fn take_signals(core: Rc<Core>, signals: Async<Signals>) {
 async fn take_filesystem_events(
     core: Rc<Core>,
     executor: Rc<LocalExecutor<'static>>,
-    group: Async<Group>,
+    group: Group,
 ) {
     let looking = Rc::new(Cell::new(false));
-    while group.readable().await.is_ok() {
-        match group.get_ref().take() {
+    loop {
+        // Waited for no longer than this: what gathers in between must wake nobody.
+        let ready = match Async::new(&group) {
+            Ok(group) => group.readable().await,
+            Err(error) => Err(error),
+        };
+        match ready.and_then(|()| group.take()) {
             Ok(events) => {
                 if events.error && !looking.replace(true) {
                     executor
@@ -201,15 +205,6 @@ async fn feed_watchdog(interval: Duration) {
         Timer::after(interval).await;
         tell_systemd("WATCHDOG=1");
     }
-}
-
-/// Has the reactor forget timers that were dropped: it goes on sleeping until the first of them
-/// otherwise, and an idle daemon would wake up once for nothing. Only a new timer makes it count
-/// again, so it gets one that is dropped at once.
-fn forget_dropped_timers() {
-    const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    let mut timer = Timer::after(FAR);
-    let _ = Pin::new(&mut timer).poll(&mut Context::from_waker(Waker::noop()));
 }
 
 /// Tells the service manager, if there is one.

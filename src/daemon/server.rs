@@ -7,11 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 
-use async_io::{Async, Timer};
 use smol::LocalExecutor;
 
 use super::connection;
 use super::core::Core;
+use super::reactor::Async;
+use super::timer::Timer;
 use super::times::NO_RESOURCES;
 use crate::sys::own;
 use crate::sys::socket::{self, Peer};
@@ -39,7 +40,7 @@ pub async fn accept(
     socket: UnixListener,
     lasting: bool,
 ) {
-    let Ok(socket) = Async::new_nonblocking(socket) else {
+    let Ok(socket) = Async::new(socket) else {
         log::error!("cannot wait for connections");
         return core.stop();
     };
@@ -98,7 +99,8 @@ fn admit(
         Err(text) => return refuse(&stream, text),
     };
     let admitted = is_member(&stream, peer, core.access.0);
-    let stream = match Async::new(stream) {
+    let nonblocking = stream.set_nonblocking(true);
+    let stream = match nonblocking.and_then(|()| Async::new(stream)) {
         Ok(stream) => stream,
         Err(error) => return log::error!("cannot serve {peer}: {error}"),
     };
@@ -237,7 +239,6 @@ impl Drop for Entry {
         if counts.all == 0 {
             // What the last of many leave is theirs too.
             counts.most = counts.most.max(std::mem::take(&mut counts.peak));
-            super::forget_dropped_timers(); // of handshakes that were in time
         }
         let many = counts.most > MANY && counts.all <= counts.most / 4;
         if many || counts.most > SEVERAL && counts.all == 0 {

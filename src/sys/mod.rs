@@ -4,6 +4,7 @@
 
 pub mod descriptor;
 pub mod directory;
+pub mod epoll;
 pub mod fanotify;
 pub mod file;
 pub mod mount;

@@ -6,7 +6,6 @@ use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use async_io::Timer;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Bytes, Error, Message};
@@ -17,6 +16,7 @@ use crate::daemon::arbiter::{CloseResult, Input, RevokeReason};
 use crate::daemon::connection::{Connection, Fault, patiently};
 use crate::daemon::core::Core;
 use crate::daemon::seat::{Notice, Occupied};
+use crate::daemon::timer::Timer;
 use crate::daemon::times::{CHANGES_EVERY, PING_EVERY};
 use crate::escape::escape;
 
@@ -267,7 +267,7 @@ impl Talk<'_> {
             return Poll::Pending; // any other step would send the answer to its close frame
         }
         if self.stage != Stage::Over && Pin::new(&mut self.ping).poll(cx).is_ready() {
-            self.ping.set_after(PING_EVERY);
+            self.ping = Timer::after(PING_EVERY);
             return Poll::Ready(Ok(Turn::Ping));
         }
         ready!(self.poll_flush(cx))?;
