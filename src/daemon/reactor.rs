@@ -31,6 +31,8 @@ struct Reactor {
     alarm: Arc<Alarm>,
     /// By descriptor number.
     sources: RefCell<Vec<Option<Rc<Source>>>>,
+    /// Who goes on once the kernel was asked for events again.
+    next_turn: RefCell<Vec<Waker>>,
 }
 
 /// Who waits for a descriptor.
@@ -93,6 +95,26 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     }
 }
 
+/// Lets everybody else go first who can go on, or can once the kernel is asked.
+pub async fn next_turn() -> io::Result<()> {
+    let reactor = reactor()?;
+    once(|cx| reactor.next_turn.borrow_mut().push(cx.waker().clone())).await;
+    Ok(())
+}
+
+/// Waits until it is woken, which `arrange` arranges.
+async fn once(mut arrange: impl FnMut(&Context<'_>)) {
+    let mut arranged = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut arranged, true) {
+            return Poll::Ready(());
+        }
+        arrange(cx);
+        Poll::Pending
+    })
+    .await;
+}
+
 impl Reactor {
     fn new() -> io::Result<Reactor> {
         let epoll = Epoll::new()?;
@@ -106,16 +128,20 @@ impl Reactor {
                 asleep: AtomicBool::new(false),
             }),
             sources: RefCell::default(),
+            next_turn: RefCell::default(),
         })
     }
 
     fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
         let alarm = &self.alarm;
         alarm.asleep.store(true, Ordering::SeqCst);
+        let next_turn = self.next_turn.take();
         // Who woke before that did not ring; who does from here on rings.
-        let timeout = match alarm.woken.load(Ordering::SeqCst) {
-            true => Some(Duration::ZERO),
-            false => timeout,
+        let at_once = alarm.woken.load(Ordering::SeqCst) || !next_turn.is_empty();
+        let timeout = if at_once {
+            Some(Duration::ZERO)
+        } else {
+            timeout
         };
         let mut events = [Event::EMPTY; EVENTS];
         let events = self.epoll.wait(&mut events, timeout);
@@ -127,6 +153,7 @@ impl Reactor {
                 source.wake(*event);
             }
         }
+        next_turn.into_iter().for_each(Waker::wake);
         Ok(())
     }
 }
@@ -169,7 +196,12 @@ impl<T: AsFd> Async<T> {
         &self.io
     }
 
-    /// Waits until there is something to read, or to accept.
+    /// Waits until something happens, after an attempt that would have blocked.
+    pub async fn more(&self) {
+        once(|cx| self.wake_when_readable(cx)).await;
+    }
+
+    /// Waits until there is something to read.
     pub async fn readable(&self) -> io::Result<()> {
         poll_fn(|cx| self.poll_readable(cx)).await
     }

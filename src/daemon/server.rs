@@ -11,7 +11,7 @@ use smol::LocalExecutor;
 
 use super::connection;
 use super::core::Core;
-use super::reactor::Async;
+use super::reactor::{self, Async};
 use super::timer::Timer;
 use super::times::NO_RESOURCES;
 use crate::sys::own;
@@ -47,19 +47,15 @@ pub async fn accept(
     let connections = Rc::new(Connections::default());
     let mut complained = false;
     loop {
-        let ready = socket.readable().await;
         // Before anybody is taken: who is not accepted stays for the next daemon.
         if lasting && core.stopping() {
             return;
         }
+        let mut all = false;
         // All who are there are counted before any is heard: most of a flood is over its user's
         // share then, which costs little, and is not in the others' way.
         for _ in 0..TURN {
-            let accepted = match &ready {
-                Ok(()) => socket.get_ref().accept(),
-                Err(error) => Err(error.kind().into()),
-            };
-            match accepted {
+            match socket.get_ref().accept() {
                 Ok((stream, _)) => {
                     complained = false;
                     admit(&core, &executor, &connections, stream);
@@ -67,7 +63,10 @@ pub async fn accept(
                         break; // some may have nothing to say, and leave room for the next
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    all = true;
+                    break;
+                }
                 Err(error) => {
                     if !std::mem::replace(&mut complained, true) {
                         log::error!("cannot accept a connection: {error}");
@@ -77,8 +76,12 @@ pub async fn accept(
                 }
             }
         }
-        // Connections that come without end must not keep the others from their turn.
-        smol::future::yield_now().await;
+        if all {
+            socket.more().await;
+        } else if reactor::next_turn().await.is_err() {
+            // Connections that come without end must not keep the others from their turn.
+            return core.stop();
+        }
     }
 }
 
