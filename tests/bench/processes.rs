@@ -14,8 +14,6 @@ use crate::table::{Row, Samples, kibibytes, milliseconds};
 const RUNS: usize = 300;
 const STATUSES: usize = 60;
 const STARTS: usize = 40;
-/// What the daemon does about a mount that changed is over by then.
-const PAUSE: Duration = Duration::from_millis(5);
 /// As many as the daemon's limit lets in, but for a few.
 const CROWD: usize = 1000;
 
@@ -31,9 +29,9 @@ pub fn runs(rig: &Rig, by_hand: &Rig) -> Vec<Row> {
     let floor_program = compile_floor(rig.dir());
     let own = std::env::current_exe().expect("this binary");
     for _ in 0..RUNS {
-        std::thread::sleep(PAUSE);
         run.push_time(whole(&mut pst_run(rig)));
         shell.push_time(whole(rig.command("/bin/sh").args(["-c", &script])));
+        // By the end of this one the daemon is done with the mount that the shell changed.
         floor.push_time(whole(rig.command(&floor_program).args([other, "true"])));
     }
     let holder = Session::open(&rig.socket());
