@@ -53,7 +53,7 @@ impl Failure {
 }
 
 /// Runs the command while the storage is writable. `main` must have called
-/// [`signal::block_before_threads`] first, and started no thread.
+/// [`signal::begin`] first, and started no thread.
 ///
 /// The exit code is the command's own if it is not 0 (128+N if signal N killed
 /// it); 126 if it is not executable; 127 if it is not found; 1 if the storage was
