@@ -22,9 +22,10 @@ use std::process::ExitCode;
 use crate::client::Connection;
 use crate::escape::escape;
 use crate::sys::directory;
-use crate::sys::process::{self, Program, Reaped};
+use crate::sys::process::{self, Reaped};
 use crate::sys::signal::{self, Signals};
-use opening::Grant;
+use keeper::Means;
+use opening::{Grant, Patience};
 use output::Output;
 use watch::Ending;
 
@@ -77,20 +78,28 @@ fn run(options: Options, output: Output) -> Result<u8, Failure> {
         .map_err(|error| Failure::new(format_args!("cannot read signals: {error}")))?;
     output.info("Opening PST session ...");
     let command = options.command.join(OsStr::new(" "));
-    let (mut connection, grant) =
-        opening::open(&options.socket, command.as_bytes(), &signals, output)?;
-    check_storage(&grant)?;
+    let mut patience = Patience::new(output);
+    let mut connection =
+        opening::ask(&options.socket, command.as_bytes(), &signals, &mut patience)?;
+    let means = Means {
+        connection: &connection,
+        signals: &signals,
+        output,
+    };
+    let prepared = watch::prepare(means, options.command)?;
+    let granted = opening::await_grant(&mut connection, &signals, &mut patience);
+    let grant = match granted.and_then(|grant| check_storage(&grant).map(|()| grant)) {
+        Ok(grant) => grant,
+        Err(failure) => {
+            prepared.dismiss();
+            return Err(failure);
+        }
+    };
     output.info(format_args!(
         "PST write is allowed: {}",
         escape(&grant.data)
     ));
-    let program = Program::new(
-        options.command,
-        "KVMD_PST_DATA",
-        OsStr::from_bytes(&grant.data),
-    )
-    .ok_or_else(|| Failure::new("no command was given"))?;
-    let ending = watch::run(&mut connection, &signals, &program, &grant, output)?;
+    let ending = watch::run(&mut connection, &signals, prepared, &grant, output)?;
     let code = finish(ending, connection, &signals, output);
     // The keeper has ended by now, mostly: no zombie for a slow init.
     while let Reaped::Child(..) = process::reap() {}

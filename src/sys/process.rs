@@ -128,6 +128,14 @@ pub fn reap() -> Reaped {
     }
 }
 
+/// Waits until this child has ended, and reaps it; see waitpid(2).
+pub fn await_child(child: Pid) {
+    // SAFETY: a null status is not written.
+    while unsafe { libc::waitpid(child.0, ptr::null_mut(), 0) } == -1
+        && io::Error::last_os_error().raw_os_error() == Some(libc::EINTR)
+    {}
+}
+
 /// Whether this process has children, ended ones included; reaps none. See waitid(2).
 pub fn has_children() -> bool {
     // SAFETY: waitid(2) takes a null siginfo.
