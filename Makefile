@@ -21,9 +21,15 @@ SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
 DOCDIR ?= $(PREFIX)/share/doc/pst
 MANDIR ?= $(PREFIX)/share/man
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 # Started by systemd when the storage is mounted, without being enabled.
 MOUNTED := var-lib-kvmd-pst.mount.wants/pst-mounted@var-lib-kvmd-pst.service
 MANPAGES := $(wildcard contrib/man/*.[1-8])
+# The pages that are found by another name, too, and under which the shells find completions.
+MANLINKS := $(if $(wildcard contrib/man/pst-run.1),kvmd-pstrun.1:pst-run.1) kvmd-pst.8:pst-daemon.8
+NAMES := pst kvmd-pst kvmd-pstrun
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -37,10 +43,12 @@ release: ## the binary, to use: target/release/pst
 demo: release ## the main job, on a storage made for it; leaves nothing behind
 	@contrib/demo.sh $(TARGET)/release/pst
 
-lint: ## formatting and lints
+lint: ## formatting, lints, manual pages
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	@command -v mandoc >/dev/null || { echo "mandoc is not here; Debian's package is mandoc" >&2; exit 1; }
+	mandoc -Tlint -Wwarning $(MANPAGES)
 
 units: ## what systemd says to the units, and how tight the sandbox is
 	@test -x $(TARGET)/release/pst || $(MAKE) release
@@ -66,13 +74,23 @@ install: ## to DESTDIR and PREFIX (/usr/local)
 	for page in $(MANPAGES); do \
 	    install -D -m 644 -t $(DESTDIR)$(MANDIR)/man$${page##*.} $$page || exit 1; \
 	done
+	for pair in $(MANLINKS); do \
+	    ln -sf $${pair#*:} $(DESTDIR)$(MANDIR)/man$${pair##*.}/$${pair%:*} || exit 1; \
+	done
+	install -D -m 644 contrib/completions/pst.bash $(DESTDIR)$(BASHDIR)/pst
+	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) contrib/completions/_pst
+	install -D -m 644 -t $(DESTDIR)$(FISHDIR) contrib/completions/pst.fish
+	for name in $(filter-out pst,$(NAMES)); do \
+	    ln -sf pst $(DESTDIR)$(BASHDIR)/$$name && ln -sf pst.fish $(DESTDIR)$(FISHDIR)/$$name.fish || exit 1; \
+	done
 
 uninstall: ## what install did; the configuration and the storage stay
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,pst kvmd-pst kvmd-pstrun)
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,pst.service pst.socket pst-mounted@.service $(MOUNTED))
 	-rmdir $(DESTDIR)$(UNITDIR)/$(dir $(MOUNTED)) 2>/dev/null
 	rm -f $(DESTDIR)$(SYSUSERSDIR)/pst.conf $(DESTDIR)$(TMPFILESDIR)/pst.conf
-	rm -f $(foreach page,$(MANPAGES),$(DESTDIR)$(MANDIR)/man$(patsubst .%,%,$(suffix $(page)))/$(notdir $(page)))
+	rm -f $(foreach page,$(notdir $(MANPAGES)) $(foreach pair,$(MANLINKS),$(firstword $(subst :, ,$(pair)))),$(DESTDIR)$(MANDIR)/man$(patsubst .%,%,$(suffix $(page)))/$(page))
+	rm -f $(addprefix $(DESTDIR)$(BASHDIR)/,$(NAMES)) $(DESTDIR)$(ZSHDIR)/_pst $(addprefix $(DESTDIR)$(FISHDIR)/,$(addsuffix .fish,$(NAMES)))
 	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,README.md LICENSE pst.toml)
 	-rmdir $(DESTDIR)$(DOCDIR) 2>/dev/null
 

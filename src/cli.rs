@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use argh::{ArgsInfo, FromArgs};
+use log::LevelFilter;
 
 use crate::config::{self, Config, ConfigError};
 use crate::escape::escape;
 use crate::logging::OneLine;
-use crate::{daemon, run, status, storage};
+use crate::{check, daemon, run, size, status, storage};
 
 const USAGE_ERROR: u8 = 2;
 
@@ -30,6 +31,7 @@ Applets:
   run               run a command while the storage is writable
   status            show the storage, and who works with it
   prepare           make the mount ready, once after each mount, as root
+  check             find out what would keep it from working
   help              show this text, or an applet's: pst help run
 
 Options:
@@ -49,15 +51,18 @@ Notes:
 /// Manage the storage, in the foreground, until SIGTERM or SIGINT.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
-    usage = "[-c FILE]",
+    usage = "[-c FILE] [--log-level LEVEL]",
     help_triggers("-h", "--help"),
     example = "{command_name} -c ./pst.toml",
-    note = "RUST_LOG sets the log's level: error, warn, info (the default), debug, trace."
+    note = "LEVEL is off, error, warn, info (the default), debug or trace."
 )]
 struct DaemonArgs {
     /// config file (default: $PST_CONFIG, else /etc/kvmd/pst.toml)
     #[argh(option, short = 'c', arg_name = "FILE", from_str_fn(options::path))]
     config: Option<PathBuf>,
+    /// how much is logged (default: $RUST_LOG, else info)
+    #[argh(option, arg_name = "LEVEL", from_str_fn(options::level))]
+    log_level: Option<LevelFilter>,
     /// ignored: the daemon that this one replaces wanted it
     #[argh(switch, hidden_help, long = "run")]
     _run: bool,
@@ -66,7 +71,7 @@ struct DaemonArgs {
 /// Run COMMAND while the storage is writable, and return its code.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
-    usage = "[-q] [--socket PATH] [--] COMMAND [ARGUMENT...]",
+    usage = "[-q] [--need SIZE] [--socket PATH] [--] COMMAND [ARGUMENT...]",
     help_triggers("-h", "--help"),
     example = "{command_name} -- sh -c 'date > $KVMD_PST_DATA/stamp'",
     note = "COMMAND finds the storage's directory in KVMD_PST_DATA. Options of pst end at\n-- or at the first word that is none.",
@@ -79,6 +84,9 @@ struct RunArgs {
     /// say nothing but errors
     #[argh(switch, short = 'q')]
     quiet: bool,
+    /// so much must be free: bytes, or with K, M or G
+    #[argh(option, arg_name = "SIZE", default = "0", from_str_fn(size::parse))]
+    need: u64,
     /// the daemon's socket (default: $PST_SOCKET, else the config file's)
     #[argh(option, arg_name = "PATH", from_str_fn(options::path))]
     socket: Option<PathBuf>,
@@ -87,7 +95,7 @@ struct RunArgs {
 /// Show the storage, and who works with it.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
-    usage = "[--json] [--socket PATH]",
+    usage = "[--json] [--watch] [--socket PATH]",
     help_triggers("-h", "--help"),
     example = "{command_name} --json",
     error_code(0, "all is well"),
@@ -99,6 +107,9 @@ struct StatusArgs {
     /// JSON, for programs
     #[argh(switch)]
     json: bool,
+    /// go on with what changes, until ^C or the daemon's end
+    #[argh(switch)]
+    watch: bool,
     /// the daemon's socket (default: $PST_SOCKET, else the config file's)
     #[argh(option, arg_name = "PATH", from_str_fn(options::path))]
     socket: Option<PathBuf>,
@@ -117,12 +128,33 @@ struct PrepareArgs {
     config: Option<PathBuf>,
 }
 
+/// Find out what would keep it from working, and what to do about it.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    usage = "[-c FILE] [--json]",
+    help_triggers("-h", "--help"),
+    example = "{command_name} --json",
+    note = "It changes nothing, and opens no session. Root sees more.",
+    error_code(0, "all is well"),
+    error_code(1, "there are warnings"),
+    error_code(2, "there are errors; bad usage")
+)]
+struct CheckArgs {
+    /// config file (default: $PST_CONFIG, else /etc/kvmd/pst.toml)
+    #[argh(option, short = 'c', arg_name = "FILE", from_str_fn(options::path))]
+    config: Option<PathBuf>,
+    /// JSON, for programs
+    #[argh(switch)]
+    json: bool,
+}
+
 #[derive(Clone, Copy)]
 enum Applet {
     Daemon,
     Run,
     Status,
     Prepare,
+    Check,
 }
 
 /// Why no applet is started.
@@ -183,6 +215,7 @@ fn by_name(word: &OsStr) -> Result<(Applet, &'static str), Stop> {
         b"run" => Ok((Applet::Run, "pst run")),
         b"status" => Ok((Applet::Status, "pst status")),
         b"prepare" => Ok((Applet::Prepare, "pst prepare")),
+        b"check" => Ok((Applet::Check, "pst check")),
         word => fail(format!(
             "'{}' is no applet of pst; see 'pst --help'",
             escape(word)
@@ -217,12 +250,22 @@ impl Applet {
             Self::Daemon => {
                 let args: DaemonArgs = options::only(name, args)?;
                 let (config, path) = service_config(args.config)?;
-                Ok(daemon::main(config, path))
+                Ok(daemon::main(config, path, args.log_level))
             }
             Self::Prepare => {
                 let args: PrepareArgs = options::only(name, args)?;
                 let (config, _) = service_config(args.config)?;
                 Ok(storage::prepare::main(config))
+            }
+            Self::Check => {
+                let args: CheckArgs = options::only(name, args)?;
+                let (config, required) = config_path(args.config);
+                Ok(check::main(check::Options {
+                    config,
+                    required,
+                    socket: variable("PST_SOCKET"),
+                    json: args.json,
+                }))
             }
             Self::Run => {
                 let (args, command): (RunArgs, _) = options::before_words(name, args)?;
@@ -232,6 +275,7 @@ impl Applet {
                 Ok(run::main(run::Options {
                     socket: socket(args.socket)?,
                     quiet: args.quiet,
+                    need: args.need,
                     command,
                 }))
             }
@@ -240,6 +284,7 @@ impl Applet {
                 Ok(status::main(status::Options {
                     socket: socket(args.socket)?,
                     json: args.json,
+                    watch: args.watch,
                 }))
             }
         }
@@ -265,10 +310,16 @@ fn socket(option: Option<PathBuf>) -> Result<PathBuf, Stop> {
 }
 
 fn load_config(option: Option<PathBuf>) -> Result<(Config, PathBuf), Stop> {
-    let named = option.or_else(|| variable("PST_CONFIG"));
-    let required = named.is_some();
-    let path = named.unwrap_or_else(|| config::DEFAULT_PATH.into());
+    let (path, required) = config_path(option);
     Ok((Config::load(&path, required)?, path))
+}
+
+/// The config file, and whether somebody named it, so that it must be there.
+fn config_path(option: Option<PathBuf>) -> (PathBuf, bool) {
+    match option.or_else(|| variable("PST_CONFIG")) {
+        Some(named) => (named, true),
+        None => (config::DEFAULT_PATH.into(), false),
+    }
 }
 
 /// A path from the environment; an empty one counts as unset.

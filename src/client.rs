@@ -6,13 +6,14 @@ use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::escape::escape;
+use crate::shortage;
 use crate::sys::stream::Stream;
-use crate::sys::user;
+use crate::sys::{own, user};
 use crate::wire::{ClientMessage, DaemonMessage, DecodeError, Decoder, MAGIC, Message};
 
 /// So long it waits in line at a time while the daemon's backlog is full: signals wait as long.
@@ -104,18 +105,47 @@ impl AsFd for Connection {
 pub struct ConnectError {
     socket: PathBuf,
     error: io::Error,
-    /// Whose members may open the socket, where that is why.
-    group: Option<String>,
+    found: Found,
+}
+
+/// What is at the socket's path, where that tells more than the error.
+#[derive(Debug)]
+enum Found {
+    /// Nothing, or it does not matter.
+    Nothing,
+    /// Something else.
+    NoSocket,
+    /// A socket for members of this group.
+    GroupOnly {
+        group: String,
+        user: String,
+        /// This user is one, but not yet this process.
+        too_early: bool,
+    },
 }
 
 impl ConnectError {
     fn new(socket: &Path, error: io::Error) -> Self {
-        let refused = error.kind() == ErrorKind::PermissionDenied;
-        let group = refused.then(|| group_of(socket)).flatten();
+        let found = match (error.kind(), std::fs::metadata(socket)) {
+            (ErrorKind::PermissionDenied, Ok(at)) => {
+                let user = user::user_name(own::effective_uid());
+                Found::GroupOnly {
+                    group: user::group_name(at.gid()).unwrap_or_else(|| at.gid().to_string()),
+                    too_early: user
+                        .as_ref()
+                        .is_some_and(|user| user::group_members(at.gid()).contains(user)),
+                    user: user.unwrap_or_else(|| "USER".into()),
+                }
+            }
+            (ErrorKind::ConnectionRefused, Ok(at)) if !at.file_type().is_socket() => {
+                Found::NoSocket
+            }
+            _ => Found::Nothing,
+        };
         Self {
             socket: socket.to_owned(),
             error,
-            group,
+            found,
         }
     }
 
@@ -128,31 +158,60 @@ impl ConnectError {
     }
 }
 
-/// The name of a file's group, or its number.
-fn group_of(path: &Path) -> Option<String> {
-    let gid = std::fs::metadata(path).ok()?.gid();
-    Some(user::group_name(gid).unwrap_or_else(|| gid.to_string()))
-}
-
 impl std::error::Error for ConnectError {}
 
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let socket = escape(self.socket.as_os_str().as_bytes());
         let error = &self.error;
-        if self.is_no_daemon() {
-            return write!(
+        if let Found::GroupOnly {
+            group,
+            user,
+            too_early,
+        } = &self.found
+        {
+            let (group, user) = (escape(group), escape(user));
+            write!(
                 f,
-                "no daemon answers at {socket}: {error}; start it with `systemctl start pst`"
-            );
+                "not allowed to open {socket}: only root and members of the group {group} are; "
+            )?;
+            return match too_early {
+                true => write!(
+                    f,
+                    "you are one, but became it after this login: log in anew"
+                ),
+                false => write!(
+                    f,
+                    "have an administrator run `usermod -aG {group} {user}`, and log in anew"
+                ),
+            };
         }
-        match &self.group {
-            Some(group) => write!(
+        match error.kind() {
+            _ if matches!(self.found, Found::NoSocket) => {
+                write!(
+                    f,
+                    "no daemon answers at {socket}: that is no socket; remove it and run `systemctl restart pst.socket pst.service`"
+                )
+            }
+            ErrorKind::NotFound => write!(
                 f,
-                "not allowed to open {socket}: only root and members of the group {} are",
-                escape(group)
+                "no daemon answers at {socket}: {error}; start it with `systemctl start pst`, \
+                 or name the socket that it has (`--socket`, PST_SOCKET)"
             ),
-            None => write!(f, "cannot connect to the daemon at {socket}: {error}"),
+            ErrorKind::ConnectionRefused => write!(
+                f,
+                "no daemon answers at {socket}: {error}; see why it ended with \
+                 `systemctl status pst`, and start it with `systemctl start pst`"
+            ),
+            ErrorKind::PermissionDenied => write!(
+                f,
+                "cannot reach {socket}: {error}; see who may pass with `namei -l {socket}`"
+            ),
+            _ => write!(
+                f,
+                "cannot connect to the daemon at {socket}: {error}{}",
+                shortage::advice(error)
+            ),
         }
     }
 }
@@ -173,7 +232,7 @@ impl std::error::Error for ReceiveError {}
 impl fmt::Display for ReceiveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Closed => write!(f, "the daemon went away"),
+            Self::Closed => write!(f, "the daemon went away; see `systemctl status pst`"),
             Self::Io(error) => write!(f, "the connection to the daemon failed: {error}"),
             Self::Decode(error) => write!(f, "the daemon's answer is not understood: {error}"),
         }

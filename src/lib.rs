@@ -4,6 +4,8 @@
 //! The crate is a library only for its own tests and fuzzers; its interface is
 //! the binary's, not this one.
 
+pub mod amount;
+pub mod check;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -12,6 +14,8 @@ pub mod escape;
 pub mod fstab;
 pub mod logging;
 pub mod run;
+pub mod shortage;
+pub mod size;
 pub mod status;
 pub mod storage;
 pub mod sys;

@@ -11,16 +11,19 @@ use std::os::unix::fs::MetadataExt;
 use env_logger::Builder;
 use log::{Level, LevelFilter};
 
+/// The names of the levels.
+pub const LEVELS: &str = "off, error, warn, info, debug, trace";
+
 /// Starts logging; later calls change nothing.
 ///
-/// The level is RUST_LOG's: `off`, `error`, `warn`, `info` (the default), `debug` or `trace`.
-/// Other crates' records begin at `warn`. A stderr that is the journal gets priorities,
+/// The level is `chosen`, else RUST_LOG's: `off`, `error`, `warn`, `info` (the default), `debug`
+/// or `trace`. Other crates' records begin at `warn`. A stderr that is the journal gets priorities,
 /// sd-daemon(3); it adds the time itself.
-pub fn init() {
-    let wanted = env::var_os("RUST_LOG").filter(|level| !level.is_empty());
+pub fn init(chosen: Option<LevelFilter>) {
+    let wanted = env::var_os("RUST_LOG").filter(|level| chosen.is_none() && !level.is_empty());
     let level = match &wanted {
         Some(level) => level.to_str().and_then(|level| level.parse().ok()),
-        None => Some(LevelFilter::Info),
+        None => Some(chosen.unwrap_or(LevelFilter::Info)),
     };
     let filter = level.unwrap_or(LevelFilter::Info);
     let to_journal = stderr_is_journal();
@@ -36,9 +39,7 @@ pub fn init() {
         })
         .try_init();
     if let (Ok(()), Some(wanted), None) = (started, wanted, level) {
-        log::warn!(
-            "RUST_LOG={wanted:?} is no level (off, error, warn, info, debug, trace): info is taken"
-        );
+        log::warn!("RUST_LOG={wanted:?} is no level ({LEVELS}): info is taken");
     }
 }
 
@@ -112,12 +113,14 @@ mod tests {
         if env::var_os("PST_TEST_LOGGING").is_none() {
             return;
         }
-        init();
+        let chosen = env::var("PST_TEST_LEVEL").ok();
+        let chosen = chosen.map(|level| level.parse().unwrap());
+        init(chosen);
         log::error!("an error");
         log::info!("two\nlines \x1b[1m and a \\ é");
         log::debug!("a detail");
         log::info!(target: "polling", "another crate's");
-        init();
+        init(None);
     }
 
     /// A child whose stderr is the pipe, with `@STREAM` replaced by what a journal there would say.
@@ -180,6 +183,14 @@ mod tests {
             odd[0].starts_with(r#"pst: WARN RUST_LOG="pst=loud" is no level"#),
             "{odd:?}"
         );
+    }
+
+    #[test]
+    fn a_level_that_was_chosen_goes_before_rust_logs() {
+        let chosen = r#"PST_TEST_LEVEL=error exec "$0" "$@""#;
+        for rust_log in [None, Some("debug"), Some("loud")] {
+            assert_eq!(lines(rust_log, chosen), ["pst: ERROR an error"]);
+        }
     }
 
     #[test]

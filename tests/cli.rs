@@ -94,7 +94,7 @@ fn help_is_shown_everywhere() {
             "{args:?}"
         );
     }
-    for applet in ["daemon", "run", "status", "prepare"] {
+    for applet in ["daemon", "run", "status", "prepare", "check"] {
         assert!(
             general.contains(&format!("\n  {applet} ")),
             "{applet} is not listed"
@@ -171,8 +171,16 @@ fn bad_usage_is_one_line_and_2() {
             "option --socket needs a value, PATH for 'run'; see 'pst run --help'",
         ),
         (
-            &["status", "--watch"],
-            "unknown option --watch for 'status'; see 'pst status --help'",
+            &["run", "--need", "5MB", "true"],
+            "Error parsing option '--need' with value '5MB': a size is a number of bytes, alone or with K, M or G; see 'pst run --help'",
+        ),
+        (
+            &["run", "--need=", "true"],
+            "option --need has an empty value for 'run'; see 'pst run --help'",
+        ),
+        (
+            &["status", "--follow"],
+            "unknown option --follow for 'status'; see 'pst status --help'",
         ),
         (
             &["status", "x"],

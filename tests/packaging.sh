@@ -41,6 +41,32 @@ else
     echo "left out: lintian is not here (Debian's package lintian)"
 fi
 
+# The tree leaves manuals out, so they are looked for in the package itself.
+mkdir "$work/files"
+dpkg-deb -x "$deb" "$work/files"
+pages=$(cd contrib/man && echo *.[1-8])
+if command -v man >/dev/null; then
+    manual() { # every page, and every other name of one
+        local page
+        for page in $pages $(find "$work/files/usr/share/man" -type l -name '*.gz' -printf '%f\n' | sed 's/[.]gz$//'); do
+            man -M "$work/files/usr/share/man" -w "${page##*.}" "${page%.*}" || return 1
+        done
+        man -M "$work/files/usr/share/man" -w 8 kvmd-pst
+    }
+    check "the manual is found" manual
+else
+    echo "left out: man is not here (Debian's package man-db)"
+fi
+completes() { # completes TREE ZSHDIR: where each shell looks for it, by each name
+    local name
+    for name in pst kvmd-pst kvmd-pstrun; do
+        grep -q "complete -F" "$1/usr/share/bash-completion/completions/$name" &&
+            grep -q "complete -c" "$1/usr/share/fish/vendor_completions.d/$name.fish" &&
+            grep -q "^#compdef .*\<$name\>" "$1/usr/share/zsh/$2/_pst" || return 1
+    done
+}
+check "completions are where Debian's shells look" completes "$work/files" vendor-completions
+
 check "installs" in_tree dpkg -i /pst.deb
 check "dpkg finds every file as it was packed" in_tree dpkg -V pst
 check "the user and the group are there" in_tree sh -c '[ "$(id -gn kvmd-pst)" = kvmd-pst ]'
@@ -94,6 +120,9 @@ mkdir -p "$arch"
 owned_by_kvmd='^usr/bin/kvmd-pst(run)?$|^usr/lib/systemd/system/kvmd-pst.service$|^usr/lib/(sysusers|tmpfiles).d/kvmd.conf$'
 owns() { (cd "$arch" && find . ! -type d -printf '%P\n') | grep -E "$owned_by_kvmd"; }
 check "PiKVM: owns no file of kvmd's" not owns
+check "PiKVM: completions are where Arch's shells look" completes "$arch" site-functions
+pikvm_manual() { for page in $pages; do [ -e "$arch/usr/share/man/man${page##*.}/$page" ] || return 1; done; }
+check "PiKVM: the manual is there" pikvm_manual
 check "PiKVM: its version is the program's" grep -qx "pkgver=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)" packaging/arch/PKGBUILD
 mkdir -p "$tree/etc/kvmd"
 printf '#!/bin/sh\necho of kvmd\n' | tee "$tree/usr/bin/kvmd-pstrun" >"$tree/usr/bin/kvmd-pst"

@@ -7,9 +7,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use argh::{ArgsInfo, FlagInfo, FlagInfoKind, FromArgs};
+use log::LevelFilter;
 
 use super::{Stop, fail, version};
 use crate::escape::escape;
+use crate::logging::LEVELS;
 
 /// The options of an applet that takes nothing else.
 pub(super) fn only<T: FromArgs + ArgsInfo>(
@@ -51,6 +53,12 @@ pub(super) fn before_words<T: FromArgs + ArgsInfo>(
 /// Reads a path that [`Reader`] has spelled for argh.
 pub(super) fn path(spelled: &str) -> Result<PathBuf, String> {
     Ok(decode(spelled).into())
+}
+
+/// Reads a level of the log.
+pub(super) fn level(spelled: &str) -> Result<LevelFilter, String> {
+    let level = spelled.parse();
+    level.map_err(|_| format!("no level, which are {LEVELS}"))
 }
 
 struct Reader<'a, I> {

@@ -5,7 +5,8 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::{Config, absolute};
+use super::Config;
+use super::tables::absolute;
 use crate::escape::escape;
 use crate::fstab::{self, Entry, FstabError};
 
@@ -139,19 +140,26 @@ impl fmt::Display for Fault {
 impl std::error::Error for PlaceError {}
 
 impl Config {
-    /// Where the storage is and whose. Reads fstab: also where `storage.mount` is set, for the
-    /// other things that its entry says; only then may the file or the entry be missing.
-    pub fn place(&self) -> Result<Place, PlaceError> {
+    /// The storage's entry in fstab. Only where `storage.mount` is set may the file or the entry be
+    /// missing.
+    pub fn entry(&self) -> Result<Option<Entry>, PlaceError> {
         let storage = &self.storage;
         let entries = match fstab::read(&storage.fstab) {
             Err(error) if error.is_missing() && storage.mount.is_some() => Vec::new(),
             answer => answer.map_err(PlaceError::Fstab)?,
         };
-        let entry = match &storage.mount {
-            Some(mount) => entry_at(&entries, mount),
-            None => Some(the_marked(&entries, &storage.fstab)?),
-        };
-        decide(self, entry).map_err(|fault| match entry {
+        Ok(match &storage.mount {
+            Some(mount) => entry_at(&entries, mount).cloned(),
+            None => Some(the_marked(&entries, &storage.fstab)?.clone()),
+        })
+    }
+
+    /// Where the storage is and whose. Reads fstab: also where `storage.mount` is set, for the
+    /// other things that its entry says.
+    pub fn place(&self) -> Result<Place, PlaceError> {
+        let storage = &self.storage;
+        let entry = self.entry()?;
+        decide(self, entry.as_ref()).map_err(|fault| match &entry {
             Some(entry) if storage.mount.is_none() || matches!(fault, Fault::Option(..)) => {
                 PlaceError::Entry(storage.fstab.clone(), entry.line, fault)
             }

@@ -480,6 +480,9 @@ fn denial(condition: &Condition) -> (DenyReason, Text) {
         Condition::Unprepared(text) => (DenyReason::Unprepared, text.clone()),
         Condition::Failed(text) => (DenyReason::Failed, text.clone()),
         // A remount that succeeded yet left it read-only: somebody was faster.
-        Condition::Ready => (DenyReason::Failed, "it was made read-only again".into()),
+        Condition::Ready => (
+            DenyReason::Failed,
+            "somebody made it read-only again just then: try again".into(),
+        ),
     }
 }

@@ -15,7 +15,7 @@ use super::session;
 use super::timer::Timer;
 use super::times::{HANDSHAKE, WRITE_PATIENCE};
 use crate::sys::socket::Peer;
-use crate::wire::{Opening, opening};
+use crate::wire::{DenyReason, Opening, opening};
 
 /// Why a connection ends before its time.
 #[derive(Debug)]
@@ -49,12 +49,7 @@ pub struct Connection {
 
 /// Serves a connection to its end. `admitted`: its peer may open sessions.
 pub async fn serve(core: &Core, stream: Async<UnixStream>, peer: Peer, admitted: bool) {
-    let connection = Connection {
-        stream,
-        peer,
-        admitted,
-        deadline: Instant::now() + HANDSHAKE,
-    };
+    let connection = Connection::new(stream, peer, admitted);
     let mut early = Vec::new();
     let opening = connection.in_time(connection.opening(&mut early)).await;
     match opening {
@@ -65,7 +60,31 @@ pub async fn serve(core: &Core, stream: Async<UnixStream>, peer: Peer, admitted:
     }
 }
 
+/// Tells a client for which there is no room so, in the protocol in which it begins to speak.
+pub async fn refuse(stream: Async<UnixStream>, peer: Peer, text: String) {
+    let connection = Connection::new(stream, peer, false);
+    let mut early = Vec::new();
+    match connection.in_time(connection.opening(&mut early)).await {
+        #[cfg(feature = "kvmd-api")]
+        Ok(Opening::Other) if kvmd::speaks(&early) => kvmd::refuse(&connection, early, text).await,
+        Err(Fault::Gone) => {}
+        _ => {
+            let denied = session::denied(DenyReason::Limit, text);
+            let _ = connection.write(&denied).await; // it may be gone
+        }
+    }
+}
+
 impl Connection {
+    fn new(stream: Async<UnixStream>, peer: Peer, admitted: bool) -> Connection {
+        Connection {
+            stream,
+            peer,
+            admitted,
+            deadline: Instant::now() + HANDSHAKE,
+        }
+    }
+
     /// Reads until it can be told what is spoken.
     async fn opening(&self, early: &mut Vec<u8>) -> Result<Opening, Fault> {
         loop {
@@ -91,8 +110,13 @@ impl Connection {
 
     /// Sends bytes, if the client takes them in time.
     pub async fn write(&self, bytes: &[u8]) -> Result<(), Fault> {
+        patiently(self.write_all(bytes)).await
+    }
+
+    /// Sends bytes, however long the client takes.
+    pub async fn write_all(&self, bytes: &[u8]) -> Result<(), Fault> {
         let mut rest = bytes;
-        patiently(poll_fn(|cx| self.poll_write(cx, &mut rest))).await
+        poll_fn(|cx| self.poll_write(cx, &mut rest)).await
     }
 
     fn poll_write(&self, cx: &mut Context<'_>, rest: &mut &[u8]) -> Poll<Result<(), Fault>> {

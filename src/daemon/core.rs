@@ -1,10 +1,9 @@
-//! The executor thread's hub: feeds the arbiter, carries out what it says, and keeps what the
-//! outside may be told. It decides nothing itself.
+//! The executor thread's hub: feeds the arbiter, carries out what it says, and writes down what
+//! happened. It decides nothing itself.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -13,40 +12,47 @@ use std::sync::mpsc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::arbiter::{Arbiter, Effect, Input, Job, Moment, Phase, SessionId, State};
-use super::seat::{Notice, Seat};
+use super::arbiter::{Arbiter, Effect, Input, Moment, SessionId, State};
+use super::changes::Changes;
+use super::ledger::{Ledger, Standing};
+use super::seat::Seat;
+use super::shown::Reading;
 use super::tell_systemd;
 use super::timer::Timer;
 use super::times::LAST_ANSWERS;
-use super::worker::Report;
+use super::worker::{Report, Task};
 use crate::config::{Config, Place};
-use crate::escape::escape;
 use crate::storage::Facts;
-use crate::storage::holders::{Holder, HolderKind};
-use crate::sys::file;
-use crate::sys::socket::Peer;
+use crate::storage::holders::Holder;
+use crate::sys::file::Space;
 use crate::wire::{DaemonMessage, VERSION};
 
 /// See the module's text.
 #[derive(Debug)]
 pub struct Core {
-    start: Instant,
-    arbiter: RefCell<Arbiter>,
-    jobs: mpsc::Sender<Job>,
+    pub(super) start: Instant,
+    pub(super) arbiter: RefCell<Arbiter>,
+    tasks: mpsc::Sender<Task>,
     /// Sessions that the arbiter knows.
-    seats: RefCell<BTreeMap<SessionId, Rc<Seat>>>,
+    pub(super) seats: RefCell<BTreeMap<SessionId, Rc<Seat>>>,
+    pub(super) ledger: RefCell<Ledger>,
+    pub(super) changes: Changes,
+    /// What was last read from the storage for a status.
+    pub(super) reading: RefCell<Option<Reading>>,
     last_id: Cell<u64>,
     stopping: Cell<bool>,
     alarm: Alarm,
-    ending: Ending,
+    pub(super) ending: Ending,
     /// What was last told as the state.
-    told: Cell<Option<State>>,
-    ready: Cell<bool>,
-    facts: RefCell<Facts>,
-    holders: RefCell<Vec<Holder>>,
-    data_device: Cell<u64>,
-    mount: PathBuf,
-    data: PathBuf,
+    pub(super) told: Cell<Option<State>>,
+    /// A remount since then was logged.
+    pub(super) remounted: Cell<bool>,
+    pub(super) ready: Cell<bool>,
+    pub(super) facts: RefCell<Facts>,
+    pub(super) holders: RefCell<Vec<Holder>>,
+    pub(super) data_device: Cell<u64>,
+    pub(super) mount: PathBuf,
+    pub(super) data: PathBuf,
     kill_grace: Duration,
     /// Connections that may be open, and the access group.
     pub limit: usize,
@@ -81,19 +87,24 @@ impl Core {
         place: &Place,
         access: u32,
         start: Instant,
-        jobs: mpsc::Sender<Job>,
+        tasks: mpsc::Sender<Task>,
     ) -> Rc<Core> {
         let (arbiter, effects) = Arbiter::new(config.session.kill_grace);
+        let ledger = Ledger::new(standing(&arbiter), start);
         let core = Rc::new(Core {
             start,
             arbiter: RefCell::new(arbiter),
-            jobs,
+            tasks,
             seats: RefCell::default(),
+            ledger: RefCell::new(ledger),
+            changes: Changes::default(),
+            reading: RefCell::default(),
             last_id: Cell::new(0),
             stopping: Cell::new(false),
             alarm: Alarm::default(),
             ending: Ending::default(),
             told: Cell::new(None),
+            remounted: Cell::new(false),
             ready: Cell::new(false),
             facts: RefCell::default(),
             holders: RefCell::default(),
@@ -113,14 +124,23 @@ impl Core {
     /// Feeds the arbiter and carries out what it says.
     pub fn input(&self, input: Input) {
         let now = Moment(self.start.elapsed());
+        let closing = match input {
+            Input::Close(id) => Some(id),
+            _ => None,
+        };
         let effects = self.arbiter.borrow_mut().input(input, now);
         self.carry_out(effects);
+        if let Some(seat) = closing.and_then(|id| self.seat(id)) {
+            seat.changed.set(self.changes.note());
+        }
         self.tell_state();
     }
 
     /// Takes the worker's report.
     pub fn done(&self, report: Report) {
         log::debug!("{:?} after {:?}", report.outcome, report.took);
+        self.tell_remount(&report);
+        self.ledger.borrow_mut().counts = report.counts;
         if let Some(facts) = report.facts {
             self.facts.replace(facts);
         }
@@ -145,68 +165,43 @@ impl Core {
         self.stopping.get()
     }
 
+    /// The number of the newest session.
+    pub fn newest(&self) -> SessionId {
+        SessionId(self.last_id.get())
+    }
+
     /// A number for the next session.
     pub fn next_id(&self) -> SessionId {
         self.last_id.set(self.last_id.get() + 1);
         SessionId(self.last_id.get())
     }
 
-    /// Opens a session for an admitted client.
-    pub fn open(&self, seat: Rc<Seat>) {
-        let id = seat.id;
-        log::info!(
-            "session {id} asked for by {}: {}",
-            seat.peer,
-            seat.command()
-        );
-        self.seats.borrow_mut().insert(id, seat);
-        self.seats_changed();
-        self.input(Input::Opened(id));
+    /// How much is free on the storage; `None` if nobody can tell.
+    pub async fn space(&self) -> Option<Space> {
+        let (answer, space) = smol::channel::bounded(1);
+        self.tasks.send(Task::Space(answer)).ok()?;
+        space.recv().await.ok().flatten()
     }
 
-    /// Its connection is over.
-    pub fn gone(&self, id: SessionId) {
-        if self.unseat(id).is_some() {
-            log::info!("session {id} ended");
-        }
-        self.input(Input::Gone(id));
+    /// Where it is mounted.
+    pub fn mount_point(&self) -> &[u8] {
+        self.mount.as_os_str().as_bytes()
     }
 
     fn carry_out(&self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Start(job) => {
-                    if self.jobs.send(job).is_err() {
+                    if self.tasks.send(Task::Job(job)).is_err() {
                         log::error!("the worker is gone");
                         self.ending.end(false);
                     }
                 }
-                Effect::Grant(id) => {
-                    log::debug!("session {id} granted");
-                    let device = self.data_device.get();
-                    self.say(id, Notice::Granted { device });
-                }
-                Effect::Deny(id, reason, text) => {
-                    log::warn!("session {id} denied: {text}");
-                    self.say_last(id, Notice::Denied(reason, text));
-                }
-                Effect::Revoke(id, reason, text) => {
-                    log::warn!("session {id} revoked: {text}");
-                    self.say(id, Notice::Revoked(reason, text));
-                }
-                Effect::Closed(id, result, text) => {
-                    if !text.is_empty() {
-                        log::error!("session {id} closed, its data may be lost: {text}");
-                    }
-                    log::info!("session {id} closed");
-                    self.say_last(id, Notice::Closed(result, text));
-                }
-                Effect::Cut(id) => {
-                    log::warn!("session {id} did not end after it was revoked: cut");
-                    if let Some(seat) = self.unseat(id) {
-                        seat.cut();
-                    }
-                }
+                Effect::Grant(id) => self.granted(id),
+                Effect::Deny(id, reason, text) => self.denied(id, reason, text),
+                Effect::Revoke(id, reason, text) => self.revoked(id, reason, text),
+                Effect::Closed(id, result, text) => self.closed(id, result, text),
+                Effect::Cut(id) => self.cut(id),
                 Effect::Arm(at) => self.alarm.set(at),
                 Effect::Exit { clean } => self.ending.end(clean),
             }
@@ -221,43 +216,6 @@ impl Core {
             device,
             kill_grace_ms: u32::try_from(self.kill_grace.as_millis()).unwrap_or(u32::MAX),
         }
-    }
-
-    /// Why this client may not open sessions; it is logged, too.
-    pub fn not_admitted(&self, peer: Peer) -> String {
-        let group = &self.access.1;
-        log::warn!("{peer} was refused: not in the group '{group}'");
-        format!(
-            "user {} is neither root nor in the group '{group}': have an administrator run \
-             `usermod -aG {group} USER`, and log in anew",
-            peer.uid
-        )
-    }
-
-    fn say(&self, id: SessionId, notice: Notice) {
-        if let Some(seat) = self.seats.borrow().get(&id) {
-            self.ending.expect();
-            seat.push(notice);
-        }
-    }
-
-    /// Says it, and forgets the session.
-    fn say_last(&self, id: SessionId, notice: Notice) {
-        if let Some(seat) = self.unseat(id) {
-            self.ending.expect();
-            seat.push(notice);
-        }
-    }
-
-    fn unseat(&self, id: SessionId) -> Option<Rc<Seat>> {
-        let seat = self.seats.borrow_mut().remove(&id);
-        self.seats_changed();
-        seat
-    }
-
-    fn seats_changed(&self) {
-        #[cfg(feature = "kvmd-api")]
-        self.api.watchers.wake();
     }
 
     /// An answer was written, or nobody is left to take it.
@@ -280,6 +238,7 @@ impl Core {
             .await;
             timer = Timer::never();
             self.input(Input::Tick);
+            self.remind();
         }
     }
 
@@ -308,132 +267,11 @@ impl Core {
         clean
     }
 
-    fn tell_state(&self) {
-        let (state, reason, settled, stuck) = {
-            let arbiter = self.arbiter.borrow();
-            let (settled, stuck) = (arbiter.settled(), arbiter.stuck());
-            (arbiter.state(), arbiter.reason(), settled, stuck)
-        };
-        if !stuck {
-            self.holders.borrow_mut().clear();
-        }
-        let passing = matches!(state, State::GoingRo | State::GoingRw);
-        if !passing && (self.ready.get() || settled) && self.told.get() != Some(state) {
-            self.told.set(Some(state));
-            let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
-            let level = match state {
-                State::Failed => log::Level::Error,
-                State::Absent | State::Unprepared | State::Stuck => log::Level::Warn,
-                _ => log::Level::Info,
-            };
-            log::log!(level, "storage is {}{reason}", state.as_str());
-            tell_systemd(&format!("STATUS=storage is {}{reason}", state.as_str()));
-        }
-        if settled && !self.ready.replace(true) {
-            tell_systemd("READY=1");
-        }
-    }
-
-    fn name_holders(&self, holders: Vec<Holder>) {
-        if *self.holders.borrow() == holders {
-            return;
-        }
-        for holder in &holders {
-            let path = escape(&holder.path);
-            let command = escape(&holder.command);
-            match holder.kind {
-                HolderKind::Process => log::warn!(
-                    "kept from read-only by pid {} of user {}, `{command}`: {path}",
-                    holder.pid,
-                    holder.uid
-                ),
-                HolderKind::Loop => log::warn!("kept from read-only by {command}: {path}"),
-                HolderKind::Swap => log::warn!("kept from read-only by a swap file: {path}"),
-                HolderKind::Unknown => log::warn!("kept from read-only; {path}"),
-            }
-        }
-        self.holders.replace(holders);
-    }
-
-    /// The first message of a status.
-    pub fn storage_message(&self) -> DaemonMessage {
-        let arbiter = self.arbiter.borrow();
-        let facts = self.facts.borrow();
-        let state = arbiter.state();
-        let mounted = state != State::Absent;
-        let space = mounted
-            .then(|| file::open_directory(&self.mount).and_then(|root| file::space(root.as_fd())))
-            .and_then(Result::ok);
-        DaemonMessage::Storage {
-            version: VERSION,
-            daemon_version: env!("CARGO_PKG_VERSION").into(),
-            pid: std::process::id(),
-            uptime_ms: milliseconds(self.start),
-            state,
-            reason: arbiter
-                .reason()
-                .map_or(String::new(), |text| text.to_string()),
-            mount: self.mount.as_os_str().as_bytes().to_vec(),
-            data: self.data.as_os_str().as_bytes().to_vec(),
-            device: if mounted {
-                facts.device.clone()
-            } else {
-                String::new()
-            },
-            fstype: if mounted {
-                facts.fstype.clone()
-            } else {
-                String::new()
-            },
-            size: space.map_or(0, |space| space.size),
-            free: space.map_or(0, |space| space.free),
-        }
-    }
-
-    /// The first session after `last`, for a status.
-    pub fn session_message(&self, last: SessionId) -> Option<(SessionId, DaemonMessage)> {
-        let seats = self.seats.borrow();
-        let next = seats.range(SessionId(last.0 + 1)..).next();
-        next.map(|(id, seat)| {
-            let message = DaemonMessage::Session {
-                id: id.0,
-                pid: seat.peer.pid,
-                uid: seat.peer.uid,
-                phase: self.arbiter.borrow().phase(*id).unwrap_or(Phase::Closing),
-                age_ms: milliseconds(seat.opened),
-                command: seat.command.to_vec(),
-            };
-            (*id, message)
-        })
-    }
-
-    /// How many sessions are open.
-    #[cfg(feature = "kvmd-api")]
-    pub fn sessions(&self) -> usize {
-        self.seats.borrow().len()
-    }
-
     /// Whether somebody may write: a session is granted, and the storage not lost since.
     #[cfg(feature = "kvmd-api")]
     pub fn write_allowed(&self) -> bool {
         self.arbiter.borrow().write_allowed()
     }
-
-    /// One of those who keep the storage from going read-only, for a status; counted from 0.
-    pub fn holder_message(&self, number: usize) -> Option<DaemonMessage> {
-        let holders = self.holders.borrow();
-        holders.get(number).map(|holder| DaemonMessage::Holder {
-            kind: holder.kind,
-            pid: holder.pid,
-            uid: holder.uid,
-            command: holder.command.clone(),
-            path: holder.path.clone(),
-        })
-    }
-}
-
-fn milliseconds(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Alarm {
@@ -452,7 +290,8 @@ impl Ending {
         self.wake();
     }
 
-    fn expect(&self) {
+    /// An answer is to be written.
+    pub(super) fn expect(&self) {
         self.unsent.set(self.unsent.get() + 1);
     }
 
@@ -467,5 +306,14 @@ impl Ending {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+    }
+}
+
+/// How things stand, for the ledger.
+pub(super) fn standing(arbiter: &Arbiter) -> Standing {
+    Standing {
+        state: arbiter.state(),
+        reason: arbiter.reason(),
+        writable: arbiter.writable(),
     }
 }

@@ -1,16 +1,23 @@
 //! `pst daemon`: everything between the socket and the storage. One executor thread decides and
 //! talks; what blocks is done by the worker's thread, and the mounts are watched by a third.
 
+mod announce;
 pub mod arbiter;
+mod changes;
 mod connection;
 mod core;
 #[cfg(feature = "kvmd-api")]
 mod kvmd;
+mod ledger;
 mod listener;
+mod need;
 mod reactor;
 mod seat;
+mod seating;
 mod server;
 mod session;
+mod shown;
+mod telling;
 mod timer;
 mod times;
 mod watcher;
@@ -22,6 +29,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use log::LevelFilter;
 use smol::LocalExecutor;
 use smol::channel::{Receiver, unbounded};
 
@@ -36,6 +44,8 @@ use crate::systemd;
 
 use self::arbiter::Input;
 use self::core::Core;
+#[cfg(feature = "kvmd-api")]
+pub use self::kvmd::{events, http}; // for the fuzzers
 use self::listener::Listener;
 use self::reactor::Async;
 use self::timer::Timer;
@@ -51,8 +61,8 @@ pub enum Event {
 }
 
 /// The applet.
-pub fn main(config: Config, config_path: PathBuf) -> ExitCode {
-    logging::init();
+pub fn main(config: Config, config_path: PathBuf, log_level: Option<LevelFilter>) -> ExitCode {
+    logging::init(log_level);
     log::debug!("configured by {}", config_path.display());
     match run(&config) {
         Ok(true) => ExitCode::SUCCESS,
@@ -90,8 +100,9 @@ fn run(config: &Config) -> Result<bool, String> {
     let start = Instant::now();
     let (sender, events) = unbounded();
     watcher::start(sender.clone()).map_err(|error| format!("cannot watch the mounts: {error}"))?;
-    let jobs = worker::start(storage, sender).map_err(|e| format!("cannot start a thread: {e}"))?;
-    let core = Core::new(config, &place, access, start, jobs);
+    let tasks =
+        worker::start(storage, sender).map_err(|e| format!("cannot start a thread: {e}"))?;
+    let core = Core::new(config, &place, access, start, tasks);
     reactor::block_on(serve(core, listener, events, events_of))
         .map_err(|error| format!("cannot wait for anything: {error}"))?
 }

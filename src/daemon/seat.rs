@@ -42,6 +42,20 @@ pub enum Notice {
     Closed(CloseResult, Text),
 }
 
+/// How far it has come, for whoever tells of its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Not granted.
+    Asked,
+    /// Granted.
+    Granted {
+        /// Bytes that had been written to the device by then, where they are counted.
+        written: Option<u64>,
+        /// It was told to end.
+        revoked: bool,
+    },
+}
+
 /// A session as the core knows it: who, since when, and what it is to be told.
 #[derive(Debug)]
 pub struct Seat {
@@ -53,15 +67,55 @@ pub struct Seat {
     pub command: Box<[u8]>,
     /// When it was asked for.
     pub opened: Instant,
+    /// The last change of what a status shows of it.
+    pub changed: Cell<u64>,
+    stage: Cell<Stage>,
     outbox: RefCell<VecDeque<Notice>>,
     cut: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
+/// Its number, who has it, and what it runs: as each line of the log about it begins.
+impl fmt::Display for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let command = escape(&self.command);
+        write!(f, "{} of {}, `{command}`,", self.id, self.peer)
+    }
+}
+
 impl Seat {
-    /// Its command, safe to print.
-    pub fn command(&self) -> impl fmt::Display + '_ {
-        escape(&self.command)
+    /// One that is asked for now.
+    pub fn new(id: SessionId, peer: Peer, command: Vec<u8>, now: Instant) -> Seat {
+        Seat {
+            id,
+            peer,
+            command: command.into_boxed_slice(),
+            opened: now,
+            changed: Cell::new(0),
+            stage: Cell::new(Stage::Asked),
+            outbox: RefCell::default(),
+            cut: Cell::new(false),
+            waker: RefCell::default(),
+        }
+    }
+
+    /// How far it has come.
+    pub fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// It is granted, when so many bytes had been written to the device.
+    pub fn granted(&self, written: Option<u64>) {
+        let revoked = false;
+        self.stage.set(Stage::Granted { written, revoked });
+    }
+
+    /// It is told to end.
+    pub fn revoked(&self) {
+        if let Stage::Granted { written, .. } = self.stage.get() {
+            let revoked = true;
+            self.stage.set(Stage::Granted { written, revoked });
+        }
     }
 
     /// Leaves a notice for the connection to send.
@@ -104,15 +158,8 @@ pub struct Occupied<'a> {
 impl<'a> Occupied<'a> {
     /// Opens a session for an admitted client.
     pub fn open(core: &'a Core, peer: Peer, command: Vec<u8>) -> Occupied<'a> {
-        let seat = Rc::new(Seat {
-            id: core.next_id(),
-            peer,
-            command: command.into_boxed_slice(),
-            opened: Instant::now(),
-            outbox: RefCell::default(),
-            cut: Cell::new(false),
-            waker: RefCell::default(),
-        });
+        let seat = Seat::new(core.next_id(), peer, command, Instant::now());
+        let seat = Rc::new(seat);
         core.open(seat.clone());
         Occupied { core, seat }
     }

@@ -12,11 +12,12 @@ use smol::LocalExecutor;
 use super::connection;
 use super::core::Core;
 use super::reactor::{self, Async};
+use super::session;
 use super::timer::Timer;
 use super::times::NO_RESOURCES;
 use crate::sys::own;
 use crate::sys::socket::{self, Peer};
-use crate::wire::{DaemonMessage, DenyReason, Message, VERSION};
+use crate::wire::DenyReason;
 
 /// So many connections are accepted in a row. More would keep those who are in waiting longer.
 const TURN: usize = 64;
@@ -24,6 +25,8 @@ const TURN: usize = 64;
 const MANY: usize = 64;
 /// After more than these, the end of the last does: what the rest of many had would stay for good.
 const SEVERAL: usize = 8;
+/// So many who are refused are waited for at a time; the others are told at once, in our protocol.
+const REFUSALS: usize = 64;
 /// Descriptors that the daemon must be able to open for its work: looks, remounts, the search
 /// for holders. Without them it would lose sight of the storage, and revoke who has it.
 const OWN_DESCRIPTORS: u64 = 16;
@@ -99,7 +102,10 @@ fn admit(
     }
     let entry = match connections.enter(stream.as_fd(), peer.uid, core.limit) {
         Ok(entry) => entry,
-        Err(text) => return refuse(&stream, text),
+        Err(text) => {
+            core.refused();
+            return refuse(executor, connections, stream, peer, text);
+        }
     };
     let admitted = is_member(&stream, peer, core.access.0);
     let nonblocking = stream.set_nonblocking(true);
@@ -133,21 +139,29 @@ fn shortage(connection: BorrowedFd<'_>, open: usize) -> Option<&'static str> {
         .then_some("the daemon has no memory left: end some sessions, or raise its limit")
 }
 
-/// Denies what it would ask for, if that can be said at once.
-fn refuse(mut stream: &UnixStream, text: String) {
-    let reason = DenyReason::Limit;
-    #[cfg(feature = "kvmd-api")]
-    if super::kvmd::refuse(stream, &text) {
-        return;
+/// Denies what it will ask for: in its own protocol, if it can be waited for until it speaks.
+fn refuse(
+    executor: &Rc<LocalExecutor<'static>>,
+    connections: &Rc<Connections>,
+    stream: UnixStream,
+    peer: Peer,
+    text: String,
+) {
+    let place = connections.refusals.clone();
+    let refusals = Rc::strong_count(&place) - 1; // this one, too
+    let open = connections.counts.borrow().all + refusals;
+    if refusals <= REFUSALS && shortage(stream.as_fd(), open).is_none() {
+        let Ok(stream) = Async::new(stream) else {
+            return;
+        };
+        let task = async move {
+            connection::refuse(stream, peer, text).await;
+            drop(place);
+        };
+        return executor.spawn(task).detach();
     }
-    let mut bytes = Vec::new();
-    DaemonMessage::Denied {
-        version: VERSION,
-        reason,
-        text,
-    }
-    .encode(&mut bytes);
-    let written = stream.write(&bytes); // fresh, so there is room
+    // Fresh, so there is room in it.
+    let written = (&stream).write(&session::denied(DenyReason::Limit, text));
     if let Err(error) = written {
         log::debug!("a client was not told that it was refused: {error}");
     }
@@ -162,6 +176,8 @@ fn share(uid: u32, limit: usize) -> usize {
 #[derive(Debug, Default)]
 struct Connections {
     counts: RefCell<Counts>,
+    /// Referred to once more by each who is refused and waited for.
+    refusals: Rc<()>,
 }
 
 #[derive(Debug, Default)]
@@ -196,8 +212,8 @@ impl Connections {
         let full = counts.all >= limit || own >= share(uid, limit);
         let refusal = match full {
             true => Some(format!(
-                "too many connections: {limit} in all, {} for one user; end some, or raise \
-                 `session.limit` in the config file",
+                "too many connections: {limit} in all, {} for one user; end some (as root, \
+                 `pst status` names them), or raise `session.limit` in the config file",
                 share(uid, limit)
             )),
             false => shortage(connection, counts.all).map(str::to_owned),

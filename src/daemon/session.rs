@@ -3,10 +3,12 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use super::arbiter::{Input, SessionId};
+use super::arbiter::Input;
 use super::connection::{Connection, Fault};
 use super::core::Core;
+use super::need;
 use super::seat::{Notice, Occupied};
+use super::telling;
 use crate::wire::{
     ClientMessage, DaemonMessage, Decoder, DenyReason, MAGIC, Message, Opening, VERSION,
 };
@@ -36,6 +38,19 @@ pub async fn refuse(connection: &Connection, fault: Fault) {
     let _ = connection.write(&bytes).await; // it may be gone
 }
 
+/// That no session can be opened, as it is sent.
+pub fn denied(reason: DenyReason, text: String) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let version = VERSION;
+    DaemonMessage::Denied {
+        version,
+        reason,
+        text,
+    }
+    .encode(&mut bytes);
+    bytes
+}
+
 struct Conversation<'a> {
     connection: &'a Connection,
     decoder: Decoder<ClientMessage>,
@@ -57,20 +72,20 @@ impl Conversation<'_> {
         self.decoder.push(early.get(MAGIC.len()..).unwrap_or(&[]));
         let first = self.connection.in_time(self.first_message()).await?;
         match first {
-            ClientMessage::Open { command, .. } if self.connection.admitted => {
-                self.session(core, command).await
+            ClientMessage::Open { command, need, .. } if self.connection.admitted => {
+                match need::refusal(core, need, self.connection.peer).await {
+                    Some(text) => self.deny(DenyReason::Full, text).await,
+                    None => self.session(core, command).await,
+                }
             }
             ClientMessage::Open { .. } => {
                 let text = core.not_admitted(self.connection.peer);
-                let reason = DenyReason::NotAdmitted;
-                self.send(vec![DaemonMessage::Denied {
-                    version: VERSION,
-                    reason,
-                    text,
-                }])
-                .await
+                self.deny(DenyReason::NotAdmitted, text).await
             }
-            ClientMessage::Status { .. } => self.status(core).await,
+            // On the heap: a session is not to be as large as a status.
+            ClientMessage::Status { watch, .. } => {
+                Box::pin(telling::serve(core, self.connection, watch)).await
+            }
             ClientMessage::Close => Err(Fault::Broken("Close without a session".into())),
         }
     }
@@ -86,6 +101,10 @@ impl Conversation<'_> {
         }
     }
 
+    async fn deny(&self, reason: DenyReason, text: String) -> Result<(), Fault> {
+        self.connection.write(&denied(reason, text)).await
+    }
+
     async fn session(&mut self, core: &Core, command: Vec<u8>) -> Result<(), Fault> {
         let session = Occupied::open(core, self.connection.peer, command);
         let mut granted = false;
@@ -95,7 +114,7 @@ impl Conversation<'_> {
                 Turn::Say(notice) => {
                     let last = matches!(notice, Notice::Denied(..) | Notice::Closed(..));
                     granted |= matches!(notice, Notice::Granted { .. });
-                    let sent = self.send(vec![message(core, notice)]).await;
+                    let sent = self.send(message(core, notice)).await;
                     core.answered(1);
                     sent?;
                     if last {
@@ -118,41 +137,10 @@ impl Conversation<'_> {
         }
     }
 
-    async fn status(&mut self, core: &Core) -> Result<(), Fault> {
-        self.send(vec![core.storage_message()]).await?;
-        let mut last = SessionId(0);
-        loop {
-            let mut batch = Vec::new();
-            while let Some((id, message)) = core.session_message(last) {
-                last = id;
-                batch.push(message);
-                if batch.len() == 4 {
-                    break;
-                }
-            }
-            if batch.is_empty() {
-                break;
-            }
-            self.send(batch).await?;
-            // Many statuses of many sessions must not keep the others from their turn.
-            smol::future::yield_now().await;
-        }
-        // One by one: a client that does not read costs as much as what waits for it.
-        for number in 0.. {
-            let Some(message) = core.holder_message(number) else {
-                break;
-            };
-            self.send(vec![message]).await?;
-        }
-        self.send(vec![DaemonMessage::End]).await
-    }
-
-    /// Sends messages as one write, if the client takes them in time.
-    async fn send(&self, messages: Vec<DaemonMessage>) -> Result<(), Fault> {
+    /// Sends a message, if the client takes it in time.
+    async fn send(&self, message: DaemonMessage) -> Result<(), Fault> {
         let mut bytes = Vec::new();
-        for message in messages {
-            message.encode(&mut bytes);
-        }
+        message.encode(&mut bytes);
         // Only this is kept while the client does not read, and there may be many such.
         let bytes = bytes.into_boxed_slice();
         self.connection.write(&bytes).await

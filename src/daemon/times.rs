@@ -18,6 +18,11 @@ pub const PING_EVERY: Duration = Duration::from_secs(15);
 /// costs a message to each client.
 #[cfg(feature = "kvmd-api")]
 pub const CHANGES_EVERY: Duration = Duration::from_millis(100);
+/// Who watches the status is told of changes at most this often.
+pub const WATCH_EVERY: Duration = Duration::from_millis(100);
+/// A session that is open for longer than this was perhaps forgotten: the log says so, once. It is
+/// looked at when a writable storage is, so this needs no timer of its own.
+pub const FORGOTTEN: Duration = Duration::from_secs(60 * 60);
 /// Wait after the kernel could not give a connection, before the next is asked for.
 pub const NO_RESOURCES: Duration = Duration::from_millis(100);
 
@@ -39,6 +44,9 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the filesystem's events may gather before they are read again: writers that open and
 /// close without end, which a FIFO's may on a read-only storage too, must not keep it busy.
 pub const EVENTS_GATHER: Duration = Duration::from_millis(20);
+/// How long changes of the mounts may gather after one that was told at once: each costs a look,
+/// which grants and closes wait for, and any user may mount and unmount with FUSE without end.
+pub const MOUNTS_GATHER: Duration = Duration::from_millis(50);
 /// When to look again after the filesystem told of an error, each after the one before.
 pub const ERROR_LOOKS: [Duration; 4] = [
     Duration::from_millis(2),

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::thread;
 
 use super::Event;
+use super::times::MOUNTS_GATHER;
 use crate::sys::mount::wait_for_change;
 
 /// Starts the thread; it lives as long as the daemon.
@@ -29,6 +30,8 @@ pub fn start(events: smol::channel::Sender<Event>) -> io::Result<()> {
                 if events.try_send(Event::MountsChanged).is_err() {
                     return;
                 }
+                // The kernel remembers what changes meanwhile.
+                thread::sleep(MOUNTS_GATHER);
             }
         })?;
     Ok(())

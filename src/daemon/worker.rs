@@ -1,5 +1,5 @@
-//! The one thread that blocks: looks, remounts, syncs, and the search for holders, one after
-//! another in the order in which they come. It decides nothing.
+//! The one thread that blocks: looks, remounts, syncs, the search for holders, and what is free,
+//! one after another in the order in which they come. It decides nothing.
 
 use std::io;
 use std::sync::mpsc;
@@ -9,7 +9,18 @@ use std::time::{Duration, Instant};
 use super::Event;
 use super::arbiter::{Condition, Job, Outcome};
 use crate::storage::holders::Holder;
+use crate::storage::meter::Counts;
 use crate::storage::{Facts, Storage};
+use crate::sys::file::Space;
+
+/// What the thread is given.
+#[derive(Debug)]
+pub enum Task {
+    /// What the arbiter wants; the answer is an event.
+    Job(Job),
+    /// How much is free, for who asks here.
+    Space(smol::channel::Sender<Option<Space>>),
+}
 
 /// What came of a job, and what the outside may be told.
 #[derive(Debug)]
@@ -18,6 +29,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// How long it took.
     pub took: Duration,
+    /// What the storage has cost, right after it.
+    pub counts: Counts,
     /// What the storage is, after a look.
     pub facts: Option<Facts>,
     /// `st_dev` of the data root, after going read-write.
@@ -33,19 +46,26 @@ pub struct Report {
 pub fn start(
     mut storage: Storage,
     events: smol::channel::Sender<Event>,
-) -> io::Result<mpsc::Sender<Job>> {
-    let (jobs, inbox) = mpsc::channel();
+) -> io::Result<mpsc::Sender<Task>> {
+    let (tasks, inbox) = mpsc::channel();
     thread::Builder::new()
         .name("worker".into())
         .spawn(move || {
-            while let Ok(job) = inbox.recv() {
-                let report = run(&mut storage, job);
-                if events.try_send(Event::Done(report)).is_err() {
-                    break; // the daemon is gone
+            while let Ok(task) = inbox.recv() {
+                match task {
+                    Task::Job(job) => {
+                        let report = run(&mut storage, job);
+                        if events.try_send(Event::Done(report)).is_err() {
+                            break; // the daemon is gone
+                        }
+                    }
+                    Task::Space(answer) => {
+                        let _ = answer.try_send(storage.space()); // who asked may be gone
+                    }
                 }
             }
         })?;
-    Ok(jobs)
+    Ok(tasks)
 }
 
 fn run(storage: &mut Storage, job: Job) -> Report {
@@ -64,6 +84,7 @@ fn run(storage: &mut Storage, job: Job) -> Report {
             Outcome::Searched
         }
     };
+    let took = start.elapsed();
     let (facts, data_device) = match &outcome {
         Outcome::Looked(_) => (Some(storage.facts().clone()), None),
         Outcome::MadeWritable(seen) => (
@@ -74,7 +95,8 @@ fn run(storage: &mut Storage, job: Job) -> Report {
     };
     Report {
         outcome,
-        took: start.elapsed(),
+        took,
+        counts: storage.counts(),
         facts,
         data_device,
         holders,

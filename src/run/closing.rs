@@ -30,14 +30,15 @@ pub fn close(mut connection: Connection, code: u8, signals: &Signals, output: Ou
                 None => {}
                 Some(Ok(())) => return code,
                 Some(Err(text)) => {
-                    output.error(format_args!("{text}: the data may not be on the medium"));
+                    output.error(format_args!("The data may not be on the medium: {text}"));
                     return or(code, 1);
                 }
             }
         }
         if let Some(signal) = signal.then(|| ending_signal(signals)).flatten() {
             output.error(format_args!(
-                "Given up waiting because of {}: the data may not be on the medium",
+                "Given up waiting because of {}: the data may not be on the medium yet; \
+                 it is once `pst status` says `ro`",
                 signal::name(signal)
             ));
             return or(code, code_of(signal));

@@ -1,10 +1,18 @@
 //! The command's first moments: from its process to its exec, as the caller would
 //! have started it.
 
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 
 use super::output::Output;
 use crate::escape::escape;
+use crate::shortage;
+use crate::sys::file;
 use crate::sys::process::{self, Pid, Program};
 use crate::sys::signal;
 
@@ -21,11 +29,50 @@ pub fn start(program: &Program, output: Output) -> io::Result<Pid> {
         let error = program.exec();
         signal::shield_message();
         output.error(format_args!(
-            "Can't run {}: {error}",
-            escape(program.name())
+            "Can't run {}: {error}{}",
+            escape(program.name()),
+            advice(program.name(), &error)
         ));
         code_of(&error)
     })
+}
+
+/// What to do about a program that cannot be executed.
+fn advice(name: &[u8], error: &io::Error) -> String {
+    let shown = escape(name);
+    let path = Path::new(OsStr::from_bytes(name));
+    let file = fs::metadata(path).ok().filter(|_| name.contains(&b'/'));
+    match (error.raw_os_error(), file) {
+        (Some(libc::ENOENT), None) if !name.contains(&b'/') => "; it is not in PATH".into(),
+        (Some(libc::ENOENT), Some(_)) => {
+            "; it is there: what is missing is its interpreter, see its first line".into()
+        }
+        (Some(libc::EACCES), Some(file)) if file.is_dir() => "; it is a directory".into(),
+        (Some(libc::EACCES), Some(_)) if lies_on_noexec(path) => format!(
+            "; nothing can be executed where it lies, that is mounted `noexec`: \
+             have its interpreter read it, like `bash {shown}`"
+        ),
+        (Some(libc::EACCES), Some(file)) if file.mode() & 0o111 == 0 => {
+            format!("; it is not executable: `chmod +x {shown}`, or `bash {shown}` for a script")
+        }
+        (Some(libc::EACCES), _) if name.contains(&b'/') => {
+            format!("; see whom it and the directories above let pass with `namei -l {shown}`")
+        }
+        (Some(libc::EACCES), _) => {
+            format!("; what is called so in PATH may not be executed: see `type -a {shown}`")
+        }
+        (Some(libc::ETXTBSY), _) => format!("; somebody writes to it: see `fuser -v {shown}`"),
+        _ => shortage::advice(error).into(),
+    }
+}
+
+fn lies_on_noexec(path: &Path) -> bool {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(path);
+    file.and_then(|file| file::space(file.as_fd()))
+        .is_ok_and(|space| space.no_exec)
 }
 
 fn code_of(error: &io::Error) -> u8 {

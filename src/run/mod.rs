@@ -11,21 +11,23 @@ mod keeper;
 mod link;
 mod opening;
 mod output;
+mod sight;
 mod tree;
 mod watch;
 
-use std::ffi::{CString, OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::client::Connection;
 use crate::escape::escape;
-use crate::sys::directory;
+use crate::shortage;
 use crate::sys::process::{self, Reaped};
 use crate::sys::signal::{self, Signals};
+use crate::wire::{ClientMessage, VERSION};
 use keeper::Means;
-use opening::{Grant, Patience};
+use opening::Patience;
 use output::Output;
 use watch::Ending;
 
@@ -36,6 +38,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Say nothing below ERROR.
     pub quiet: bool,
+    /// So many bytes must be free; 0: it does not matter.
+    pub need: u64,
     /// The command and its arguments; at least the former.
     pub command: Vec<OsString>,
 }
@@ -74,13 +78,20 @@ pub fn main(options: Options) -> ExitCode {
 }
 
 fn run(options: Options, output: Output) -> Result<u8, Failure> {
-    let signals = Signals::new(signal::HANDLED.into_iter().chain([libc::SIGCHLD]))
-        .map_err(|error| Failure::new(format_args!("cannot read signals: {error}")))?;
+    let signals =
+        Signals::new(signal::HANDLED.into_iter().chain([libc::SIGCHLD])).map_err(|error| {
+            let advice = shortage::advice(&error);
+            Failure::new(format_args!("cannot read signals: {error}{advice}"))
+        })?;
     output.info("Opening PST session ...");
     let command = options.command.join(OsStr::new(" "));
+    let open = ClientMessage::Open {
+        version: VERSION,
+        command: command.into_vec(),
+        need: options.need,
+    };
     let mut patience = Patience::new(output);
-    let mut connection =
-        opening::ask(&options.socket, command.as_bytes(), &signals, &mut patience)?;
+    let mut connection = opening::ask(&options.socket, &open, &signals, &mut patience)?;
     let means = Means {
         connection: &connection,
         signals: &signals,
@@ -88,7 +99,7 @@ fn run(options: Options, output: Output) -> Result<u8, Failure> {
     };
     let prepared = watch::prepare(means, options.command)?;
     let granted = opening::await_grant(&mut connection, &signals, &mut patience);
-    let grant = match granted.and_then(|grant| check_storage(&grant).map(|()| grant)) {
+    let grant = match granted.and_then(|grant| sight::check(&grant).map(|()| grant)) {
         Ok(grant) => grant,
         Err(failure) => {
             prepared.dismiss();
@@ -104,30 +115,6 @@ fn run(options: Options, output: Output) -> Result<u8, Failure> {
     // The keeper has ended by now, mostly: no zombie for a slow init.
     while let Reaped::Child(..) = process::reap() {}
     Ok(code)
-}
-
-/// P3: the storage that was granted is the one that is seen here, and is
-/// writable here. A service in a mount namespace of its own may see another.
-fn check_storage(grant: &Grant) -> Result<(), Failure> {
-    let data = escape(&grant.data);
-    let fail = |text: &dyn std::fmt::Display| {
-        Failure::new(format_args!(
-            "the storage was granted, but {data} {text} in this mount namespace: \
-             restart this service or login after `pst prepare`"
-        ))
-    };
-    let path = CString::new(grant.data.as_slice()).map_err(Failure::new)?;
-    let sight = directory::look_at(&path).map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOENT) => fail(&"is not mounted"),
-        _ => Failure::new(format_args!("cannot open {data}: {error}")),
-    })?;
-    if sight.device != grant.device {
-        return Err(fail(&"is not mounted"));
-    }
-    if sight.read_only {
-        return Err(fail(&"is read-only"));
-    }
-    Ok(())
 }
 
 /// From how the command ended to the exit code: P7.

@@ -10,7 +10,7 @@ use crate::client::{self, Connection};
 use crate::escape::escape;
 use crate::sys::poll::{self, Watch};
 use crate::sys::signal::{self, Signals};
-use crate::wire::{ClientMessage, DaemonMessage, VERSION};
+use crate::wire::{ClientMessage, DaemonMessage, DenyReason};
 
 /// So long without an answer is worth a line. See also [`super::closing`].
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ pub struct Grant {
 /// Asks for a session, as long as it takes to be heard, or until a signal comes.
 pub fn ask(
     socket: &Path,
-    command: &[u8],
+    open: &ClientMessage,
     signals: &Signals,
     patience: &mut Patience,
 ) -> Result<Connection, Failure> {
@@ -44,12 +44,8 @@ pub fn ask(
         ControlFlow::Continue(result) => result.map_err(Failure::new)?,
         ControlFlow::Break(failure) => return Err(failure),
     };
-    let open = ClientMessage::Open {
-        version: VERSION,
-        command: command.to_vec(),
-    };
     // A daemon that is gone already is seen at the answer, perhaps with its reason.
-    let _ = connection.greet(&open);
+    let _ = connection.greet(open);
     Ok(connection)
 }
 
@@ -87,10 +83,16 @@ fn grant(answer: DaemonMessage) -> Result<Grant, Failure> {
             device,
             kill_grace: Duration::from_millis(kill_grace_ms.into()),
         }),
-        DaemonMessage::Denied { text, .. } => Err(Failure::new(format_args!(
-            "PST write is denied: {}",
-            escape(&text)
-        ))),
+        DaemonMessage::Denied { reason, text, .. } => {
+            let next = match reason {
+                DenyReason::Stopping => "; try again when `pst status` shows a daemon",
+                _ => "", // the text says what to do
+            };
+            let text = escape(&text);
+            Err(Failure::new(format_args!(
+                "PST write is denied: {text}{next}"
+            )))
+        }
         DaemonMessage::Error { text, .. } => Err(Failure::new(format_args!(
             "the daemon refused: {}",
             escape(&text)
@@ -154,7 +156,7 @@ impl Patience {
         if left.is_zero() {
             self.until = None;
             self.output.warning(format_args!(
-                "No answer from the daemon for {} s, waiting on ...",
+                "No answer from the daemon for {} s, waiting on ... (`pst status` shows what it does)",
                 PATIENCE.as_secs()
             ));
             return None;

@@ -68,7 +68,7 @@ pub fn name(survivors: &[Pid], output: Output) {
             |uid| user::user_name(uid).unwrap_or_else(|| uid.to_string()),
         );
         output.error(format_args!(
-            "Can't end process {pid} ({}) of user {}: it may go on writing",
+            "Can't end process {pid} ({}) of user {}: it may go on writing; have root `kill` it",
             escape(command.trim_ascii_end()),
             escape(&user)
         ));

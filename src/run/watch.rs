@@ -12,6 +12,7 @@ use super::output::Output;
 use super::{Failure, tree};
 use crate::client::Connection;
 use crate::escape::escape;
+use crate::shortage;
 use crate::sys::poll::{self, Watch};
 use crate::sys::process::{self, Pid, Reaped, WaitStatus};
 use crate::sys::signal::Signals;
@@ -60,7 +61,8 @@ pub fn prepare(means: Means<'_>, words: Vec<OsString>) -> Result<Prepared, Failu
 }
 
 fn failed(error: io::Error) -> Failure {
-    Failure::new(format_args!("cannot watch a command: {error}"))
+    let advice = shortage::advice(&error);
+    Failure::new(format_args!("cannot watch a command: {error}{advice}"))
 }
 
 impl Prepared {
@@ -199,8 +201,9 @@ impl Run<'_> {
         match (report, self.trouble) {
             (Report::NotStarted(errno), _) => {
                 let error = io::Error::from_raw_os_error(errno);
+                let advice = shortage::advice(&error);
                 self.output
-                    .error(format_args!("Can't start the process: {error}"));
+                    .error(format_args!("Can't start the process: {error}{advice}"));
                 Ending::Failed
             }
             (Report::Finished(status), None) => Ending::Finished(status),
@@ -231,11 +234,18 @@ fn hear_daemon(connection: &mut Connection, output: Output) -> Option<Trouble> {
         match connection.receive() {
             Ok(None) => return None,
             Ok(Some(DaemonMessage::Revoked { reason, text })) => {
-                output.error(format_args!("PST write is revoked: {}", escape(&text)));
-                return Some(match reason {
-                    RevokeReason::Stopping => Trouble::DaemonEnds,
-                    RevokeReason::Lost => Trouble::StorageLost,
-                });
+                let (trouble, next) = match reason {
+                    RevokeReason::Stopping => (
+                        Trouble::DaemonEnds,
+                        ": ending the command; run it again when `pst status` shows a daemon",
+                    ),
+                    RevokeReason::Lost => (Trouble::StorageLost, ""), // the text says what to do
+                };
+                output.error(format_args!(
+                    "PST write is revoked: {}{next}",
+                    escape(&text)
+                ));
+                return Some(trouble);
             }
             Ok(Some(DaemonMessage::Error { text, .. })) => {
                 output.error(format_args!("the daemon refused: {}", escape(&text)));
@@ -243,7 +253,9 @@ fn hear_daemon(connection: &mut Connection, output: Output) -> Option<Trouble> {
             }
             Ok(Some(_)) => {} // nothing else is for a granted session
             Err(error) => {
-                output.error(format_args!("PST write is over: {error}"));
+                output.error(format_args!(
+                    "PST write is over, ending the command: {error}"
+                ));
                 return Some(Trouble::DaemonEnds);
             }
         }

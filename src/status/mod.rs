@@ -1,20 +1,29 @@
-//! `pst status`: asks the daemon how things stand, and shows it. It never waits for long, and
-//! needs no rights beyond those on the socket.
+//! `pst status`: asks the daemon how things stand, and shows it, once or as it changes. It needs no
+//! rights beyond those on the socket.
 
 mod json;
+mod layout;
+mod lines;
+mod snapshot;
 mod text;
+mod watch;
+mod words;
 
-use std::io::{self, Write};
+use std::env;
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::client::{self, Connection};
+use self::layout::Page;
+use self::snapshot::Collector;
+use self::watch::Display;
+use crate::client::{self, Connection, ReceiveError};
 use crate::escape::escape;
 use crate::sys::poll::{self, Watch};
-use crate::sys::{signal, user};
-use crate::wire::{ClientMessage, DaemonMessage, HolderKind, State, VERSION};
+use crate::sys::{signal, terminal};
+use crate::wire::{ClientMessage, DaemonMessage, State, VERSION};
 
 /// No answer by then is no answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,206 +35,161 @@ pub struct Options {
     pub socket: PathBuf,
     /// For programs.
     pub json: bool,
+    /// Go on with what changes.
+    pub watch: bool,
 }
 
-/// All that the daemon said.
+/// Why the status ends before its time.
 #[derive(Debug)]
-pub struct Snapshot {
-    daemon_version: String,
-    daemon_pid: u32,
-    uptime: Duration,
-    state: State,
-    reason: String,
-    mount: String,
-    data: String,
-    device: String,
-    fstype: String,
-    size: u64,
-    free: u64,
-    sessions: Vec<Session>,
-    holders: Vec<Holder>,
+enum Fault {
+    /// No daemon answers, or not what it should.
+    Daemon(String),
+    /// Nobody reads what is written.
+    NoReader,
+    /// It cannot be written.
+    Output(io::Error),
 }
 
-#[derive(Debug)]
-struct Session {
-    id: u64,
-    pid: u32,
-    uid: u32,
-    user: String,
-    command: String,
-    age: Duration,
+impl Fault {
+    fn waiting(error: io::Error) -> Fault {
+        Fault::Daemon(format!("cannot wait for the daemon: {error}"))
+    }
 }
 
-#[derive(Debug)]
-struct Holder {
-    kind: HolderKind,
-    pid: u32,
-    user: String,
-    command: String,
-    path: String,
+impl From<ReceiveError> for Fault {
+    fn from(error: ReceiveError) -> Fault {
+        Fault::Daemon(error.to_string())
+    }
 }
 
-/// Exit code 0 when all is well; 1 when the storage is stuck, failed, unprepared or absent; 3 when
-/// no daemon answers.
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Fault {
+        match error.kind() {
+            ErrorKind::BrokenPipe => Fault::NoReader,
+            _ => Fault::Output(error),
+        }
+    }
+}
+
+/// Exit code 0 when all is well; 1 when the storage is stuck, failed, unprepared or absent; 2 when
+/// the output cannot be written; 3 when no daemon answers, or none any more.
 pub fn main(options: Options) -> ExitCode {
     signal::restore_mask(); // ^C ends this as it ends any program
-    let snapshot = match fetch(&options.socket) {
-        Ok(snapshot) => snapshot,
-        Err(text) => {
-            let _ = writeln!(io::stderr(), "pst: {text}");
+    let mut collector = Collector::default();
+    let fault = show(&options, &mut collector).err();
+    let complain = |text: &str| {
+        let _ = writeln!(io::stderr(), "pst: {text}");
+    };
+    match fault {
+        Some(Fault::Daemon(text)) => {
+            complain(&text);
             return ExitCode::from(3);
         }
-    };
-    let shown = if options.json {
-        json::show(&snapshot)
-    } else {
-        text::show(&snapshot)
-    };
-    if let Err(error) = io::stdout().write_all(shown.as_bytes()) {
-        if error.kind() != io::ErrorKind::BrokenPipe {
-            let _ = writeln!(io::stderr(), "pst: cannot write: {error}");
+        Some(Fault::Output(error)) => {
+            complain(&format!("cannot write: {error}"));
+            return ExitCode::from(2);
         }
-        return ExitCode::from(2);
+        Some(Fault::NoReader) | None => {}
     }
-    match snapshot.state {
-        State::Stuck | State::Failed | State::Unprepared | State::Absent => ExitCode::from(1),
-        State::ReadOnly | State::ReadWrite | State::GoingRo | State::GoingRw => ExitCode::SUCCESS,
+    match collector.snapshot().map(|snapshot| snapshot.state) {
+        Some(State::Stuck | State::Failed | State::Unprepared | State::Absent) => ExitCode::from(1),
+        _ => ExitCode::SUCCESS,
     }
 }
 
-fn fetch(socket: &Path) -> Result<Snapshot, String> {
-    let start = Instant::now();
-    let silent = || {
-        format!(
-            "no answer from the daemon at {} for {} s; see `systemctl status pst`",
-            escape(socket.as_os_str().as_encoded_bytes()),
-            PATIENCE.as_secs()
-        )
+fn show(options: &Options, collector: &mut Collector) -> Result<(), Fault> {
+    let mut connection = ask(options, collector)?;
+    let terminal = io::stdout().is_terminal() && env::var_os("TERM").is_none_or(|t| t != "dumb");
+    let colour = terminal && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    if options.watch {
+        let display = Display::new(options.json, terminal, colour).map_err(Fault::waiting)?;
+        return watch::follow(&mut connection, collector, display);
+    }
+    let Some(snapshot) = collector.snapshot() else {
+        return Err(out_of_place());
     };
-    let connected = client::connect(socket, || match start.elapsed() > PATIENCE {
+    let shown = if options.json {
+        json::show(snapshot)
+    } else {
+        let size = terminal.then(|| terminal::size(io::stdout())).flatten();
+        let page = Page::new(size.map(|size| size.columns), colour);
+        let mut lines = text::show(snapshot, page, true).join("\n");
+        lines.push('\n');
+        lines
+    };
+    Ok(io::stdout().write_all(shown.as_bytes())?)
+}
+
+/// Asks for the status; what is told at once is collected.
+fn ask(options: &Options, collector: &mut Collector) -> Result<Connection, Fault> {
+    let start = Instant::now();
+    let silent = || silent(&options.socket);
+    let connected = client::connect(&options.socket, || match start.elapsed() > PATIENCE {
         true => ControlFlow::Break(silent()),
         false => ControlFlow::Continue(()),
     });
     let mut connection = match connected {
-        ControlFlow::Continue(result) => result.map_err(|error| error.to_string())?,
-        ControlFlow::Break(text) => return Err(text),
+        ControlFlow::Continue(result) => {
+            result.map_err(|error| Fault::Daemon(error.to_string()))?
+        }
+        ControlFlow::Break(fault) => return Err(fault),
     };
     let ask = ClientMessage::Status {
         version: VERSION,
-        watch: false,
+        watch: options.watch,
     };
     // A daemon that is gone already is seen below, perhaps with its reason.
     let _ = connection.greet(&ask);
-    let mut snapshot = None;
+    if options.watch {
+        // The first of it must come in time, too.
+        await_news(&connection, start)?.ok_or_else(silent)?;
+        return Ok(connection);
+    }
     loop {
-        match next(&mut connection, start)?.ok_or_else(silent)? {
-            DaemonMessage::End => break,
-            DaemonMessage::Error { text, .. } | DaemonMessage::Denied { text, .. } => {
-                return Err(format!("the daemon refused: {}", escape(&text)));
+        match connection.receive()? {
+            Some(message) => {
+                if take(collector, message)? {
+                    return Ok(connection);
+                }
             }
-            message => take(&mut snapshot, message)?,
+            None => await_news(&connection, start)?.ok_or_else(silent)?,
         }
     }
-    snapshot.ok_or_else(out_of_place)
 }
 
-/// The next message; `None` if it does not come in time.
-fn next(connection: &mut Connection, start: Instant) -> Result<Option<DaemonMessage>, String> {
+fn silent(socket: &Path) -> Fault {
+    Fault::Daemon(format!(
+        "no answer from the daemon at {} for {} s; see `systemctl status pst`",
+        escape(socket.as_os_str().as_encoded_bytes()),
+        PATIENCE.as_secs()
+    ))
+}
+
+/// Waits until there is something to receive; `None` if it does not come in time.
+fn await_news(connection: &Connection, start: Instant) -> Result<Option<()>, Fault> {
     loop {
-        let message = connection.receive().map_err(|error| error.to_string())?;
-        if message.is_some() {
-            return Ok(message);
-        }
         let left = PATIENCE.saturating_sub(start.elapsed());
         if left.is_zero() {
             return Ok(None);
         }
         let mut watches = [Watch::new(connection, libc::POLLIN)];
-        poll::wait(&mut watches, Some(left)).map_err(|error| format!("cannot wait: {error}"))?;
-    }
-}
-
-fn out_of_place() -> String {
-    "the daemon's answer is out of place".into()
-}
-
-fn take(snapshot: &mut Option<Snapshot>, message: DaemonMessage) -> Result<(), String> {
-    match message {
-        DaemonMessage::Storage {
-            daemon_version,
-            pid,
-            uptime_ms,
-            state,
-            reason,
-            mount,
-            data,
-            device,
-            fstype,
-            size,
-            free,
-            ..
-        } if snapshot.is_none() => {
-            *snapshot = Some(Snapshot {
-                daemon_version: escape(&daemon_version).to_string(),
-                daemon_pid: pid,
-                uptime: Duration::from_millis(uptime_ms),
-                state,
-                reason: escape(&reason).to_string(),
-                mount: escape(&mount).to_string(),
-                data: escape(&data).to_string(),
-                device: escape(&device).to_string(),
-                fstype: escape(&fstype).to_string(),
-                size,
-                free,
-                sessions: Vec::new(),
-                holders: Vec::new(),
-            });
-            Ok(())
+        poll::wait(&mut watches, Some(left)).map_err(Fault::waiting)?;
+        if watches[0].seen() {
+            return Ok(Some(()));
         }
-        message => take_part(snapshot.as_mut().ok_or_else(out_of_place)?, message),
     }
 }
 
-fn take_part(snapshot: &mut Snapshot, message: DaemonMessage) -> Result<(), String> {
+/// Takes one message; true: what was told is complete.
+fn take(collector: &mut Collector, message: DaemonMessage) -> Result<bool, Fault> {
     match message {
-        DaemonMessage::Session {
-            id,
-            pid,
-            uid,
-            age_ms,
-            command,
-            ..
-        } => snapshot.sessions.push(Session {
-            id,
-            pid,
-            uid,
-            user: user_of(uid),
-            command: escape(&command).to_string(),
-            age: Duration::from_millis(age_ms),
-        }),
-        DaemonMessage::Holder {
-            kind,
-            pid,
-            uid,
-            command,
-            path,
-        } => snapshot.holders.push(Holder {
-            kind,
-            pid,
-            user: if kind == HolderKind::Process {
-                user_of(uid)
-            } else {
-                String::new()
-            },
-            command: escape(&command).to_string(),
-            path: escape(&path).to_string(),
-        }),
-        _ => return Err(out_of_place()),
+        DaemonMessage::Error { text, .. } | DaemonMessage::Denied { text, .. } => Err(
+            Fault::Daemon(format!("the daemon refused: {}", escape(&text))),
+        ),
+        message => collector.take(message).map_err(|_| out_of_place()),
     }
-    Ok(())
 }
 
-fn user_of(uid: u32) -> String {
-    let name = user::user_name(uid).unwrap_or_else(|| uid.to_string());
-    escape(&name).to_string()
+fn out_of_place() -> Fault {
+    Fault::Daemon("the daemon's answer is out of place".into())
 }

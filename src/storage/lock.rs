@@ -5,9 +5,16 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use super::mountinfo::Mount;
 use super::survey::escape_path;
 use crate::sys::{file, own};
+
+/// So long a lock may be somebody's who only passes by.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The lock on a device; released when dropped. The file stays: removing it would let two
 /// processes lock two files of the same name.
@@ -81,6 +88,63 @@ impl DeviceLock {
     /// Which device it is for.
     pub fn device(&self) -> (u32, u32) {
         self.device
+    }
+}
+
+/// A daemon's claim on the device that its storage is on, which may change.
+#[derive(Debug)]
+pub struct Claim {
+    socket: PathBuf,
+    owner: u32,
+    lock: Option<DeviceLock>,
+}
+
+impl Claim {
+    /// A claim on nothing yet; locks lie beside `socket` and may belong to `owner`.
+    pub fn new(socket: PathBuf, owner: u32) -> Claim {
+        Claim {
+            socket,
+            owner,
+            lock: None,
+        }
+    }
+
+    /// Claims the device of `mount`, and lets go of the one before it.
+    ///
+    /// # Errors
+    /// A line that names who has it.
+    pub fn take(&mut self, mount: &Mount) -> Result<(), String> {
+        let held = self.lock.as_ref().map(DeviceLock::device);
+        if held == Some(mount.device) {
+            return Ok(());
+        }
+        self.lock = None;
+        match DeviceLock::take(&self.socket, mount.device, self.owner) {
+            Ok(lock) => {
+                self.lock = Some(lock);
+                Ok(())
+            }
+            Err(LockError::Taken(pid)) => Err(format!(
+                "another daemon ({}) already manages {}",
+                pid.map_or("pid unknown".into(), |pid| format!("pid {pid}")),
+                escape_path(&mount.source)
+            )),
+            Err(LockError::Failed(text)) => Err(text),
+        }
+    }
+
+    /// The same, with patience for a `pst prepare` that has it for a moment.
+    ///
+    /// # Errors
+    /// As [`Claim::take`].
+    pub fn take_patiently(&mut self, mount: &Mount) -> Result<(), String> {
+        let start = Instant::now();
+        loop {
+            match self.take(mount) {
+                Err(_) if start.elapsed() < PATIENCE => thread::sleep(PAUSE),
+                result => return result,
+            }
+        }
     }
 }
 

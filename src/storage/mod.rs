@@ -3,8 +3,10 @@
 //! that has nothing else to do. It decides nothing about sessions.
 
 pub mod condition;
+pub mod figures;
 pub mod holders;
 pub mod lock;
+pub mod meter;
 pub mod mountinfo;
 pub mod prepare;
 pub mod roots;

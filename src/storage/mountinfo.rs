@@ -19,6 +19,8 @@ pub struct Mount {
     pub point: PathBuf,
     /// The mount's own flag; the superblock's is [`Mount::superblock_read_only`].
     pub read_only: bool,
+    /// All of the mount's own options.
+    pub flags: String,
     /// Type of the filesystem.
     pub fstype: String,
     /// What was mounted: a device's path for most.
@@ -70,10 +72,8 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let minor = number(device.get(colon + 1..)?)?;
     let root = path(fields.next()?);
     let point = path(fields.next()?);
-    let read_only = fields
-        .next()?
-        .split(|byte| *byte == b',')
-        .any(|o| o == b"ro");
+    let flags = String::from_utf8_lossy(fields.next()?).into_owned();
+    let read_only = flags.split(',').any(|word| word == "ro");
     fields.find(|field| *field == b"-")?; // after any number of propagation fields
     Some(Mount {
         id,
@@ -81,6 +81,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         root,
         point,
         read_only,
+        flags,
         fstype: String::from_utf8_lossy(fields.next()?).into_owned(),
         source: path(fields.next()?),
         options: String::from_utf8_lossy(fields.next()?).into_owned(),

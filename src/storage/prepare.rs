@@ -17,7 +17,7 @@ use crate::sys::mount::{Mode, clear_mount_read_only, switch_superblock};
 
 /// The applet.
 pub fn main(config: Config) -> ExitCode {
-    logging::init();
+    logging::init(None);
     match prepare(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {

@@ -152,6 +152,10 @@ fn refused(path: &Path, error: &io::Error) -> Trouble {
         Some(libc::EACCES | libc::EPERM) => {
             format!("{error}; run `pst prepare` as root while the daemon is stopped")
         }
+        Some(libc::ENOSPC) => format!(
+            "{error}; as root stop the daemon, `mount -o remount,rw` the storage, delete something \
+             there, and start the daemon"
+        ),
         _ => error.to_string(),
     };
     Trouble::Error(format!("cannot use {}: {why}", escape_path(path)))

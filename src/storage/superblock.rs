@@ -2,26 +2,22 @@
 //! one descriptor that is held while it is writable.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use super::condition::{Condition, Remount, Seen, Text};
+use super::figures;
 use super::holders::Holder;
-use super::lock::{DeviceLock, LockError};
+use super::lock::Claim;
+use super::meter::{Counts, Meter};
 use super::roots::{self, Owner, Trouble};
 use super::search::Searcher;
 use super::survey::{self, Facts, Flag, Found, escape_path};
 use crate::config::Place;
 use crate::sys::fanotify::{Events, Group};
-use crate::sys::file::{self, MountId};
+use crate::sys::file::{self, MountId, Space};
 use crate::sys::mount::{Mode, clear_mount_read_only, switch_superblock};
 use crate::sys::own;
-
-/// So long a lock may be somebody's who only passes by.
-const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
-const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 
 /// While read-only: errors, and writers that there should not be.
 const GUARD: Events = Events {
@@ -49,10 +45,9 @@ struct Period {
 pub struct Storage {
     place: Place,
     owner: Owner,
-    socket: PathBuf,
+    claim: Claim,
     /// `None` where the kernel does not let us watch.
     group: Option<Group>,
-    lock: Option<DeviceLock>,
     period: Option<Period>,
     /// The mount that passed the whole check.
     accepted: Option<MountId>,
@@ -60,6 +55,7 @@ pub struct Storage {
     spoiled: Option<(MountId, String)>,
     searcher: Searcher,
     facts: Facts,
+    meter: Meter,
     /// `st_dev` of the data root, while writable.
     data_device: u64,
 }
@@ -71,14 +67,14 @@ impl Storage {
         Storage {
             place,
             owner,
-            socket,
+            claim: Claim::new(socket, owner.uid),
             group,
-            lock: None,
             period: None,
             accepted: None,
             spoiled: None,
             searcher: Searcher::default(),
             facts: Facts::default(),
+            meter: Meter::default(),
             data_device: 0,
         }
     }
@@ -91,6 +87,11 @@ impl Storage {
     /// `st_dev` of the data root, as of the last time it was made writable.
     pub fn data_device(&self) -> u64 {
         self.data_device
+    }
+
+    /// What it has cost so far.
+    pub fn counts(&mut self) -> Counts {
+        self.meter.read()
     }
 
     /// Looks whether the storage is there, prepared and healthy; prepares it if this process can.
@@ -129,7 +130,9 @@ impl Storage {
             Err(Trouble::Error(text)) => return unfit(text, was_writable),
             other => other.ok(),
         };
-        if let Err(error) = switch_superblock(found.root.as_fd(), Mode::ReadWrite) {
+        let switched = switch_superblock(found.root.as_fd(), Mode::ReadWrite);
+        self.meter.remounted(switched.is_ok());
+        if let Err(error) = switched {
             let text = self.cannot_switch(&found, "read-write", &error);
             return Seen {
                 condition: Condition::Failed(text.into()),
@@ -148,7 +151,7 @@ impl Storage {
         }
         self.guard(&found, Mode::ReadWrite);
         self.period = Some(Period {
-            errors: survey::errors_counted(found.mount.device),
+            errors: figures::errors_counted(found.mount.device),
             root: found.root,
             id: found.id,
         });
@@ -184,6 +187,7 @@ impl Storage {
             self.watch(root, GUARD);
             result = switch_superblock(root, Mode::ReadOnly);
         }
+        self.meter.remounted(result.is_ok());
         // What is still written by a leftover is nobody's to hear of; the descriptor that is kept
         // reports it at the next sync.
         let put_off = is_busy(&result) && !awaited && !release;
@@ -207,9 +211,22 @@ impl Storage {
             ),
         };
         if held && remount == Remount::Busy && sync.is_ok() && !release {
+            self.keep_roots(root);
             self.period = Some(period);
         }
         (remount, sync)
+    }
+
+    /// Makes the roots anew if somebody removed them, since nobody looks at them before the next
+    /// session. Only while there is none: who has one may be about to put another in their place.
+    fn keep_roots(&self, mount: BorrowedFd<'_>) {
+        let kept = match roots::check(mount, &self.place, self.owner) {
+            Err(Trouble::NeedsWrite) => roots::mend(mount, &self.place, self.owner),
+            other => other,
+        };
+        if let Err(Trouble::Error(text)) = kept {
+            log::warn!("{text}");
+        }
     }
 
     /// Puts on the medium what was written so far.
@@ -220,6 +237,15 @@ impl Storage {
         let result = self.sync_through(period.root.as_fd(), &period, false);
         self.period = Some(period);
         result
+    }
+
+    /// How much is free; `None` where there is no storage.
+    pub fn space(&self) -> Option<Space> {
+        if let Some(period) = &self.period {
+            return file::space(period.root.as_fd()).ok();
+        }
+        let found = survey::find(&self.place).ok()?;
+        file::space(found.root.as_fd()).ok()
     }
 
     /// Who keeps it from going read-only.
@@ -237,40 +263,9 @@ impl Storage {
     /// # Errors
     /// A line that names who has it.
     pub fn claim(&mut self) -> Result<(), String> {
-        let Ok(found) = survey::find(&self.place) else {
-            return Ok(());
-        };
-        let start = Instant::now();
-        loop {
-            match self.take_lock(&found) {
-                // `pst prepare` has it for a moment.
-                Err(_) if start.elapsed() < CLAIM_PATIENCE => thread::sleep(CLAIM_PAUSE),
-                result => return result,
-            }
-        }
-    }
-
-    fn take_lock(&mut self, found: &Found) -> Result<(), String> {
-        let device = found.mount.device;
-        if self
-            .lock
-            .as_ref()
-            .is_some_and(|lock| lock.device() == device)
-        {
-            return Ok(());
-        }
-        self.lock = None;
-        match DeviceLock::take(&self.socket, device, self.owner.uid) {
-            Ok(lock) => {
-                self.lock = Some(lock);
-                Ok(())
-            }
-            Err(LockError::Taken(pid)) => Err(format!(
-                "another daemon ({}) already manages {}",
-                pid.map_or("pid unknown".into(), |pid| format!("pid {pid}")),
-                escape_path(&found.mount.source)
-            )),
-            Err(LockError::Failed(text)) => Err(text),
+        match survey::find(&self.place) {
+            Ok(found) => self.claim.take_patiently(&found.mount),
+            Err(_) => Ok(()),
         }
     }
 
@@ -296,11 +291,13 @@ impl Storage {
             }
         }
         self.facts = found.facts();
+        self.meter.follow(found.mount.device);
         if self.accepted != Some(found.id) {
             if let Some(text) = found.refusal(&self.place) {
                 return Err(not(Condition::Unprepared(text.into())));
             }
-            self.take_lock(&found)
+            self.claim
+                .take(&found.mount)
                 .map_err(|text| not(Condition::Unprepared(text.into())))?;
             self.accepted = Some(found.id);
         }
@@ -351,7 +348,7 @@ impl Storage {
     /// writes it back.
     fn silent_error(&self, found: &Found) -> Option<String> {
         let period = self.period.as_ref()?;
-        let more = survey::errors_counted(found.mount.device) > period.errors;
+        let more = figures::errors_counted(found.mount.device) > period.errors;
         let suspect = more && !found.mount.superblock_read_only();
         suspect
             .then(|| survey::journal_error(found.root.as_fd()))
@@ -380,7 +377,7 @@ impl Storage {
         }
     }
 
-    fn watch(&self, root: std::os::fd::BorrowedFd<'_>, events: Events) {
+    fn watch(&self, root: BorrowedFd<'_>, events: Events) {
         let Some(group) = &self.group else {
             return;
         };
@@ -393,7 +390,7 @@ impl Storage {
     /// Syncs, and asks the journal where that costs nothing or is needed to know.
     fn sync_through(
         &mut self,
-        root: std::os::fd::BorrowedFd<'_>,
+        root: BorrowedFd<'_>,
         period: &Period,
         read_only: bool,
     ) -> Result<(), Text> {

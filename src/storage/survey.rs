@@ -24,6 +24,8 @@ pub struct Facts {
     pub device: String,
     /// Type of the filesystem.
     pub fstype: String,
+    /// The device's number, `major:minor`.
+    pub number: (u32, u32),
 }
 
 /// A mounted storage, open.
@@ -106,6 +108,11 @@ impl Found {
         })
     }
 
+    /// Whether what is written there is on a device.
+    pub fn has_block_device(&self) -> bool {
+        has_block_device(&self.mount)
+    }
+
     /// The mount shows only a part of its filesystem.
     fn partial(&self) -> Option<String> {
         (self.mount.root != Path::new("/")).then(|| {
@@ -164,6 +171,7 @@ impl Found {
         Facts {
             device: escape_path(&self.mount.source),
             fstype: self.mount.fstype.clone(),
+            number: self.mount.device,
         }
     }
 }
@@ -176,16 +184,6 @@ pub fn journal_error(root: std::os::fd::BorrowedFd<'_>) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// How many errors ext4 has counted on its filesystem on `device`, since it was last checked; `None` for
-/// another filesystem. Reading it costs the medium nothing.
-pub fn errors_counted(device: (u32, u32)) -> Option<u64> {
-    let (major, minor) = device;
-    let link = fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok()?;
-    let count = Path::new("/sys/fs/ext4").join(link.file_name()?);
-    let text = fs::read_to_string(count.join("errors_count")).ok()?;
-    text.trim().parse().ok()
 }
 
 /// `all` are this namespace's mounts. They are not read again where it is the host's: the kernel

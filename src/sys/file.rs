@@ -187,8 +187,14 @@ pub struct Space {
     pub size: u64,
     /// Bytes that any user may still use.
     pub free: u64,
+    /// Bytes that root may still use: ext4 keeps some back for it.
+    pub free_for_root: u64,
+    /// So many more files can be made; `None` where the filesystem does not count them.
+    pub free_inodes: Option<u64>,
     /// The mount or its superblock is read-only. Says nothing about health.
     pub read_only: bool,
+    /// Nothing on the mount can be executed.
+    pub no_exec: bool,
 }
 
 /// fstatvfs(3), the 64-bit one.
@@ -204,8 +210,22 @@ pub fn space(file: BorrowedFd<'_>) -> io::Result<Space> {
     Ok(Space {
         size: out.f_blocks.saturating_mul(block),
         free: out.f_bavail.saturating_mul(block),
+        free_for_root: out.f_bfree.saturating_mul(block),
+        free_inodes: (out.f_files > 0).then_some(out.f_favail),
         read_only: out.f_flag & libc::ST_RDONLY != 0,
+        no_exec: out.f_flag & libc::ST_NOEXEC != 0,
     })
+}
+
+/// How many inodes the filesystem of an open file has, and how many of them any user may still
+/// use; 0 of 0 where they are made as needed. fstatvfs(3), the 64-bit one.
+pub fn inodes(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let mut out = MaybeUninit::<libc::statvfs64>::uninit();
+    // SAFETY: `out` is large enough for what the call writes.
+    check(unsafe { libc::fstatvfs64(file.as_raw_fd(), out.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so it has written the whole struct.
+    let out = unsafe { out.assume_init() };
+    Ok((out.f_files, out.f_favail))
 }
 
 /// Writes the whole filesystem of an open file to the medium, and reports, once per descriptor,

@@ -2,6 +2,7 @@
 //! Nothing here decides anything; every wrapper names its man page.
 #![allow(unsafe_code)]
 
+pub mod clock;
 pub mod descriptor;
 pub mod directory;
 pub mod epoll;
@@ -10,10 +11,12 @@ pub mod file;
 pub mod mount;
 pub mod own;
 pub mod poll;
+pub mod probe;
 pub mod process;
 pub mod signal;
 pub mod socket;
 pub mod stream;
+pub mod terminal;
 pub mod user;
 
 use std::io;

@@ -134,6 +134,13 @@ pub fn restore_mask() {
     }
 }
 
+/// Blocks these besides, for [`Signals`] to read: by a process of one thread.
+pub fn block(signals: impl IntoIterator<Item = libc::c_int>) {
+    let set = set_of(signals);
+    // SAFETY: a valid set; the old one is not asked for.
+    unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut()) };
+}
+
 /// In a child before its exec: all that the caller gave is as it was (ignored
 /// signals, closed standard descriptors, signal mask).
 pub fn restore_for_command() {

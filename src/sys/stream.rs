@@ -179,11 +179,21 @@ impl AsFd for Stream {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+    use std::sync::mpsc;
     use std::thread;
+    use std::time::Instant;
 
     use super::*;
     use crate::sys::socket::set_backlog;
+
+    /// Where this thread's state is to be read.
+    fn thread_state() -> PathBuf {
+        let own = fs::read_link("/proc/thread-self").unwrap();
+        PathBuf::from("/proc").join(own).join("stat")
+    }
 
     #[test]
     fn who_finds_the_backlog_full_gets_in_line() {
@@ -193,10 +203,22 @@ mod tests {
         let _first = Stream::connect(&path).unwrap();
         let full = Stream::connect(&path).unwrap_err();
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
-        let late = Stream::connect_in_line(&path, Duration::from_millis(1)).unwrap_err();
+        let start = Instant::now();
+        let patience = Duration::from_millis(20);
+        let late = Stream::connect_in_line(&path, patience).unwrap_err();
         assert_eq!(late.kind(), io::ErrorKind::WouldBlock);
+        assert!(start.elapsed() >= patience, "it did not wait");
         let second = thread::scope(|scope| {
-            let second = scope.spawn(|| Stream::connect_in_line(&path, Duration::from_secs(60)));
+            let (tell, own) = mpsc::channel();
+            let path = &path;
+            let second = scope.spawn(move || {
+                tell.send(thread_state()).unwrap();
+                Stream::connect_in_line(path, Duration::from_secs(60))
+            });
+            let state = own.recv().unwrap();
+            while !fs::read_to_string(&state).unwrap().contains(") S ") {
+                thread::yield_now();
+            }
             listener.accept().unwrap();
             second.join().unwrap().unwrap()
         });

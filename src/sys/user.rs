@@ -68,6 +68,29 @@ pub fn group_name(gid: u32) -> Option<String> {
     .flatten()
 }
 
+/// The names that the group's entry lists: those who have it as a supplementary group. Empty also
+/// where the database cannot be asked; getgrgid_r(3).
+pub fn group_members(gid: u32) -> Vec<String> {
+    let found = lookup(
+        // SAFETY: `lookup` vouches for all pointers.
+        |entry, buffer, size, result| unsafe { libc::getgrgid_r(gid, entry, buffer, size, result) },
+        |entry: &libc::group| {
+            let mut names = Vec::new();
+            let mut next = entry.gr_mem;
+            // SAFETY: in an entry that was found, `gr_mem` is an array in `lookup`'s buffer of
+            // pointers to C strings there, ended by a null pointer.
+            unsafe {
+                while !next.is_null() && !(*next).is_null() {
+                    names.push(name_of(*next));
+                    next = next.add(1);
+                }
+            }
+            names
+        },
+    );
+    found.ok().flatten().unwrap_or_default()
+}
+
 /// Calls one of the four `get…_r` functions with valid pointers for entry, buffer (with its size)
 /// and result, in a larger buffer as long as it says ERANGE, and `take`s from the entry while its
 /// buffer is alive.

@@ -76,6 +76,8 @@ code! {
         Failed = 5,
         /// The daemon is about to exit.
         Stopping = 6,
+        /// There is less free than the client needs.
+        Full = 7,
     }
 }
 
@@ -124,5 +126,61 @@ code! {
         Swap = 3,
         /// Nothing was found: a kernel user, or a descriptor in flight.
         Unknown = 4,
+    }
+}
+
+code! {
+    /// How a session ended.
+    Ended {
+        /// Closed by its client, and its data is on the medium.
+        Durable = 1,
+        /// Closed, and its data may be lost.
+        Failed = 2,
+        /// It was never granted.
+        Denied = 3,
+        /// Told to end, and it did.
+        Revoked = 4,
+        /// The connection ended without a close: the client was killed, or gave up.
+        Gone = 5,
+        /// Told to end, it did not, and its connection was cut.
+        Cut = 6,
+    }
+}
+
+impl Ended {
+    /// Its name, as people and `--json` see it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Durable => "durable",
+            Self::Failed => "failed",
+            Self::Denied => "denied",
+            Self::Revoked => "revoked",
+            Self::Gone => "gone",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+impl Phase {
+    /// Its name, as people and `--json` see it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Granted => "granted",
+            Self::Revoked => "revoked",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+impl HolderKind {
+    /// Its name, as `--json` has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Loop => "loop",
+            Self::Swap => "swap",
+            Self::Unknown => "unknown",
+        }
     }
 }

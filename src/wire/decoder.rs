@@ -152,7 +152,7 @@ impl fmt::Display for DecodeError {
             Self::Version(version) => write!(
                 f,
                 "cannot speak protocol version {version}, only {VERSION}: \
-                 if pst was updated, restart its daemon"
+                 if pst was updated, restart its daemon (`systemctl restart pst`)"
             ),
             Self::Short { kind } => write!(f, "message 0x{kind:02x} is cut short"),
             Self::Trailing { kind, count } => {
@@ -254,8 +254,8 @@ mod tests {
             ),
             (DecodeError::UnknownType(0x0a), "unknown message type 0x0a"),
             (
-                DecodeError::Version(2),
-                "cannot speak protocol version 2, only 1: if pst was updated, restart its daemon",
+                DecodeError::Version(1),
+                "cannot speak protocol version 1, only 2: if pst was updated, restart its daemon (`systemctl restart pst`)",
             ),
             (DecodeError::Short { kind }, "message 0x85 is cut short"),
             (

@@ -3,6 +3,9 @@
 
 use super::{COMMAND_MAX, DecodeError, PATH_MAX, TEXT_MAX, VERSION};
 
+/// What stands for a number that nobody knows.
+const UNKNOWN: u64 = u64::MAX;
+
 /// Appends one frame to a buffer, field by field.
 pub(super) struct Writer<'a> {
     out: &'a mut Vec<u8>,
@@ -42,6 +45,15 @@ impl<'a> Writer<'a> {
 
     pub fn u64(self, value: u64) -> Self {
         self.raw(&value.to_le_bytes())
+    }
+
+    pub fn bool(self, value: bool) -> Self {
+        self.u8(u8::from(value))
+    }
+
+    /// A number that may be unknown.
+    pub fn known(self, value: Option<u64>) -> Self {
+        self.u64(value.unwrap_or(UNKNOWN))
     }
 
     pub fn command(self, value: &[u8]) -> Self {
@@ -129,6 +141,12 @@ impl<'a> Reader<'a> {
                 value,
             }),
         }
+    }
+
+    /// A number that may be unknown.
+    pub fn known(&mut self) -> Result<Option<u64>, DecodeError> {
+        self.u64()
+            .map(|value| Some(value).filter(|v| *v != UNKNOWN))
     }
 
     /// One of the enums whose values are bytes.

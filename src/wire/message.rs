@@ -3,8 +3,8 @@
 
 use super::field::{Reader, Writer};
 use super::{
-    CLIENT_FRAME_MAX, CloseResult, DAEMON_FRAME_MAX, DecodeError, DenyReason, HolderKind, Phase,
-    RevokeReason, State,
+    CLIENT_FRAME_MAX, CloseResult, DAEMON_FRAME_MAX, DecodeError, DenyReason, Ended, HolderKind,
+    Phase, RevokeReason, State,
 };
 
 /// Messages of one direction.
@@ -29,6 +29,8 @@ pub enum ClientMessage {
         version: u16,
         /// What is going to run, for people to read.
         command: Vec<u8>,
+        /// So many bytes must be free; 0: it does not matter.
+        need: u64,
     },
     /// Ends the session and asks whether its data is on the medium.
     Close,
@@ -36,7 +38,7 @@ pub enum ClientMessage {
     Status {
         /// [`VERSION`](super::VERSION).
         version: u16,
-        /// Send it again at each change, until the connection ends.
+        /// Go on with what changes, until the connection ends.
         watch: bool,
     },
 }
@@ -82,6 +84,8 @@ pub enum DaemonMessage {
     Storage {
         /// [`VERSION`](super::VERSION).
         version: u16,
+        /// All follows; else only what changed since the last [`DaemonMessage::End`].
+        whole: bool,
         /// The daemon's own version, as `pst --version` shows it.
         daemon_version: String,
         /// The daemon's process.
@@ -90,6 +94,8 @@ pub enum DaemonMessage {
         uptime_ms: u64,
         /// The storage's state.
         state: State,
+        /// Since it got into that state, in milliseconds.
+        state_ms: u64,
         /// Why it is not well; empty if it is.
         reason: String,
         /// The mount point.
@@ -105,7 +111,35 @@ pub enum DaemonMessage {
         /// What users other than root can still write, in bytes.
         free: u64,
     },
-    /// One of the sessions, after [`DaemonMessage::Storage`].
+    /// What ext4 itself has counted, if it is one and tells, after [`DaemonMessage::Storage`].
+    Figures {
+        /// Bytes written to the filesystem in its life.
+        lifetime: u64,
+        /// Bytes written to it since it was mounted.
+        mounted: u64,
+        /// Its errors since it was last checked.
+        errors: u64,
+        /// The first of them, if any.
+        first: Option<Incident>,
+        /// The last of them, if any.
+        last: Option<Incident>,
+    },
+    /// What the daemon has counted since its start.
+    Totals {
+        /// Sessions granted.
+        sessions: u64,
+        /// Clients that were denied one, for whatever reason.
+        denials: u64,
+        /// Remounts, either way.
+        remounts: u64,
+        /// Remounts that the kernel refused.
+        failed_remounts: u64,
+        /// How long it was writable, in milliseconds.
+        writable_ms: u64,
+        /// Bytes written to the device; `None` if nobody counts them.
+        written: Option<u64>,
+    },
+    /// One of the sessions.
     Session {
         /// Its number, never used again by this daemon.
         id: u64,
@@ -120,7 +154,27 @@ pub enum DaemonMessage {
         /// What the client says that it runs.
         command: Vec<u8>,
     },
-    /// One of those who block the way back to read-only, after the sessions.
+    /// One of the sessions that ended last, the oldest first. Whoever watches forgets the
+    /// [`DaemonMessage::Session`] with its number.
+    Past {
+        /// Its number.
+        id: u64,
+        /// The client's process.
+        pid: u32,
+        /// The client's user.
+        uid: u32,
+        /// How it ended.
+        ended: Ended,
+        /// Since its end, in milliseconds.
+        ago_ms: u64,
+        /// From asking for it to its end, in milliseconds.
+        lasted_ms: u64,
+        /// Bytes written to the device meanwhile, by whomever; `None` if nobody counts them.
+        written: Option<u64>,
+        /// The beginning of what the client said that it runs.
+        command: Vec<u8>,
+    },
+    /// One of those who block the way back to read-only, after the sessions; all of them each time.
     Holder {
         /// What it is.
         kind: HolderKind,
@@ -145,6 +199,36 @@ pub enum DaemonMessage {
     },
 }
 
+/// One error of ext4.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incident {
+    /// When, in seconds since 1970 by the clock of that time.
+    pub time: u64,
+    /// In which of the kernel's functions.
+    pub function: String,
+    /// At which line of it.
+    pub line: u32,
+}
+
+impl Incident {
+    fn write<'a>(of: Option<&Incident>, w: Writer<'a>) -> Writer<'a> {
+        match of {
+            Some(one) => w.u64(one.time).text(&one.function).u32(one.line),
+            None => w.u64(0).text("").u32(0),
+        }
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Option<Incident>, DecodeError> {
+        let (time, function, line) = (r.u64()?, r.text()?, r.u32()?);
+        let none = time == 0 && function.is_empty() && line == 0;
+        Ok((!none).then_some(Incident {
+            time,
+            function,
+            line,
+        }))
+    }
+}
+
 impl Message for ClientMessage {
     const FRAME_MAX: usize = CLIENT_FRAME_MAX;
 
@@ -155,6 +239,7 @@ impl Message for ClientMessage {
             0x01 => Self::Open {
                 version: r.version()?,
                 command: r.command()?,
+                need: r.u64()?,
             },
             0x02 => Self::Close,
             0x03 => Self::Status {
@@ -170,9 +255,13 @@ impl Message for ClientMessage {
     fn encode(&self, out: &mut Vec<u8>) {
         let w = Writer::new(out);
         match self {
-            Self::Open { version, command } => w.kind(0x01).u16(*version).command(command),
+            Self::Open {
+                version,
+                command,
+                need,
+            } => w.kind(0x01).u16(*version).command(command).u64(*need),
             Self::Close => w.kind(0x02),
-            Self::Status { version, watch } => w.kind(0x03).u16(*version).u8(u8::from(*watch)),
+            Self::Status { version, watch } => w.kind(0x03).u16(*version).bool(*watch),
         }
         .finish();
     }
@@ -205,10 +294,12 @@ impl Message for DaemonMessage {
             },
             0x85 => Self::Storage {
                 version: r.version()?,
+                whole: r.bool()?,
                 daemon_version: r.text()?,
                 pid: r.u32()?,
                 uptime_ms: r.u64()?,
                 state: r.code()?,
+                state_ms: r.u64()?,
                 reason: r.text()?,
                 mount: r.path()?,
                 data: r.path()?,
@@ -236,6 +327,31 @@ impl Message for DaemonMessage {
             0x89 => Self::Error {
                 version: r.u16()?, // any: see the message's docs
                 text: r.text()?,
+            },
+            0x8a => Self::Figures {
+                lifetime: r.u64()?,
+                mounted: r.u64()?,
+                errors: r.u64()?,
+                first: Incident::read(&mut r)?,
+                last: Incident::read(&mut r)?,
+            },
+            0x8b => Self::Totals {
+                sessions: r.u64()?,
+                denials: r.u64()?,
+                remounts: r.u64()?,
+                failed_remounts: r.u64()?,
+                writable_ms: r.u64()?,
+                written: r.known()?,
+            },
+            0x8c => Self::Past {
+                id: r.u64()?,
+                pid: r.u32()?,
+                uid: r.u32()?,
+                ended: r.code()?,
+                ago_ms: r.u64()?,
+                lasted_ms: r.u64()?,
+                written: r.known()?,
+                command: r.command()?,
             },
             _ => return Err(DecodeError::UnknownType(kind)),
         };
@@ -266,10 +382,12 @@ impl Message for DaemonMessage {
             Self::Closed { result, text } => w.kind(0x84).u8(*result as u8).text(text),
             Self::Storage {
                 version,
+                whole,
                 daemon_version,
                 pid,
                 uptime_ms,
                 state,
+                state_ms,
                 reason,
                 mount,
                 data,
@@ -280,10 +398,12 @@ impl Message for DaemonMessage {
             } => w
                 .kind(0x85)
                 .u16(*version)
+                .bool(*whole)
                 .text(daemon_version)
                 .u32(*pid)
                 .u64(*uptime_ms)
                 .u8(*state as u8)
+                .u64(*state_ms)
                 .text(reason)
                 .path(mount)
                 .path(data)
@@ -321,6 +441,50 @@ impl Message for DaemonMessage {
                 .path(path),
             Self::End => w.kind(0x88),
             Self::Error { version, text } => w.kind(0x89).u16(*version).text(text),
+            Self::Figures {
+                lifetime,
+                mounted,
+                errors,
+                first,
+                last,
+            } => {
+                let w = w.kind(0x8a).u64(*lifetime).u64(*mounted).u64(*errors);
+                Incident::write(last.as_ref(), Incident::write(first.as_ref(), w))
+            }
+            Self::Totals {
+                sessions,
+                denials,
+                remounts,
+                failed_remounts,
+                writable_ms,
+                written,
+            } => w
+                .kind(0x8b)
+                .u64(*sessions)
+                .u64(*denials)
+                .u64(*remounts)
+                .u64(*failed_remounts)
+                .u64(*writable_ms)
+                .known(*written),
+            Self::Past {
+                id,
+                pid,
+                uid,
+                ended,
+                ago_ms,
+                lasted_ms,
+                written,
+                command,
+            } => w
+                .kind(0x8c)
+                .u64(*id)
+                .u32(*pid)
+                .u32(*uid)
+                .u8(*ended as u8)
+                .u64(*ago_ms)
+                .u64(*lasted_ms)
+                .known(*written)
+                .command(command),
         }
         .finish();
     }

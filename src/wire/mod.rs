@@ -9,7 +9,7 @@
 //!
 //! | type | client sends | payload |
 //! | --- | --- | --- |
-//! | 0x01 | [`Open`](ClientMessage::Open) | version `u16`, command `command` |
+//! | 0x01 | [`Open`](ClientMessage::Open) | version `u16`, command `command`, need `u64` |
 //! | 0x02 | [`Close`](ClientMessage::Close) | |
 //! | 0x03 | [`Status`](ClientMessage::Status) | version `u16`, watch `bool` |
 //!
@@ -19,22 +19,31 @@
 //! | 0x82 | [`Denied`](DaemonMessage::Denied) | version `u16`, reason [`DenyReason`], text `text` |
 //! | 0x83 | [`Revoked`](DaemonMessage::Revoked) | reason [`RevokeReason`], text `text` |
 //! | 0x84 | [`Closed`](DaemonMessage::Closed) | result [`CloseResult`], text `text` |
-//! | 0x85 | [`Storage`](DaemonMessage::Storage) | version `u16`, daemon_version `text`, pid `u32`, uptime_ms `u64`, state [`State`], reason `text`, mount `path`, data `path`, device `text`, fstype `text`, size `u64`, free `u64` |
+//! | 0x85 | [`Storage`](DaemonMessage::Storage) | version `u16`, whole `bool`, daemon_version `text`, pid `u32`, uptime_ms `u64`, state [`State`], state_ms `u64`, reason `text`, mount `path`, data `path`, device `text`, fstype `text`, size `u64`, free `u64` |
 //! | 0x86 | [`Session`](DaemonMessage::Session) | id `u64`, pid `u32`, uid `u32`, phase [`Phase`], age_ms `u64`, command `command` |
 //! | 0x87 | [`Holder`](DaemonMessage::Holder) | kind [`HolderKind`], pid `u32`, uid `u32`, command `command`, path `path` |
 //! | 0x88 | [`End`](DaemonMessage::End) | |
 //! | 0x89 | [`Error`](DaemonMessage::Error) | version `u16`, text `text` |
+//! | 0x8a | [`Figures`](DaemonMessage::Figures) | lifetime `u64`, mounted `u64`, errors `u64`, first [`Incident`], last [`Incident`] |
+//! | 0x8b | [`Totals`](DaemonMessage::Totals) | sessions `u64`, denials `u64`, remounts `u64`, failed_remounts `u64`, writable_ms `u64`, written `known` |
+//! | 0x8c | [`Past`](DaemonMessage::Past) | id `u64`, pid `u32`, uid `u32`, ended [`Ended`], ago_ms `u64`, lasted_ms `u64`, written `known`, command `command` |
 //!
 //! Integers are little endian. `command`, `path` and `text` are a `u16` length
 //! and that many bytes: at most [`COMMAND_MAX`], [`PATH_MAX`], [`TEXT_MAX`]; a
 //! text is UTF-8, the other two are any bytes. `bool` is one byte, 0 or 1. The
-//! enums are one byte; their values stand in their definitions, from 1.
+//! enums are one byte; their values stand in their definitions, from 1. `known`
+//! is a `u64`, with all bits set where nobody knows the number. [`Incident`] is
+//! time `u64`, function `text`, line `u32`; all of them 0 and empty if there is none.
 //!
 //! The conversation:
 //! - `Open` → `Granted` or `Denied`. `Granted` lasts until the connection ends,
 //!   or until `Close` → `Closed`; `Revoked` may come at any time in between.
-//! - `Status` → `Storage`, each `Session`, each `Holder`, `End`; with `watch`
-//!   the same again at each change.
+//! - `Status` → `Storage`, `Figures` if there are any, `Totals`, each `Session`,
+//!   each `Past`, each `Holder`, `End`. With `watch` the connection stays, and the
+//!   same comes again when something changed, a few times a second at most: with
+//!   `whole` unset, only the `Session`s and `Past`s that are new or changed.
+//!   A `Session` takes the place of the one with its number, a `Past` ends it;
+//!   `Holder`s are all there are. The client says nothing more.
 //! - What is malformed → `Error`, and the connection ends.
 //!
 //! The first frame each way begins with the version, so every message that can
@@ -50,13 +59,13 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-pub use code::{CloseResult, DenyReason, HolderKind, Phase, RevokeReason, State};
+pub use code::{CloseResult, DenyReason, Ended, HolderKind, Phase, RevokeReason, State};
 pub use decoder::{DecodeError, Decoder};
 pub use magic::{MAGIC, Opening, opening};
-pub use message::{ClientMessage, DaemonMessage, Message};
+pub use message::{ClientMessage, DaemonMessage, Incident, Message};
 
 /// The protocol's version that this program speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Longest frame that a client may send: type and payload, in bytes.
 pub const CLIENT_FRAME_MAX: usize = 4096;

@@ -39,25 +39,26 @@ fn every_client_message() -> Vec<(ClientMessage, &'static [u8])> {
     vec![
         (
             ClientMessage::Open {
-                version: 1,
+                version: 2,
                 command: b"ls \xff".to_vec(),
+                need: 0x0807_0605_0403_0201,
             },
-            b"\x09\x00\x01\x01\x00\x04\x00ls \xff",
+            b"\x11\x00\x01\x02\x00\x04\x00ls \xff\x01\x02\x03\x04\x05\x06\x07\x08",
         ),
         (ClientMessage::Close, b"\x01\x00\x02"),
         (
             ClientMessage::Status {
-                version: 1,
+                version: 2,
                 watch: false,
             },
-            b"\x04\x00\x03\x01\x00\x00",
+            b"\x04\x00\x03\x02\x00\x00",
         ),
         (
             ClientMessage::Status {
-                version: 1,
+                version: 2,
                 watch: true,
             },
-            b"\x04\x00\x03\x01\x00\x01",
+            b"\x04\x00\x03\x02\x00\x01",
         ),
     ]
 }
@@ -66,20 +67,20 @@ fn every_daemon_message() -> Vec<(DaemonMessage, &'static [u8])> {
     vec![
         (
             DaemonMessage::Granted {
-                version: 1,
+                version: 2,
                 data: b"/d\xff".to_vec(),
                 device: 0x0807_0605_0403_0201,
                 kill_grace_ms: 1000,
             },
-            b"\x14\x00\x81\x01\x00\x03\x00/d\xff\x01\x02\x03\x04\x05\x06\x07\x08\xe8\x03\x00\x00",
+            b"\x14\x00\x81\x02\x00\x03\x00/d\xff\x01\x02\x03\x04\x05\x06\x07\x08\xe8\x03\x00\x00",
         ),
         (
             DaemonMessage::Denied {
-                version: 1,
+                version: 2,
                 reason: DenyReason::Unprepared,
                 text: "n\u{f6}".into(),
             },
-            b"\x09\x00\x82\x01\x00\x04\x03\x00n\xc3\xb6",
+            b"\x09\x00\x82\x02\x00\x04\x03\x00n\xc3\xb6",
         ),
         (
             DaemonMessage::Revoked {
@@ -97,11 +98,13 @@ fn every_daemon_message() -> Vec<(DaemonMessage, &'static [u8])> {
         ),
         (
             DaemonMessage::Storage {
-                version: 1,
+                version: 2,
+                whole: true,
                 daemon_version: "0.1".into(),
                 pid: 0x0102,
                 uptime_ms: 0x0304,
                 state: State::Stuck,
+                state_ms: 0x0506,
                 reason: "busy".into(),
                 mount: b"/m".to_vec(),
                 data: b"/m/d".to_vec(),
@@ -110,8 +113,8 @@ fn every_daemon_message() -> Vec<(DaemonMessage, &'static [u8])> {
                 size: 0x0a00_0000_0000,
                 free: 0x0b,
             },
-            b"\x41\x00\x85\x01\x00\x03\x000.1\x02\x01\x00\x00\x04\x03\x00\x00\x00\x00\x00\x00\x07\
-              \x04\x00busy\x02\x00/m\x04\x00/m/d\x04\x00sda1\x04\x00ext4\
+            b"\x4a\x00\x85\x02\x00\x01\x03\x000.1\x02\x01\x00\x00\x04\x03\x00\x00\x00\x00\x00\x00\x07\
+              \x06\x05\x00\x00\x00\x00\x00\x00\x04\x00busy\x02\x00/m\x04\x00/m/d\x04\x00sda1\x04\x00ext4\
               \x00\x00\x00\x00\x00\x0a\x00\x00\x0b\x00\x00\x00\x00\x00\x00\x00",
         ),
         (
@@ -138,11 +141,55 @@ fn every_daemon_message() -> Vec<(DaemonMessage, &'static [u8])> {
         ),
         (DaemonMessage::End, b"\x01\x00\x88"),
         (
+            DaemonMessage::Figures {
+                lifetime: 0x0102,
+                mounted: 3,
+                errors: 1,
+                first: Some(Incident {
+                    time: 0x0405,
+                    function: "f".into(),
+                    line: 6,
+                }),
+                last: None,
+            },
+            b"\x36\x00\x8a\x02\x01\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\
+              \x01\x00\x00\x00\x00\x00\x00\x00\x05\x04\x00\x00\x00\x00\x00\x00\x01\x00f\
+              \x06\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+        ),
+        (
+            DaemonMessage::Totals {
+                sessions: 1,
+                denials: 2,
+                remounts: 3,
+                failed_remounts: 4,
+                writable_ms: 5,
+                written: None,
+            },
+            b"\x31\x00\x8b\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\
+              \x03\x00\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\
+              \x05\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff",
+        ),
+        (
+            DaemonMessage::Past {
+                id: 7,
+                pid: 0x0102,
+                uid: 1000,
+                ended: Ended::Gone,
+                ago_ms: 8,
+                lasted_ms: 9,
+                written: Some(10),
+                command: b"vi".to_vec(),
+            },
+            b"\x2e\x00\x8c\x07\x00\x00\x00\x00\x00\x00\x00\x02\x01\x00\x00\xe8\x03\x00\x00\x05\
+              \x08\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x00\x00\x00\x00\
+              \x0a\x00\x00\x00\x00\x00\x00\x00\x02\x00vi",
+        ),
+        (
             DaemonMessage::Error {
-                version: 1,
+                version: 2,
                 text: "no".into(),
             },
-            b"\x07\x00\x89\x01\x00\x02\x00no",
+            b"\x07\x00\x89\x02\x00\x02\x00no",
         ),
     ]
 }
@@ -185,6 +232,7 @@ fn every_enum_value_keeps_its_byte() {
             (4, D::Unprepared),
             (5, D::Failed),
             (6, D::Stopping),
+            (7, D::Full),
         ]
     );
     assert_eq!(codes(), [(1, R::Stopping), (2, R::Lost)]);
@@ -202,12 +250,30 @@ fn every_enum_value_keeps_its_byte() {
         codes(),
         [(1, H::Process), (2, H::Loop), (3, H::Swap), (4, H::Unknown),]
     );
+    assert_eq!(
+        codes(),
+        [
+            Ended::Durable,
+            Ended::Failed,
+            Ended::Denied,
+            Ended::Revoked,
+            Ended::Gone,
+            Ended::Cut,
+        ]
+        .map(|ended| (ended as u8, ended))
+    );
 }
 
 #[test]
-fn states_have_their_names() {
+fn states_phases_and_ends_have_their_names() {
     let names = codes::<State>().into_iter().map(|(_, s)| s.as_str());
     let expected = "absent unprepared ro going-rw rw going-ro stuck failed";
+    assert_eq!(names.collect::<Vec<_>>().join(" "), expected);
+    let names = codes::<Ended>().into_iter().map(|(_, e)| e.as_str());
+    let expected = "durable failed denied revoked gone cut";
+    assert_eq!(names.collect::<Vec<_>>().join(" "), expected);
+    let names = codes::<Phase>().into_iter().map(|(_, p)| p.as_str());
+    let expected = "waiting granted revoked closing";
     assert_eq!(names.collect::<Vec<_>>().join(" "), expected);
 }
 
@@ -290,15 +356,15 @@ fn a_type_of_the_other_direction_or_of_none_is_unknown() {
         let client = decoded::<ClientMessage>(&frame).1;
         let daemon = decoded::<DaemonMessage>(&frame).1;
         assert_eq!(client == unknown, !matches!(kind, 0x01..=0x03), "{kind}");
-        assert_eq!(daemon == unknown, !matches!(kind, 0x81..=0x89), "{kind}");
+        assert_eq!(daemon == unknown, !matches!(kind, 0x81..=0x8c), "{kind}");
     }
 }
 
 #[test]
 fn another_version_is_named_whatever_follows_it() {
-    for version in [0, 2, 0x0101, u16::MAX] {
+    for version in [0, 1, 0x0201, u16::MAX] {
         let error = Some(DecodeError::Version(version));
-        for rest in [&b""[..], b"\xff", b"what version 2 may look like"] {
+        for rest in [&b""[..], b"\xff", b"what another version may look like"] {
             let payload = [&version.to_le_bytes(), rest].concat();
             for kind in [0x01, 0x03] {
                 let frame = frame(kind, &payload);
@@ -314,8 +380,8 @@ fn another_version_is_named_whatever_follows_it() {
 
 #[test]
 fn an_error_is_read_in_every_version() {
-    for version in [0, 2, u16::MAX] {
-        let text = "speak version 2".to_owned();
+    for version in [0, 1, u16::MAX] {
+        let text = "speak version 1".to_owned();
         let message = DaemonMessage::Error { version, text };
         assert_eq!(decoded(&encoded(&message)), (vec![message], None));
     }
@@ -334,9 +400,10 @@ fn a_string_over_its_limit_is_refused() {
         decoded::<ClientMessage>(&frame(0x01, &command)),
         (vec![], Some(error(0x01, 1025, 1024)))
     );
-    let mut string = [&VERSION.to_le_bytes()[..], &4097u16.to_le_bytes()].concat();
-    string.resize(4 + 4097, b'x');
-    for kind in [0x81, 0x85, 0x89] {
+    for (kind, before) in [(0x81, &b""[..]), (0x85, b"\x01"), (0x89, b"")] {
+        let string = 4097u16.to_le_bytes();
+        let mut string = [&VERSION.to_le_bytes(), before, &string].concat();
+        string.resize(string.len() + 4097, b'x');
         assert_eq!(
             decoded::<DaemonMessage>(&frame(kind, &string)),
             (vec![], Some(error(kind, 4097, 4096)))
@@ -357,17 +424,28 @@ fn a_text_that_is_not_utf8_is_refused() {
 fn strings_over_their_limit_are_cut_when_encoded() {
     let version = VERSION;
     let command = vec![b'x'; 100_000];
-    let long = ClientMessage::Open { version, command };
+    let need = 0;
+    let long = ClientMessage::Open {
+        version,
+        command,
+        need,
+    };
     let command = vec![b'x'; COMMAND_MAX];
-    let cut = ClientMessage::Open { version, command };
+    let cut = ClientMessage::Open {
+        version,
+        command,
+        need,
+    };
     assert_eq!(decoded(&encoded(&long)), (vec![cut], None));
 
     let storage = |text: &str, path: &[u8]| DaemonMessage::Storage {
         version,
+        whole: false,
         daemon_version: text.into(),
         pid: 1,
         uptime_ms: 2,
         state: State::ReadOnly,
+        state_ms: 5,
         reason: text.into(),
         mount: path.into(),
         data: path.into(),
@@ -388,6 +466,7 @@ fn the_longest_message_of_each_direction_is_within_its_frame_limit() {
     let open = ClientMessage::Open {
         version: VERSION,
         command,
+        need: u64::MAX,
     };
     assert!(encoded(&open).len() <= 2 + CLIENT_FRAME_MAX);
     // No daemon message has more than six strings, and 64 bytes besides.

@@ -29,6 +29,7 @@ impl Session {
         ClientMessage::Open {
             version: VERSION,
             command: b"bench".to_vec(),
+            need: 0,
         }
         .encode(&mut bytes);
         let mut stream = UnixStream::connect(socket).expect("connect");

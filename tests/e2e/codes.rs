@@ -154,3 +154,17 @@ fn p7_the_documentations_script_works() {
     let text = std::fs::read_to_string(rig.data().join("foo")).expect("foo");
     assert_eq!(text.trim_end(), ended.text());
 }
+
+#[test]
+fn p7_a_script_on_the_storage_is_not_executable_and_the_way_to_run_it_is_told() {
+    needs_storage!();
+    let rig = Rig::any();
+    rig.sh("cd $KVMD_PST_DATA; echo 'echo it runs' > script; chmod 755 script")
+        .must(0);
+    let script = rig.data().join("script").display().to_string();
+    let refused = rig.run([&script]).to_end().must(126);
+    let text = format!("mounted `noexec`: have its interpreter read it, like `bash {script}`");
+    assert!(refused.stderr.contains(&text), "{refused:?}");
+    let ran = rig.run(["bash", &script]).to_end().must(0);
+    assert_eq!(ran.text(), "it runs");
+}

@@ -1,7 +1,7 @@
 //! P4 and P7: a full storage is the command's business, not the storage's fault.
 
 use crate::needs_root;
-use crate::rig::{Rig, tool};
+use crate::rig::{MEMBER, Person, Rig, RunToEnd, Setup, tool};
 
 /// Runs `fill` in a session until there is no room; sessions go on.
 fn assert_sessions_go_on(rig: &Rig, fill: &str) {
@@ -41,20 +41,125 @@ fn p4_a_partition_without_inodes_is_the_commands_business() {
 #[test]
 fn p3_a_full_partition_without_a_data_root_denies_and_says_why() {
     needs_root!("a loop device");
-    let rig = Rig::ext4();
+    let mut rig = Rig::ext4();
     rig.must_serve();
     rig.sh("cd $KVMD_PST_DATA/..; rm -r data; head -c 100M /dev/urandom > fill; seq 20000 | xargs touch");
-    rig.must_deny("No space left");
+    rig.must_deny("No space left on device (os error 28); as root stop the daemon, `mount -o");
     rig.await_superblock("ro");
-    rig.umount(&[]);
-    let aside = rig.dir().join("aside");
-    std::fs::create_dir(&aside).expect("aside");
-    tool(rig.command("mount").arg(rig.device()).arg(&aside));
-    std::fs::remove_file(aside.join("fill")).expect("remove");
-    tool(rig.command("umount").arg(&aside));
-    rig.do_mount();
-    rig.prepare().must(0);
+    // As it says.
+    rig.stop_daemon();
+    let mut remount = rig.command("mount");
+    tool(remount.args(["-o", "remount,rw"]).arg(rig.mount()));
+    std::fs::remove_file(rig.mount().join("fill")).expect("remove");
+    rig.prepare().must(0); // which the daemon's unit does at its start
+    rig.start_daemon();
     rig.await_state("ro");
     rig.sh("rm -f $KVMD_PST_DATA/../[0-9]*").must(0);
     rig.must_serve();
+}
+
+/// What `df` would say: bytes free for root, and for others.
+fn free(rig: &Rig) -> (u64, u64) {
+    let said = tool(
+        rig.command("stat")
+            .args(["-f", "-c", "%S %f %a"])
+            .arg(rig.mount()),
+    );
+    let numbers: Vec<u64> = said
+        .split(' ')
+        .map(|n| n.parse().expect("a number"))
+        .collect();
+    (numbers[0] * numbers[1], numbers[0] * numbers[2])
+}
+
+fn run_needing(rig: &Rig, who: Option<Person>, need: &str) -> crate::rig::Outcome {
+    let program = rig.bin("kvmd-pstrun");
+    let mut command = match who {
+        Some(who) => rig.command_as(who, program),
+        None => rig.command(program),
+    };
+    command
+        .args(["-q", "--need", need, "--", "echo", "started"])
+        .to_end()
+}
+
+#[test]
+fn a_need_is_met_to_the_byte_or_denied_with_the_figures_before_anything_is_written() {
+    needs_root!("a loop device");
+    let rig = Rig::ext4();
+    rig.must_serve();
+    let (root, others) = free(&rig);
+    assert!(root > others, "nothing is kept back for root");
+    for (who, whom, free) in [(None, "root", root), (Some(MEMBER), "user 641", others)] {
+        let before = rig.kernel_remounts();
+        for need in [(free + 1).to_string(), "1G".into()] {
+            let denied = run_needing(&rig, who, &need).must(1);
+            assert_eq!(denied.text(), "", "the command was started");
+            let line = denied.one_line();
+            let mount = rig.mount();
+            let figures = format!("{free} bytes (");
+            assert!(
+                line.contains("PST write is denied: ")
+                    && line.contains(&figures)
+                    && line.contains(&format!("free for {whom}"))
+                    && line.contains(&format!(" on {}: see `df", mount.display())),
+                "{line}"
+            );
+        }
+        assert_eq!(
+            rig.kernel_remounts(),
+            before,
+            "it was made writable for nothing"
+        );
+        run_needing(&rig, who, &free.to_string()).must(0);
+        run_needing(&rig, who, "0").must(0);
+    }
+    assert!(
+        rig.log()
+            .contains("was refused: 1073741824 bytes (1.0 GiB) needed")
+    );
+}
+
+#[test]
+fn a_need_is_looked_at_while_others_write_too() {
+    needs_root!("a loop device");
+    let rig = Rig::ext4();
+    let other = rig.session_with("head -c 20M /dev/zero > $KVMD_PST_DATA/fill");
+    run_needing(&rig, None, "5M").must(0);
+    let denied = run_needing(&rig, None, "20M").must(1);
+    assert!(
+        denied
+            .one_line()
+            .contains("20971520 bytes (20.0 MiB) needed")
+    );
+    other.end().must(0);
+}
+
+#[test]
+fn a_need_without_a_free_inode_is_denied() {
+    needs_root!("a loop device");
+    let rig = Rig::ext4();
+    let filled = rig.sh("mkdir $KVMD_PST_DATA/fill; cd $KVMD_PST_DATA/fill; seq 20000 | xargs touch; stat -f -c %d .");
+    assert!(
+        filled.text() == "0" && filled.stderr.contains("No space left"),
+        "{filled:?}"
+    );
+    let denied = run_needing(&rig, None, "1").must(1);
+    assert!(
+        denied.one_line().contains("no inode is free: see `df -i "),
+        "{denied:?}"
+    );
+    rig.sh("rm -r $KVMD_PST_DATA/fill").must(0);
+    run_needing(&rig, None, "1").must(0);
+}
+
+#[test]
+fn a_need_does_not_hide_why_the_storage_is_denied() {
+    needs_root!("a loop device");
+    let rig = Setup::any().unmounted().start();
+    let denied = run_needing(&rig, None, "1").must(1);
+    assert!(
+        denied.one_line().contains("nothing is mounted on"),
+        "{denied:?}"
+    );
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::needs_root;
 use crate::rig::{
-    Fs, Job, MEMBER, Rig, RunToEnd, Setup, attach, promptly, start, tool, wait_until,
+    Fs, Job, MEMBER, Rig, RunToEnd, Setup, attach, promptly, signal, start, tool, wait_until,
 };
 
 /// So many tries refused: the next one that a timer triggers is then more than
@@ -308,4 +308,20 @@ fn p1_a_read_only_loop_device_does_not_keep_it() {
     let device = tool(rig.command("losetup").args(["-r", "-f", "--show", &path]));
     assert_not_kept(&rig, session);
     tool(rig.command("losetup").args(["-d", &device]));
+}
+
+#[test]
+fn p3_a_data_root_that_was_removed_is_there_again_for_who_comes_while_it_is_stuck() {
+    needs_root!("a loop device");
+    let rig = rig();
+    let leftover = "(exec sleep 1000 >$KVMD_PST_DATA/../held 2>/dev/null) & rm -r $KVMD_PST_DATA";
+    rig.sh(leftover).must(0);
+    rig.await_state("stuck");
+    rig.sh("echo x > $KVMD_PST_DATA/served").must(0);
+    rig.await_state("stuck");
+    wait_until("it is named", || holders(&rig).get(0).is_some());
+    let holder = holders(&rig)[0]["pid"].as_u64().expect("it is named");
+    signal(u32::try_from(holder).expect("a pid"), "KILL");
+    rig.await_state("ro");
+    rig.sh("rm $KVMD_PST_DATA/../held").must(0);
 }

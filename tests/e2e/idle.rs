@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::rig::{Rig, RunToEnd, Setup, start, wait_until};
+use crate::rig::{Rig, RunToEnd, Setup, signal, start, wait_until};
 use crate::{needs_root, needs_storage};
 
 #[test]
@@ -83,26 +83,56 @@ fn p11_an_idle_daemon_makes_no_system_call() {
     let rig = Setup::any().own_world().start();
     rig.sh("echo x > $KVMD_PST_DATA/file").must(0);
     rig.await_state("ro");
-    let pid = rig.daemon_pid();
-    wait_until("it sleeps, done with the last connection", || {
-        let before = switches(pid);
-        std::thread::sleep(Duration::from_millis(100));
-        switches(pid) == before
+    makes_no_system_call(&rig, &[rig.daemon_pid()], || {
+        rig.pst(["status"]).to_end().must(0);
+    });
+}
+
+#[test]
+fn p11_who_watches_an_idle_daemon_makes_no_system_call_nor_does_it() {
+    needs_root!("a look at another process's system calls");
+    let rig = Setup::any().own_world().start();
+    let watcher = start(&mut rig.pst(["status", "--watch", "--json"]));
+    wait_until("it watches", || !watcher.stdout().is_empty());
+    rig.sh("echo x > $KVMD_PST_DATA/file").must(0);
+    rig.await_state("ro");
+    let words = format!("{} status --watch --json", rig.bin("pst").display());
+    let mut pids = rig.running(&words);
+    assert_eq!(pids.len(), 1);
+    pids.push(rig.daemon_pid());
+    makes_no_system_call(&rig, &pids, || {
+        let before = watcher.stdout().lines().count();
+        rig.sh("true").must(0);
+        wait_until("it is told", || watcher.stdout().lines().count() > before);
+    });
+    signal(pids[0], "INT");
+}
+
+/// Ten seconds in which none of these processes does anything; then `wake` shows that it would
+/// have been seen.
+fn makes_no_system_call(rig: &Rig, pids: &[u32], wake: impl FnOnce()) {
+    let all = || pids.iter().map(|pid| switches(*pid)).collect::<Vec<_>>();
+    wait_until("they sleep, done with what was before", || {
+        let before = all();
+        std::thread::sleep(Duration::from_millis(250));
+        all() == before
     });
     let log = rig.dir().join("calls");
     let mut strace = Command::new("strace");
-    strace
-        .args(["-f", "-ttt", "-o"])
-        .arg(&log)
-        .args(["-p", &pid.to_string()]);
+    strace.args(["-f", "-ttt", "-o"]).arg(&log);
+    for pid in pids {
+        strace.args(["-p", &pid.to_string()]);
+    }
     let tracer = start(&mut strace);
-    tracer.await_stderr("attached");
+    for pid in pids {
+        tracer.await_stderr(&format!("Process {pid} attached"));
+    }
     // The time is what is asked for: ten seconds without a wake-up. Being
     // attached to interrupts what waits; what it does about that is not its own doing.
     let calls = || calls_after_the_first_second(&std::fs::read_to_string(&log).unwrap_or_default());
     std::thread::sleep(Duration::from_secs(10));
     assert_eq!(calls(), "");
-    rig.pst(["status"]).to_end().must(0);
+    wake();
     wait_until("strace sees calls, if there are any", || {
         !calls().is_empty()
     });

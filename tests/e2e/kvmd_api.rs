@@ -385,18 +385,46 @@ fn p9_kvmd_api_the_limit_is_told_in_http() {
     needs_storage!();
     let rig = Setup::any().session("limit = 2").start();
     let held: Vec<_> = (0..2).map(|_| rig.session()).collect();
-    // Stopped, so that the request is there when the connection is taken.
-    rig.signal_daemon("STOP");
+    // However late the request comes.
     let mut stream = connect(&rig);
+    wait_until("it is seen", || rig.log().contains("was refused"));
     stream
-        .write_all(b"GET /state HTTP/1.1\r\n\r\n")
+        .write_all(b"GET /state HTTP/1.1\r\nHost: ")
         .expect("write");
-    rig.signal_daemon("CONT");
-    let mut said = Vec::new();
-    let _ = stream.read_to_end(&mut said); // with a reset, since the request is not read
-    let said = String::from_utf8_lossy(&said);
+    stream.write_all(b"x\r\n\r\n").expect("write");
+    let mut said = String::new();
+    stream.read_to_string(&mut said).expect("until it ends");
     assert!(said.starts_with("HTTP/1.1 503 "), "{said}");
     assert!(said.contains("too many connections"), "{said}");
+    let (status, said) = curl(&rig, None, &["http://x/state"]);
+    assert_eq!(status, "503", "{said}");
+    assert_eq!(said["result"]["error"], "UnavailableError");
+    // Who speaks the own protocol is denied in that.
+    rig.sh("true").must(1);
+    for session in held {
+        session.end().must(0);
+    }
+}
+
+#[test]
+fn p9_kvmd_api_who_is_refused_and_says_nothing_is_waited_for_but_not_with_many_others() {
+    needs_storage!();
+    let rig = Setup::any().session("limit = 2").start();
+    let held: Vec<_> = (0..2).map(|_| rig.session()).collect();
+    let descriptors = || {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", rig.daemon_pid()));
+        open.expect("its descriptors").count()
+    };
+    let before = descriptors();
+    let silent: Vec<_> = (0..300).map(|_| connect(&rig)).collect();
+    for mut stream in silent {
+        assert!(descriptors() <= before + 64 + 1, "{}", descriptors());
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).expect("until it ends");
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("too many connections"), "{said}");
+    }
+    wait_until("nothing is left", || descriptors() == before);
     for session in held {
         session.end().must(0);
     }

@@ -3,7 +3,9 @@
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use crate::rig::{BOUND, MEMBER, PRIMARY, Rig, RunToEnd, Setup};
+use pst::sys::stream::Stream;
+
+use crate::rig::{BOUND, MEMBER, PRIMARY, Rig, RunToEnd, Setup, start, wait_until};
 use crate::{needs_root, needs_storage};
 
 fn connect(rig: &Rig) -> UnixStream {
@@ -39,7 +41,7 @@ fn p9_one_user_gets_at_most_a_quarter() {
     rig.run_as(PRIMARY, ["true"]).to_end().must(0);
     rig.sh("true").must(0);
     first.end().must(0);
-    crate::rig::wait_until("there is room", || {
+    wait_until("there is room", || {
         rig.status()["sessions"]
             .as_array()
             .is_some_and(|s| s.len() == 1)
@@ -57,7 +59,36 @@ fn p9_the_limit_holds_for_root_too() {
     let denied = rig.sh("echo started").must(1);
     assert_eq!(denied.text(), "");
     drop(idle);
-    crate::rig::wait_until("there is room", || rig.sh("true").status.code() == Some(0));
+    wait_until("there is room", || rig.sh("true").status.code() == Some(0));
+}
+
+#[test]
+fn p9_the_line_to_the_socket_is_short_and_who_finds_it_full_gets_in_line() {
+    needs_storage!();
+    let rig = Setup::any().session("limit = 200").start();
+    rig.signal_daemon("STOP");
+    let mut line = Vec::new();
+    let full = loop {
+        match Stream::connect(&rig.socket()) {
+            Ok(stream) => line.push(stream),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full.kind(), std::io::ErrorKind::WouldBlock, "{full}");
+    assert_eq!(line.len(), 201, "listen(2) lets one more in than it says");
+    let clients = [rig.run(["true"]), rig.pst(["status"])].map(|mut client| start(&mut client));
+    for client in &clients {
+        let call = format!("/proc/{}/syscall", client.pid());
+        let connect = format!("{} ", libc::SYS_connect);
+        wait_until("it waits in line", || {
+            std::fs::read_to_string(&call).is_ok_and(|text| text.starts_with(&connect))
+        });
+    }
+    drop(line);
+    rig.signal_daemon("CONT");
+    for client in clients {
+        client.end().must(0);
+    }
 }
 
 #[test]
@@ -124,7 +155,12 @@ fn p9_another_version_is_a_clear_error_on_both_sides() {
     });
     let ended = rig.run(["echo", "started"]).to_end().must(1);
     assert_eq!(ended.text(), "");
-    assert!(ended.stderr.contains("version"), "{ended:?}");
+    let told = "cannot speak protocol version 238, only ";
+    let next = "restart its daemon (`systemctl restart pst`)";
+    assert!(
+        ended.stderr.contains(told) && ended.stderr.contains(next),
+        "{ended:?}"
+    );
     other.join().expect("the other daemon");
     // A client of another version: `Open`.
     std::fs::remove_file(rig.socket()).expect("remove");

@@ -5,9 +5,11 @@
 #![allow(clippy::expect_used)] // all of it is tests, not only what bears the attribute
 
 mod admission;
+mod check;
 mod cli;
 mod codes;
 mod commit;
+mod completions;
 mod environment;
 mod errors;
 mod filesystems;
@@ -17,11 +19,14 @@ mod idle;
 #[cfg(feature = "kvmd-api")]
 mod kvmd_api;
 mod limits;
+mod log;
 mod loss;
+mod manual;
 mod medium;
 mod mounting;
 mod namespaces;
 mod prepare;
+mod readme;
 mod resources;
 mod rig;
 mod rig_itself;
@@ -34,3 +39,4 @@ mod stop;
 mod systemd;
 mod terminal;
 mod tree;
+mod watch;

@@ -38,7 +38,12 @@ fn crowd(rig: &Rig, count: usize) -> Vec<UnixStream> {
     let mut open = MAGIC.to_vec();
     let command = vec![b'x'; 1000];
     let version = VERSION;
-    ClientMessage::Open { version, command }.encode(&mut open);
+    ClientMessage::Open {
+        version,
+        command,
+        need: 0,
+    }
+    .encode(&mut open);
     let connect = |_| {
         let mut stream = UnixStream::connect(rig.socket()).expect("connect");
         // One that is refused may be closed already.
@@ -112,10 +117,8 @@ fn p3_a_client_that_cannot_fork_says_so_and_its_session_ends() {
         let ended = run.to_end().must(1);
         assert_eq!(ended.text(), "", "the command was started");
         assert!(ended.stderr.contains("ERROR"), "{ended:?}");
-        assert!(
-            ended.stderr.contains("temporarily unavailable"),
-            "{ended:?}"
-        );
+        let next = "temporarily unavailable (os error 11); too many processes: see `ulimit -u`";
+        assert!(ended.stderr.contains(next), "{ended:?}");
     }
     wait_until("its session is over", || {
         rig.status()["sessions"]
@@ -141,7 +144,9 @@ fn p3_a_client_without_descriptors_says_so_and_its_session_ends() {
         } else {
             let ended = ended.must(1);
             assert_eq!(ended.text(), "", "the command was started");
-            assert!(ended.stderr.contains("ERROR"), "{ended:?}");
+            let next = "(os error 24); too many files are open: see `ulimit -n`";
+            let error = ended.stderr.lines().find(|line| line.contains("ERROR"));
+            assert!(error.is_some_and(|line| line.contains(next)), "{ended:?}");
         }
         wait_until("its session is over", || {
             rig.status()["sessions"]

@@ -1,8 +1,10 @@
 //! `pst status`: for people and for programs.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
-use crate::rig::{Rig, RunToEnd, Setup};
+use crate::rig::{Rig, RunToEnd, Setup, wait_until};
 use crate::{needs_root, needs_storage};
 
 #[track_caller]
@@ -25,13 +27,19 @@ fn status_json_has_exactly_these_fields() {
     let rig = Rig::any();
     let session = rig.session();
     let status = rig.status();
-    keys(&status, "version daemon storage sessions holders");
+    keys(
+        &status,
+        "version daemon storage sessions holders past totals ext4",
+    );
     keys(&status["daemon"], "pid uptime");
     keys(
         &status["storage"],
-        "state reason mount data device fstype size free",
+        "state reason mount data device fstype size free state_age",
     );
-    keys(&status["sessions"][0], "id pid uid user command age");
+    keys(
+        &status["sessions"][0],
+        "id pid uid user command age state long",
+    );
     assert_eq!(status["daemon"]["pid"], rig.daemon_pid());
     assert!(status["daemon"]["uptime"].is_number());
     assert_eq!(status["storage"]["state"], "rw");
@@ -58,9 +66,20 @@ fn status_json_has_exactly_these_fields() {
         "{status}"
     );
     assert!(sessions[0]["age"].is_number());
+    assert_eq!(sessions[0]["state"], "granted");
+    assert_eq!(sessions[0]["long"], false);
     assert_eq!(status["holders"], Value::Array(Vec::new()));
+    assert_eq!(status["past"], Value::Array(Vec::new()));
     session.end().must(0);
     let status = rig.status();
+    keys(
+        &status["past"][0],
+        "id pid uid user command ended at duration written",
+    );
+    keys(
+        &status["totals"],
+        "sessions denials remounts failed_remounts writable written",
+    );
     assert_eq!(status["sessions"], Value::Array(Vec::new()));
     assert_eq!(status["storage"]["state"], "ro");
 }
@@ -118,7 +137,7 @@ fn status_is_1_when_unprepared_or_absent() {
     assert_eq!(status["storage"]["state"], "absent");
     keys(
         &status["storage"],
-        "state reason mount data device fstype size free",
+        "state reason mount data device fstype size free state_age",
     );
     assert!(
         status["storage"]["reason"]
@@ -126,4 +145,128 @@ fn status_is_1_when_unprepared_or_absent() {
             .is_some_and(|text| !text.is_empty()),
         "{status}"
     );
+}
+
+/// The paths of all fields: `past[].id`.
+fn paths(at: &str, value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = match at {
+                    "" => name.clone(),
+                    at => format!("{at}.{name}"),
+                };
+                if !matches!(&path[..], "daemon" | "storage" | "totals") && !value.is_array() {
+                    found.insert(path.clone());
+                }
+                paths(&path, value, found);
+            }
+        }
+        Value::Array(items) => {
+            found.insert(format!("{at}[]"));
+            for item in items {
+                paths(&format!("{at}[]"), item, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_field_is_in_the_man_page_and_no_other() {
+    needs_root!("a loop device, errors of ext4");
+    let mut rig = Rig::ext4();
+    let mut found = BTreeSet::new();
+    rig.sh("true").must(0);
+    let session = rig.session_with("exec 3>$KVMD_PST_DATA/held; sleep 1000 & echo $! >&3");
+    paths("", &rig.status(), &mut found);
+    session.end().must(0);
+    rig.await_state("stuck");
+    wait_until("its holder is named", || {
+        rig.status()["holders"][0].is_object()
+    });
+    paths("", &rig.status(), &mut found);
+    let holder = std::fs::read_to_string(rig.data().join("held")).expect("a pid");
+    crate::rig::signal(holder.trim().parse().expect("a pid"), "KILL");
+    rig.await_state("ro");
+    rig.ends_anyhow();
+    rig.trigger_fs_error();
+    wait_until("ext4 tells", || rig.status()["ext4"]["errors"] == 1);
+    paths("", &rig.status(), &mut found);
+    let page = include_str!("../../contrib/man/pst-status.1");
+    let fields = page.lines().filter_map(|line| line.strip_prefix(".It Va "));
+    let described: BTreeSet<String> = fields.map(str::to_owned).collect();
+    assert_eq!(found, described);
+}
+
+/// The last session that ended.
+fn last(rig: &Rig) -> Value {
+    let status = rig.status();
+    let past = status["past"].as_array().expect("a list");
+    past.last().cloned().unwrap_or_default()
+}
+
+#[test]
+fn status_tells_how_sessions_ended_and_what_was_written() {
+    needs_root!("a block device's statistics");
+    let mut rig = Rig::ext4();
+    rig.sh("head -c 300000 /dev/zero > $KVMD_PST_DATA/file")
+        .must(0);
+    let past = last(&rig);
+    assert_eq!(
+        (&past["id"], &past["ended"]),
+        (&1.into(), &"durable".into())
+    );
+    assert_eq!((&past["uid"], &past["user"]), (&0.into(), &"root".into()));
+    let command = past["command"].as_str().expect("text");
+    assert!(command.starts_with("sh -c head -c 300000"), "{past}");
+    let written = past["written"].as_u64().expect("counted");
+    assert!((300_000..2_000_000).contains(&written), "{past}");
+    let now = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .expect("a clock");
+    let ago = now.as_secs() as i64 - past["at"].as_i64().expect("seconds");
+    assert!((-1..60).contains(&ago), "{past}");
+    let session = rig.session();
+    let pid = u32::try_from(rig.status()["sessions"][0]["pid"].as_u64().expect("a pid"));
+    // All of its processes at once, so that nobody is left to say that it is over.
+    let mut all = crate::rig::children(session.pid());
+    all.extend([session.pid(), pid.expect("a pid")]);
+    for pid in &all {
+        crate::rig::signal(*pid, "STOP");
+    }
+    for pid in &all {
+        let _ = std::process::Command::new("kill")
+            .args(["-KILL", &pid.to_string()])
+            .output();
+    }
+    session.end();
+    wait_until("it is over", || last(&rig)["ended"] == "gone");
+    rig.await_state("ro");
+    let totals = &rig.status()["totals"];
+    assert_eq!(totals["sessions"], 2);
+    assert_eq!(totals["remounts"], 4, "{totals}");
+    assert_eq!(totals["failed_remounts"], 0);
+    assert!(
+        totals["written"].as_u64().expect("counted") > written,
+        "{totals}"
+    );
+    assert!(totals["writable"].as_f64().expect("seconds") > 0.0);
+    // The storage is lost under a session.
+    rig.ends_anyhow();
+    let session = rig.session();
+    rig.trigger_fs_error();
+    session.end().must(1);
+    wait_until("it was revoked", || last(&rig)["ended"] != "gone");
+    assert!(
+        matches!(last(&rig)["ended"].as_str(), Some("revoked" | "failed")),
+        "{}",
+        last(&rig)
+    );
+    rig.sh("true").must(1);
+    assert_eq!(last(&rig)["ended"], "denied");
+    let status = rig.status();
+    assert_eq!(status["totals"]["denials"], 1);
+    assert_eq!(status["ext4"]["errors"], 1);
+    assert_ne!(status["ext4"]["last_error"]["function"], "");
 }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use pst::wire::{ClientMessage, DaemonMessage};
+use pst::wire::{ClientMessage, DaemonMessage, VERSION};
 
 use crate::clients::{Client, begun, bytes, enough, hold, open, status};
 use crate::descriptors;
@@ -18,6 +18,7 @@ pub fn play(attack: &str) {
         "never reading" => never_reading(),
         "ten thousand" => ten_thousand(),
         "vanishing" => vanishing(),
+        "needs" => needs(),
         "another version" => another_version(),
         "descriptors" => descriptors::send_many(),
         "a lingering socket" => descriptors::send_lingering(),
@@ -25,6 +26,7 @@ pub fn play(attack: &str) {
         "names" => names(),
         "swapping" => return swapping(),
         "unread statuses" => unread_statuses(),
+        "blind watchers" => blind_watchers(),
         "storm" => storm(),
         "hiding" => descriptors::hide(),
         other => panic!("unknown attack {other:?}"),
@@ -218,12 +220,36 @@ fn vanishing() {
     });
 }
 
+/// Needs that nobody can meet, and needs of who does not wait for the answer.
+fn needs() {
+    again_and_again(|seed| {
+        let Some(client) = Client::greeted() else {
+            return;
+        };
+        let need = [u64::MAX, 1, u64::MAX - 1, 1 << 40][seed as usize % 4];
+        client.say(&ClientMessage::Open {
+            version: VERSION,
+            command: b"needs".to_vec(),
+            need,
+        });
+        if seed % 3 > 0 && need > 1 {
+            let answers = client.rest();
+            let denied = matches!(answers[..], [] | [DaemonMessage::Denied { .. }]);
+            assert!(denied, "{answers:?}");
+        }
+    });
+}
+
 fn another_version() {
     again_and_again(|seed| {
-        let version = [0, 2, 0x0101, u16::MAX][seed as usize % 4];
+        let version = [0, 1, 0x0201, u16::MAX][seed as usize % 4];
         let command = noise(seed, seed as usize % 100);
         for message in [
-            ClientMessage::Open { version, command },
+            ClientMessage::Open {
+                version,
+                command,
+                need: 0,
+            },
             ClientMessage::Status {
                 version,
                 watch: true,
@@ -351,6 +377,26 @@ fn unread_statuses() {
         assert_eq!(hung_up, 1, "it was not cut");
     }
     println!("all cut");
+}
+
+/// Many who watch and never read, while sessions come and go.
+fn blind_watchers() {
+    let watchers: Vec<Client> = (0..200)
+        .map(|_| {
+            let client = Client::greeted().expect("connect");
+            assert!(client.say(&status(true)));
+            client
+        })
+        .collect();
+    again_and_again(|_| {
+        let mut client = Client::greeted().expect("connect");
+        client.open(&[b'x'; 1024]);
+        if let Some(DaemonMessage::Granted { .. }) = client.next() {
+            client.say(&ClientMessage::Close);
+            client.rest();
+        }
+    });
+    drop(watchers);
 }
 
 /// Opens and closes a FIFO of the storage for writing, which is allowed while it is read-only, and of

@@ -158,6 +158,7 @@ pub fn open(command: &[u8]) -> ClientMessage {
     ClientMessage::Open {
         version: VERSION,
         command: command.to_vec(),
+        need: 0,
     }
 }
 

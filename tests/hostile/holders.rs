@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use crate::clients::attack;
 use crate::needs_root;
-use crate::rig::{Fs, Rig, Setup, start, wait_until};
+use crate::rig::{Fs, Rig, RunToEnd, Setup, start, wait_until};
 
 /// The holders that `pst status --json` names, as one text.
 fn holders(rig: &Rig) -> String {
@@ -69,6 +69,38 @@ fn p9_many_holders_with_long_names_in_statuses_that_nobody_reads() {
     holder.end();
     rig.await_superblock("ro");
     rig.sh("rm -r $KVMD_PST_DATA/d*").must(0);
+}
+
+#[test]
+fn p10_a_holder_with_a_name_that_harms_is_named_harmlessly() {
+    needs_root!("processes of others");
+    let rig = Setup::new(Fs::Ext4).start();
+    let session = rig.session();
+    // A path and a process name that clear a screen and begin a line of their own.
+    let script = format!(
+        "harm=$(printf '\\033[2J\\nERROR'); printf %s \"$harm\" >/proc/$$/comm; \
+         exec 7>\"{}/leftover$harm\"; echo holds; exec cat",
+        rig.data().display()
+    );
+    let mut holder = rig.command("bash");
+    let holder = start(holder.args(["-c", &script]).stdin(Stdio::piped()));
+    holder.await_stdout("holds");
+    session.end().must(0);
+    rig.await_state("stuck");
+    wait_until("it is named", || holders(&rig).contains("leftover"));
+    wait_until("it is logged", || rig.log().contains("leftover"));
+    let text = rig.pst(["status"]).to_end();
+    let json = rig.pst(["status", "--json"]).to_end();
+    for shown in [text.text(), json.text(), rig.log()] {
+        let harmful = |c: &char| c.is_control() && *c != '\n';
+        assert_eq!(shown.chars().find(harmful), None, "{shown}");
+        assert!(
+            !shown.lines().any(|line| line.starts_with("ERROR")),
+            "{shown}"
+        );
+    }
+    holder.end().must(0);
+    rig.await_superblock("ro");
 }
 
 /// The most memory that the daemon had, in KiB.

@@ -3,6 +3,7 @@
 //! looks whether the daemon is as small as it was.
 
 use std::fs;
+use std::time::Instant;
 
 use crate::clients::attack;
 use crate::needs_root;
@@ -43,7 +44,9 @@ fn besieged(rig: &Rig, name: &str, who: &[Option<Person>], meanwhile: impl FnOnc
         attacker.await_stdout("begun");
     }
     let measured = attack(rig, Some(PRIMARY), "measure").end().must(0);
+    let begun = Instant::now();
     rig.run_as(PRIMARY, ["true"]).to_end().must(0);
+    let run = begun.elapsed().as_micros();
     meanwhile(&attackers);
     for attacker in attackers {
         let ended = attacker.end().must(0);
@@ -54,7 +57,7 @@ fn besieged(rig: &Rig, name: &str, who: &[Option<Person>], meanwhile: impl FnOnc
     let line = line.expect("a measurement").to_owned();
     let median = line.split(' ').nth(1).expect("a word");
     let peak = memory(rig, "VmHWM");
-    println!("{name}: grant of another user in µs: {line}; VmHWM {peak} KiB");
+    println!("{name}: grant of another user in µs: {line}, whole run {run}; VmHWM {peak} KiB");
     assert!(median.parse::<u64>().expect("a number") < LATE, "{line}");
     assert!(peak < MEMORY, "VmHWM {peak} KiB");
     rig.run_as(PRIMARY, ["true"]).to_end().must(0);
@@ -107,6 +110,21 @@ fn p9_clients_that_never_read() {
 }
 
 #[test]
+fn p9_watchers_that_never_read() {
+    needs_root!("other users");
+    let mut rig = open_rig();
+    for _ in 0..2 {
+        besieged(&rig, "blind watchers", &EVERYBODY, |_| {
+            // They have been told as much as their sockets take, and more has happened since.
+            let sessions = |rig: &Rig| rig.status()["totals"]["sessions"].as_u64().expect("it");
+            let before = sessions(&rig);
+            wait_until("many more sessions", || sessions(&rig) > before + 1000);
+        });
+        rig.renew_footprint();
+    }
+}
+
+#[test]
 fn p9_ten_thousand_connections_of_one_user() {
     needs_root!("other users");
     for who in ALL_BUT_ROOT {
@@ -118,6 +136,12 @@ fn p9_ten_thousand_connections_of_one_user() {
 fn p9_opening_and_vanishing() {
     needs_root!("other users");
     besieged(&open_rig(), "vanishing", &EVERYBODY, |_| {});
+}
+
+#[test]
+fn p9_needs_without_end() {
+    needs_root!("other users");
+    besieged(&open_rig(), "needs", &EVERYBODY, |_| {});
 }
 
 #[test]

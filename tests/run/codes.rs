@@ -1,15 +1,14 @@
-//! P3, P4, P7: when the command is started, and what is returned.
+//! P4 and P7: what is returned, and what is said of it.
 
 use std::fs;
 use std::io::BufRead;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Child, Output};
 
-use pst::wire::{ClientMessage, CloseResult, DaemonMessage, DenyReason, RevokeReason, VERSION};
+use pst::wire::{ClientMessage, CloseResult, RevokeReason};
 
 use crate::rig::{Rig, child_of};
 
-fn code(output: &Output) -> Option<i32> {
+pub fn code(output: &Output) -> Option<i32> {
     output.status.code()
 }
 
@@ -17,13 +16,13 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-fn finish(child: Child) -> Output {
+pub fn finish(child: Child) -> Output {
     child.wait_with_output().unwrap()
 }
 
 /// One line at ERROR with this in it, and 1.
 #[track_caller]
-fn is_refused(output: &Output, text: &str) {
+pub fn is_refused(output: &Output, text: &str) {
     let stderr = stderr(output);
     let errors: Vec<_> = stderr.lines().filter(|l| !l.contains("INFO")).collect();
     assert_eq!(errors.len(), 1, "{stderr}");
@@ -84,6 +83,81 @@ fn p7_the_commands_own_code_is_returned() {
     }
 }
 
+/// What is said of a command that cannot be run; it returned `expected`.
+#[track_caller]
+fn why_not(rig: &Rig, command: std::process::Command, expected: i32) -> String {
+    let output = rig.served(command);
+    assert_eq!(code(&output), Some(expected));
+    let stderr = stderr(&output);
+    let line = stderr.lines().find(|l| l.contains("ERROR -- Can't run "));
+    line.unwrap_or_else(|| panic!("{stderr}")).to_owned()
+}
+
+#[test]
+fn p7_what_cannot_be_executed_is_told_why_and_what_to_do() {
+    let rig = Rig::new();
+    let path = |name: &str| rig.folder.join(name).display().to_string();
+    // Not by this process: another test's fork could hold it open for writing (ETXTBSY).
+    let make =
+        "cd $F; echo x > plain; (echo '#!/no/such/thing'; echo x) > script; chmod 755 script;
+        mkdir closed";
+    assert!(rig.bash(make).status().unwrap().success());
+    let (plain, script) = (path("plain"), path("script"));
+    for (name, expected, text) in [
+        ("nonexistent-in-path", 127, "; it is not in PATH".to_owned()),
+        (
+            &path("none"),
+            127,
+            "No such file or directory (os error 2)".into(),
+        ),
+        (
+            &script,
+            127,
+            "; it is there: what is missing is its interpreter".into(),
+        ),
+        (&path("closed"), 126, "; it is a directory".into()),
+        (
+            &plain,
+            126,
+            format!("; it is not executable: `chmod +x {plain}`, or `bash {plain}`"),
+        ),
+        (
+            &format!("{plain}/x"),
+            127,
+            "Not a directory (os error 20)".into(),
+        ),
+    ] {
+        let said = why_not(&rig, rig.run(&[name]), expected);
+        assert!(said.contains(&text), "{name}: {said}");
+        assert!(said.contains(&format!("Can't run {name}: ")), "{said}");
+    }
+    let busy = "cp /bin/true $F/busy; exec 9>>$F/busy; exec $PST run $F/busy";
+    let said = why_not(&rig, rig.bash(busy), 126);
+    assert!(
+        said.contains("; somebody writes to it: see `fuser -v "),
+        "{said}"
+    );
+}
+
+#[test]
+fn p7_on_a_mount_without_execution_the_way_to_run_a_script_is_told() {
+    let rig = Rig::new();
+    let mut command = rig.command("unshare");
+    command.args([
+        "-rm",
+        "sh",
+        "-c",
+        "cd $F/data && echo echo it runs > script && chmod 755 script && \
+         mount --bind . . && mount -o remount,bind,noexec . && $PST run $F/data/script",
+    ]);
+    let script = rig.data().join("script").display().to_string();
+    let said = why_not(&rig, command, 126);
+    let text = format!("mounted `noexec`: have its interpreter read it, like `bash {script}`");
+    assert!(said.contains(&text), "{said}");
+    let output = rig.served(rig.run(&["bash", &script]));
+    assert_eq!(output.stdout, b"it runs\n");
+}
+
 #[test]
 fn a_script_that_names_no_interpreter_is_the_shells() {
     let rig = Rig::new();
@@ -94,92 +168,6 @@ fn a_script_that_names_no_interpreter_is_the_shells() {
     let mut command = rig.run(&[script.to_str().unwrap()]);
     command.args(vec!["x"; 20000]);
     assert_eq!(code(&rig.served(command)), Some(9));
-}
-
-#[test]
-fn p7_no_daemon_is_one_line_and_1() {
-    let rig = Rig::new();
-    let mut command = rig.run(&["true"]);
-    command.env("PST_SOCKET", rig.folder.join("no-socket"));
-    let output = command.output().unwrap();
-    is_refused(&output, "start it with `systemctl start pst`");
-    // A socket that a dead daemon left.
-    let left = rig.folder.join("left");
-    drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
-    let mut command = rig.run(&["true"]);
-    command.env("PST_SOCKET", left);
-    is_refused(&command.output().unwrap(), "Connection refused");
-}
-
-#[test]
-fn p8_who_may_not_open_the_socket_is_told_the_group() {
-    let rig = Rig::new();
-    fs::set_permissions(rig.socket(), fs::Permissions::from_mode(0o660)).unwrap();
-    // Where the binary is, others may not look; a shell that was root has it open.
-    let script = "exec 9<$PST; exec setpriv --reuid 65534 --regid 65534 --clear-groups /proc/self/fd/9 run true";
-    let output = rig.bash(script).output().unwrap();
-    is_refused(&output, "members of the group root");
-}
-
-#[test]
-fn p3_without_a_grant_no_command_is_started() {
-    let denied = DaemonMessage::Denied {
-        version: VERSION,
-        reason: DenyReason::Failed,
-        text: "the card\x1b[31m is broken".into(),
-    };
-    let error = DaemonMessage::Error {
-        version: VERSION,
-        text: "bad frame".into(),
-    };
-    for (answer, text) in [
-        (Some(denied), r"the card\x1b[31m is broken"),
-        (Some(error), "bad frame"),
-        (Some(DaemonMessage::End), "out of place"),
-        (None, "went away"),
-    ] {
-        let rig = Rig::new();
-        let child = rig.run(&["touch", "/proc/self/cwd/started"]);
-        let child = { child }.current_dir(&rig.folder).spawn().unwrap();
-        let mut client = rig.accept();
-        if let Some(answer) = answer {
-            client.send(&answer);
-        }
-        drop(client);
-        is_refused(&finish(child), text);
-        assert!(!rig.folder.join("started").exists());
-    }
-}
-
-#[test]
-fn p3_a_storage_that_is_not_seen_here_starts_no_command() {
-    let rig = Rig::new();
-    let device = fs::metadata(rig.data()).unwrap().dev();
-    for (data, device) in [(rig.data(), device + 1), (rig.folder.join("none"), device)] {
-        let mut command = rig.run(&["touch", "started"]);
-        let child = command.current_dir(&rig.folder).spawn().unwrap();
-        let mut client = rig.accept();
-        client.grant_as(&rig, data.as_os_str(), device);
-        is_refused(&finish(child), "is not mounted");
-        assert_eq!(client.next(), None);
-        assert!(!rig.folder.join("started").exists());
-    }
-}
-
-#[test]
-fn p3_a_storage_that_is_read_only_here_starts_no_command() {
-    let rig = Rig::new();
-    let mut command = rig.command("unshare");
-    command.args([
-        "-rm",
-        "sh",
-        "-c",
-        "mount --bind $F/data $F/data && mount -o remount,bind,ro $F/data && $PST run touch $F/started",
-    ]);
-    let child = command.spawn().unwrap();
-    rig.accept().grant(&rig);
-    is_refused(&finish(child), "is read-only");
-    assert!(!rig.folder.join("started").exists());
 }
 
 #[test]
@@ -223,7 +211,12 @@ fn p7_a_revoked_session_never_returns_0() {
         assert_eq!(client.next(), None);
         let output = finish(child);
         assert_eq!(code(&output), Some(expected), "{reason:?} {trap}");
-        assert!(stderr(&output).contains("revoked: for this test"));
+        let next = match reason {
+            RevokeReason::Stopping => ": ending the command; run it again when `pst status` shows",
+            RevokeReason::Lost => "\n", // the daemon's text says what to do
+        };
+        let line = format!("PST write is revoked: for this test{next}");
+        assert!(stderr(&output).contains(&line), "{}", stderr(&output));
         rig.all_end();
     }
 }

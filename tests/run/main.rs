@@ -4,6 +4,7 @@
 
 mod codes;
 mod environment;
+mod openings;
 mod rig;
 mod signals;
 mod terminal;

@@ -126,12 +126,16 @@ impl Rig {
             stream,
             decoder: Decoder::new(),
             command: Vec::new(),
+            need: 0,
         };
         let mut magic = [0; 4];
         client.stream.read_exact(&mut magic).unwrap();
         assert_eq!(magic, MAGIC);
         match client.next() {
-            Some(ClientMessage::Open { command, .. }) => client.command = command,
+            Some(ClientMessage::Open { command, need, .. }) => {
+                client.command = command;
+                client.need = need;
+            }
             other => panic!("{other:?}"),
         }
         client
@@ -200,6 +204,7 @@ pub struct Client {
     pub stream: UnixStream,
     decoder: Decoder<ClientMessage>,
     pub command: Vec<u8>,
+    pub need: u64,
 }
 
 impl Client {

@@ -49,6 +49,11 @@ impl Arbiter {
         self.any(|stage| *stage == Stage::Granted)
     }
 
+    /// Whether the superblock is writable, as far as known.
+    pub fn writable(&self) -> bool {
+        self.writable
+    }
+
     /// The first look is over, and what it led to: from now on the state means something.
     pub fn settled(&self) -> bool {
         self.running.is_none() && !self.look

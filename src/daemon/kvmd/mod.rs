@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `GET /state` | 200, `{"ok": true, "result": STORAGE}` |
 //! | `GET /ws` | a WebSocket: a session for as long as it is open |
-//! | another | 400, 403, 404, 405, 408, 413, 431: `{"ok": false, "result": {"error": NAME, "error_msg": TEXT}}` |
+//! | another | 400, 403, 404, 405, 408, 413, 431, and 503 over the limit: `{"ok": false, "result": {"error": NAME, "error_msg": TEXT}}` |
 //!
 //! STORAGE is `{"clients": N, "data": {"path": P, "write_allowed": B}}`: the sessions that are
 //! open, of either protocol; the storage root, or what `[kvmd_api] path` names below it; whether
@@ -24,13 +24,11 @@
 //!
 //! Who may come in, how many, and who gets the storage when is not decided here.
 
-mod events;
-mod http;
+pub mod events;
+pub mod http;
 mod watchers;
 mod websocket;
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use self::events::Data;
@@ -146,17 +144,11 @@ fn state(core: &Core, write_allowed: bool) -> events::Storage<'_> {
     }
 }
 
-/// Tells a client of this API, if it has begun to speak, that there is no room. False if it has not.
-pub fn refuse(mut stream: &UnixStream, text: &str) -> bool {
-    let mut first = [0];
-    let waits = stream.set_nonblocking(true).is_err(); // nobody waits for who is refused
-    if waits || !matches!(stream.read(&mut first), Ok(1)) || !speaks(&first) {
-        return false;
+/// Tells a client for which there is no room so, once it has said what it wants, or has had its time.
+pub async fn refuse(connection: &Connection, early: Vec<u8>, text: String) {
+    let mut bytes = early;
+    let asked = connection.in_time(head(connection, &mut bytes)).await;
+    if !matches!(asked, Err(Fault::Gone)) {
+        fail(connection, &Failure::unavailable(text)).await;
     }
-    let response = Failure::unavailable(text.into()).response();
-    let written = stream.write(&response.bytes(true));
-    if let Err(error) = written {
-        log::debug!("a client was not told that it was refused: {error}");
-    }
-    true
 }

@@ -13,26 +13,23 @@ pub struct Terminal<'a> {
 impl<'a> Terminal<'a> {
     /// A terminal of 80 by 24 with an interactive bash.
     pub fn new(rig: &'a Rig) -> Terminal<'a> {
-        let terminal = Terminal { rig };
-        let mut tmux = terminal.tmux();
-        tmux.args([
-            "-f",
-            "/dev/null",
-            "new-session",
-            "-d",
-            "-x",
-            "80",
-            "-y",
-            "24",
-        ]);
-        tool(tmux.args([
+        let bash = [
             "env",
             "PS1=$ ",
             "HISTFILE=",
             "bash",
             "--norc",
             "--noprofile",
-        ]));
+        ];
+        Terminal::with_shell(rig, &bash)
+    }
+
+    /// The same with another shell, whose prompt is `$ `.
+    pub fn with_shell(rig: &'a Rig, words: &[&str]) -> Terminal<'a> {
+        let terminal = Terminal { rig };
+        let mut tmux = terminal.tmux();
+        tmux.args(["-f", "/dev/null", "new-session", "-d"]);
+        tool(tmux.args(["-x", "80", "-y", "24"]).args(words));
         terminal.await_screen("$");
         terminal
     }
@@ -53,8 +50,13 @@ impl<'a> Terminal<'a> {
 
     /// Types a line.
     pub fn line(&self, text: &str) {
-        tool(self.tmux().args(["send-keys", "-l", text]));
+        self.text(text);
         self.press(&["Enter"]);
+    }
+
+    /// Types this, and nothing more.
+    pub fn text(&self, text: &str) {
+        tool(self.tmux().args(["send-keys", "-l", text]));
     }
 
     /// Changes its size.
@@ -68,6 +70,11 @@ impl<'a> Terminal<'a> {
 
     pub fn screen(&self) -> String {
         tool(self.tmux().args(["capture-pane", "-p", "-J"]))
+    }
+
+    /// The same with the sequences that colour it.
+    pub fn screen_with_colours(&self) -> String {
+        tool(self.tmux().args(["capture-pane", "-p", "-J", "-e"]))
     }
 
     /// Waits until the text is on the screen.

@@ -1,0 +1,91 @@
+# Completion of pst, kvmd-pst and kvmd-pstrun for bash, with bash-completion.
+# shellcheck disable=SC2207
+
+# Where the command of `run` begins in COMP_WORDS, whose options begin at $1.
+# Fails if it has not begun yet.
+_pst_command() {
+    local at=$1
+    while ((at <= COMP_CWORD)); do
+        case ${COMP_WORDS[at]} in
+        --)
+            REPLY=$((at + 1))
+            ((REPLY <= COMP_CWORD))
+            return
+            ;;
+        --socket | --need)
+            # bash makes three words of --socket=PATH.
+            [[ ${COMP_WORDS[at + 1]-} == = ]] && ((at += 1))
+            ((at += 2))
+            ;;
+        -*)
+            ((at += 1))
+            ;;
+        *)
+            REPLY=$at
+            return
+            ;;
+        esac
+    done
+    return 1
+}
+
+_pst() {
+    local cur prev words cword split applet options REPLY
+    local applets="daemon run status prepare check help"
+    _init_completion -s || return
+
+    case ${1##*/} in
+    kvmd-pstrun) applet=run REPLY=1 ;;
+    kvmd-pst) applet=daemon ;;
+    *)
+        if ((cword == 1)); then
+            COMPREPLY=($(compgen -W "$applets --help --version -h -V" -- "$cur"))
+            return
+        fi
+        applet=${words[1]} REPLY=2
+        ;;
+    esac
+
+    if [[ $applet == run ]] && _pst_command "$REPLY"; then
+        if declare -F _comp_command_offset >/dev/null; then
+            _comp_command_offset "$REPLY"
+        else
+            _command_offset "$REPLY"
+        fi
+        return
+    fi
+
+    case $applet:$prev in
+    run:--socket | status:--socket)
+        _filedir
+        return
+        ;;
+    daemon:-c | daemon:--config | prepare:-c | prepare:--config | check:-c | check:--config)
+        _filedir
+        return
+        ;;
+    daemon:--log-level)
+        COMPREPLY=($(compgen -W "off error warn info debug trace" -- "$cur"))
+        return
+        ;;
+    run:--need)
+        COMPREPLY=($(compgen -W "1M 5M 20M 100M" -- "$cur"))
+        return
+        ;;
+    esac
+    [[ $split == true ]] && return
+
+    case $applet in
+    daemon) options="-c --config --log-level" ;;
+    run) options="-q --quiet --need --socket --" ;;
+    status) options="--json --watch --socket" ;;
+    prepare) options="-c --config" ;;
+    check) options="-c --config --json" ;;
+    help)
+        ((cword == 2)) && COMPREPLY=($(compgen -W "$applets" -- "$cur"))
+        return
+        ;;
+    *) return ;;
+    esac
+    COMPREPLY=($(compgen -W "$options -h --help -V --version" -- "$cur"))
+} && complete -F _pst pst kvmd-pst kvmd-pstrun

@@ -1,0 +1,80 @@
+# Completion of pst, kvmd-pst and kvmd-pstrun for fish.
+
+# The applet that is typed, also by its name as a command.
+function __pst_applet
+    set -l tokens (commandline -opc)
+    switch (string replace -r '.*/' '' -- $tokens[1])
+        case kvmd-pstrun
+            echo run
+        case kvmd-pst
+            echo daemon
+        case '*'
+            echo $tokens[2]
+    end
+end
+
+function __pst_is
+    contains -- (__pst_applet) $argv
+    and not __pst_command >/dev/null
+end
+
+# The command of `run` and its words before the cursor's, one a line; fails if
+# it has not begun yet.
+function __pst_command
+    test (__pst_applet) = run
+    or return 1
+    set -l tokens (commandline -opc)
+    switch (string replace -r '.*/' '' -- $tokens[1])
+        case kvmd-pstrun
+            set -e tokens[1]
+        case '*'
+            set -e tokens[1..2]
+    end
+    while set -q tokens[1]
+        switch $tokens[1]
+            case --
+                set -e tokens[1]
+                string join \n -- $tokens
+                return 0
+            case --socket --need
+                set -q tokens[2]
+                or return 1 # its value is being typed
+                set -e tokens[1..2]
+            case '-*'
+                set -e tokens[1]
+            case '*'
+                string join \n -- $tokens
+                return 0
+        end
+    end
+    # The word at the cursor is the command's first, unless it is an option or an option's value.
+    not string match -q -- '-*' (commandline -ct)
+end
+
+function __pst_complete_command
+    set -l words (__pst_command)
+    complete -C (string join ' ' -- (string escape -- $words) (commandline -ct))
+end
+
+for name in pst kvmd-pst kvmd-pstrun
+    complete -c $name -f
+    complete -c $name -n __pst_command -a '(__pst_complete_command)'
+    complete -c $name -n '__pst_is "" run status check daemon prepare' -s h -l help -d 'Show the options'
+    complete -c $name -n '__pst_is "" run status check daemon prepare' -s V -l version -d 'Show the version'
+    complete -c $name -n '__pst_is run' -s q -l quiet -d 'Say nothing but errors'
+    complete -c $name -n '__pst_is run' -l need -x -a '1M 5M 20M 100M' -d 'Deny it unless that much is free'
+    complete -c $name -n '__pst_is run status' -l socket -r -F -d "The daemon's socket"
+    complete -c $name -n '__pst_is status check' -l json -d 'JSON, for programs'
+    complete -c $name -n '__pst_is status' -l watch -d 'Follow the changes'
+    complete -c $name -n '__pst_is check daemon prepare' -s c -l config -r -F -d 'Config file'
+    complete -c $name -n '__pst_is daemon' -l log-level -x -a 'off error warn info debug trace' -d "The log's level"
+end
+for applet in \
+        run\t'Run a command while the storage is writable' \
+        status\t'Show the storage, and who works with it' \
+        check\t'Find out what would keep it from working' \
+        daemon\t'Manage the storage, in the foreground' \
+        prepare\t'Make the mount ready, once after each mount' \
+        help\t'Show the applets, or the options of one'
+    complete -c pst -n '__pst_is "" help' -a (string split \t -- $applet)[1] -d (string split \t -- $applet)[2]
+end

@@ -1,0 +1,346 @@
+//! The daemon: that it answers, in our version, with the rights that it needs, and what it thinks
+//! of the storage. It is asked for its status, never for a session.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::ops::ControlFlow;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::finding::{Finding, Id};
+use super::sight::Sight;
+use crate::client::{self, Connection, ReceiveError};
+use crate::config::{Config, Place};
+use crate::escape::escape;
+use crate::storage::survey::{Found, escape_path};
+use crate::sys::poll::{self, Watch};
+use crate::sys::socket::{self, Peer};
+use crate::sys::user;
+use crate::wire::{ClientMessage, DaemonMessage, DecodeError, State, VERSION};
+
+/// No answer by then is no answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+const START: &str = "`systemctl start pst`; if it does not stay, `journalctl -u pst` says why";
+const RESTART: &str = "`systemctl restart pst` (open sessions are ended)";
+
+/// What its daemon cannot do without, with their numbers: capabilities(7).
+const CAPABILITIES: [(&str, u32, &str); 3] = [
+    ("CAP_SYS_ADMIN", 21, "it cannot make the storage writable"),
+    (
+        "CAP_SYS_PTRACE",
+        19,
+        "it cannot name what keeps the storage writable",
+    ),
+    (
+        "CAP_DAC_READ_SEARCH",
+        2,
+        "it cannot name what keeps the storage writable",
+    ),
+];
+
+/// What it said, as far as it is of interest here.
+struct Answer {
+    version: String,
+    pid: u32,
+    state: State,
+    reason: String,
+    mount: Vec<u8>,
+    data: Vec<u8>,
+}
+
+/// All about it.
+pub fn look(
+    config: &Config,
+    place: Option<&Place>,
+    found: Option<&Found>,
+    sight: &Sight,
+) -> Vec<Finding> {
+    let answer = match ask(&config.socket, sight) {
+        Ok(answer) => answer,
+        Err(finding) => return [finding].into_iter().chain(unguarded(found)).collect(),
+    };
+    let pid = answer.pid;
+    let mut findings = vec![
+        Finding::ok(Id::Daemon, format!("answers, pid {pid}")),
+        version(&answer, sight),
+        capabilities(pid, sight),
+    ];
+    findings.extend(place.map(|place| same_config(&answer, place)));
+    findings.push(state(&answer));
+    findings
+}
+
+/// Nobody can be asked, and the storage is writable.
+fn unguarded(found: Option<&Found>) -> Option<Finding> {
+    let found = found.filter(|found| found.has_block_device())?;
+    let mount = &found.mount;
+    let writable = !mount.read_only && !mount.superblock_read_only();
+    writable.then(|| {
+        Finding::error(
+            Id::State,
+            format!(
+                "{} is writable, and it is not known why",
+                escape_path(&mount.point)
+            ),
+            "a daemon makes it read-only as soon as it is started, unless somebody has a session",
+        )
+    })
+}
+
+fn ask(socket: &Path, sight: &Sight) -> Result<Answer, Finding> {
+    let start = Instant::now();
+    let shown = escape_path(socket);
+    let silent = || {
+        Finding::error(
+            Id::Daemon,
+            format!("no answer at {shown} for {} s", PATIENCE.as_secs()),
+            RESTART,
+        )
+    };
+    let connected = client::connect(socket, || match start.elapsed() > PATIENCE {
+        true => ControlFlow::Break(silent()),
+        false => ControlFlow::Continue(()),
+    });
+    let mut connection = match connected {
+        ControlFlow::Break(finding) => return Err(finding),
+        ControlFlow::Continue(Ok(connection)) => connection,
+        ControlFlow::Continue(Err(error)) if error.is_no_daemon() => {
+            return Err(Finding::error(
+                Id::Daemon,
+                format!("nobody listens at {shown}"),
+                START,
+            ));
+        }
+        ControlFlow::Continue(Err(error)) if !sight.is_root() => {
+            return Err(Finding::unseen(Id::Daemon, error.to_string()));
+        }
+        ControlFlow::Continue(Err(error)) => {
+            return Err(Finding::error(Id::Daemon, error.to_string(), START));
+        }
+    };
+    let peer = socket::peer(connection.as_fd()).ok();
+    let ask = ClientMessage::Status {
+        version: VERSION,
+        watch: false,
+    };
+    // A daemon that is gone already is seen below.
+    let _ = connection.greet(&ask);
+    match next(&mut connection, start) {
+        Ok(Some(message)) => take(message),
+        Ok(None) => Err(silent()),
+        Err(error) => Err(stranger(&shown, &error, peer, sight)),
+    }
+}
+
+/// The next message; `None` if it does not come in time.
+fn next(
+    connection: &mut Connection,
+    start: Instant,
+) -> Result<Option<DaemonMessage>, ReceiveError> {
+    loop {
+        let message = connection.receive()?;
+        let left = PATIENCE.saturating_sub(start.elapsed());
+        if message.is_some() || left.is_zero() {
+            return Ok(message);
+        }
+        let mut watches = [Watch::new(connection, libc::POLLIN)];
+        poll::wait(&mut watches, Some(left)).map_err(ReceiveError::Io)?;
+    }
+}
+
+fn take(message: DaemonMessage) -> Result<Answer, Finding> {
+    match message {
+        DaemonMessage::Storage {
+            daemon_version,
+            pid,
+            state,
+            reason,
+            mount,
+            data,
+            ..
+        } => Ok(Answer {
+            version: daemon_version,
+            pid,
+            state,
+            reason,
+            mount,
+            data,
+        }),
+        DaemonMessage::Denied { text, .. } => {
+            Err(Finding::unseen(Id::Daemon, escape(&text).to_string()))
+        }
+        DaemonMessage::Error { version, .. } if version != VERSION => Err(other_version(version)),
+        DaemonMessage::Error { text, .. } => Err(Finding::error(
+            Id::Daemon,
+            format!("it refused to answer: {}", escape(&text)),
+            RESTART,
+        )),
+        _ => Err(Finding::error(
+            Id::Daemon,
+            "its answer is out of place",
+            RESTART,
+        )),
+    }
+}
+
+fn other_version(version: u16) -> Finding {
+    Finding::error(
+        Id::DaemonVersion,
+        format!("it speaks version {version} of the protocol, this program {VERSION}"),
+        RESTART,
+    )
+}
+
+/// Whoever answers is no daemon of ours.
+fn stranger(shown: &str, error: &ReceiveError, peer: Option<Peer>, sight: &Sight) -> Finding {
+    if let ReceiveError::Decode(DecodeError::Version(version)) = error {
+        return other_version(*version);
+    }
+    let who = peer.map_or(String::new(), |peer| {
+        let name = sight.line(format!("/proc/{}/comm", peer.pid));
+        let name = name.unwrap_or_else(|| "of unknown name".into());
+        format!(" (pid {}, {})", peer.pid, escape(&name))
+    });
+    let fault = match error {
+        // What it said before, as HTTP does, is no whole message.
+        ReceiveError::Closed => "it hung up".to_owned(),
+        other => other.to_string(),
+    };
+    Finding::error(
+        Id::Daemon,
+        format!("what listens at {shown}{who} is not pst's daemon: {fault}"),
+        "if it is kvmd's own kvmd-pst: `systemctl disable --now kvmd-pst`, then `systemctl start pst`",
+    )
+}
+
+fn version(answer: &Answer, sight: &Sight) -> Finding {
+    let (theirs, ours) = (escape(&answer.version), env!("CARGO_PKG_VERSION"));
+    if answer.version != ours {
+        let text = format!("it is pst {theirs}, this program {ours}");
+        return Finding::warning(Id::DaemonVersion, text, RESTART);
+    }
+    match fs::read_link(sight.at(format!("/proc/{}/exe", answer.pid))) {
+        Ok(program) if program.as_os_str().as_bytes().ends_with(b" (deleted)") => Finding::warning(
+            Id::DaemonVersion,
+            "its program was replaced or removed since it started",
+            RESTART,
+        ),
+        Ok(_) => Finding::ok(Id::DaemonVersion, format!("pst {theirs}, as this program")),
+        Err(error) => Finding::unseen(
+            Id::DaemonVersion,
+            format!("pst {theirs}; whether its program was replaced since it started: {error}"),
+        ),
+    }
+}
+
+fn capabilities(pid: u32, sight: &Sight) -> Finding {
+    let status = match fs::read_to_string(sight.at(format!("/proc/{pid}/status"))) {
+        Ok(status) => status,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let text = format!("its process, {pid}, is not to be seen from here");
+            return Finding::unseen(Id::DaemonCapabilities, text);
+        }
+        Err(error) => return Finding::unseen(Id::DaemonCapabilities, error.to_string()),
+    };
+    let field = |key| status.lines().find_map(|line| line.strip_prefix(key));
+    let Some(have) = field("CapEff:").and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+    else {
+        return Finding::unseen(Id::DaemonCapabilities, "/proc does not say");
+    };
+    let user = field("Uid:").and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
+    let user = user.map_or(String::new(), |uid| {
+        let name = user::user_name(uid).unwrap_or_else(|| uid.to_string());
+        format!("user {}, ", escape(&name))
+    });
+    lacking(have, &user)
+}
+
+fn lacking(have: u64, user: &str) -> Finding {
+    let missing: Vec<_> = CAPABILITIES
+        .iter()
+        .filter(|(_, number, _)| have & (1 << number) == 0)
+        .collect();
+    let names = |list: &[&(&str, u32, &str)]| {
+        let names: Vec<&str> = list.iter().map(|(name, ..)| *name).collect();
+        names.join(" ")
+    };
+    let Some((_, number, without)) = missing.first() else {
+        let all: Vec<_> = CAPABILITIES.iter().collect();
+        return Finding::ok(Id::DaemonCapabilities, format!("{user}{}", names(&all)));
+    };
+    let text = format!("{user}without {}: {without}", names(&missing));
+    let advice = "give it AmbientCapabilities= as pst.service has them, or run it as root";
+    match *number == CAPABILITIES[0].1 {
+        true => Finding::error(Id::DaemonCapabilities, text, advice),
+        false => Finding::warning(Id::DaemonCapabilities, text, advice),
+    }
+}
+
+/// Whether it runs with the config that is there now.
+fn same_config(answer: &Answer, place: &Place) -> Finding {
+    let data = place.root.join(&place.data);
+    let same = (&*answer.mount, &*answer.data)
+        == (
+            place.mount.as_os_str().as_bytes(),
+            data.as_os_str().as_bytes(),
+        );
+    match same {
+        true => Finding::ok(Id::DaemonConfig, escape_path(&data)),
+        false => Finding::warning(
+            Id::DaemonConfig,
+            format!(
+                "it has {} on {}, but by config file and fstab it is {} on {}",
+                escape(&answer.data),
+                escape(&answer.mount),
+                escape_path(&data),
+                escape_path(&place.mount)
+            ),
+            RESTART,
+        ),
+    }
+}
+
+fn state(answer: &Answer) -> Finding {
+    let name = answer.state.as_str();
+    let reason = escape(&answer.reason);
+    match answer.state {
+        State::ReadOnly | State::ReadWrite | State::GoingRo | State::GoingRw => {
+            Finding::ok(Id::State, name)
+        }
+        State::Stuck => Finding::error(
+            Id::State,
+            format!("{name}: {reason}"),
+            "`pst status` names what keeps it writable: end that",
+        ),
+        State::Absent | State::Unprepared | State::Failed => Finding::told(
+            Id::State,
+            &format!("{name}: {reason}"),
+            "see the findings above about the mount and the filesystem",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Level;
+    use super::*;
+
+    #[test]
+    fn capabilities_that_it_lacks_are_named() {
+        let all = 1 << 21 | 1 << 19 | 1 << 2;
+        assert_eq!(lacking(all, "").level, Level::Ok);
+        assert_eq!(lacking(u64::MAX, "").level, Level::Ok);
+        let found = lacking(all & !(1 << 21), "");
+        assert_eq!(found.level, Level::Error);
+        assert!(found.text.contains("without CAP_SYS_ADMIN:"), "{found:?}");
+        let found = lacking(1 << 21, "user x, ");
+        assert_eq!(found.level, Level::Warning);
+        assert!(
+            found
+                .text
+                .starts_with("user x, without CAP_SYS_PTRACE CAP_DAC_READ_SEARCH:")
+        );
+    }
+}

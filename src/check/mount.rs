@@ -1,0 +1,153 @@
+//! What is mounted at the storage's place: how, of what, and whether sessions can use it.
+
+use std::os::fd::AsFd;
+
+use super::finding::{Finding, Id};
+use super::sight::Sight;
+use crate::config::Place;
+use crate::escape::escape;
+use crate::storage::condition::Condition;
+use crate::storage::roots::{self, Owner, Trouble};
+use crate::storage::survey::{self, Flag, Found, escape_path};
+
+/// What is mounted there, if anything is.
+pub fn look(place: &Place, sight: &Sight, findings: &mut Vec<Finding>) -> Option<Found> {
+    let found = match survey::find(place) {
+        Ok(found) => found,
+        Err(Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text)) => {
+            findings.push(absent(place, &text, sight));
+            return None;
+        }
+        Err(Condition::Ready) => return None, // an error that is none: there is no such thing
+    };
+    findings.push(Finding::ok(Id::Mount, how(&found)));
+    findings.push(options(&found));
+    findings.push(overlay(&found, place));
+    findings.push(shared(&found, place));
+    findings.push(prepared(&found));
+    findings.extend(own_roots(&found, place, sight));
+    Some(found)
+}
+
+fn absent(place: &Place, text: &str, sight: &Sight) -> Finding {
+    let point = escape_path(&place.mount);
+    if !sight.is_root() && text.contains("Permission denied") {
+        return Finding::unseen(Id::Mount, text);
+    }
+    let text = text.split(": run ").next().unwrap_or(text);
+    Finding::error(
+        Id::Mount,
+        text,
+        format!("run `mount {point}` as root; if that fails, `dmesg` and `e2fsck` know why"),
+    )
+}
+
+fn how(found: &Found) -> String {
+    let mount = &found.mount;
+    let mode = match (mount.read_only, mount.superblock_read_only()) {
+        (true, _) => "the mount itself read-only",
+        (false, true) => "read-only",
+        (false, false) => "writable now",
+    };
+    format!(
+        "{} ({}) on {}, {mode}",
+        escape_path(&mount.source),
+        escape(&mount.fstype),
+        escape_path(&mount.point)
+    )
+}
+
+/// What fstab should say, as the kernel has it: somebody may have mounted it by hand.
+fn options(found: &Found) -> Finding {
+    let missing: Vec<&str> = ["nodev", "nosuid", "noexec"]
+        .into_iter()
+        .filter(|option| !found.mount.flags.split(',').any(|flag| flag == *option))
+        .collect();
+    match missing.is_empty() {
+        true => Finding::ok(Id::MountOptions, &*found.mount.flags),
+        false => Finding::warning(
+            Id::MountOptions,
+            format!("mounted without {}", missing.join(", ")),
+            format!(
+                "see to its options in fstab, then `umount {0} && mount {0}`",
+                escape_path(&found.mount.point)
+            ),
+        ),
+    }
+}
+
+fn overlay(found: &Found, place: &Place) -> Finding {
+    let kind = escape(&found.mount.fstype).to_string();
+    let lost = format!("{kind}: nothing that is written there outlives the power");
+    match found.has_block_device() {
+        true => Finding::ok(Id::MountOverlay, format!("{kind} on a device")),
+        false if kind == "overlay" => Finding::error(
+            Id::MountOverlay,
+            lost,
+            "leave the storage out of the overlay (raspi-config's has recurse=0 for that), or turn it off",
+        ),
+        false if place.volatile => Finding::warning(
+            Id::MountOverlay,
+            lost,
+            "take volatile = true out of the config file, unless this is a test or a demo",
+        ),
+        false => Finding::error(
+            Id::MountOverlay,
+            lost,
+            "mount a partition there; volatile = true in the config file allows it for a test or a demo",
+        ),
+    }
+}
+
+/// As the daemon judges it; that it has no device is another finding.
+fn shared(found: &Found, place: &Place) -> Finding {
+    let anyhow = Place {
+        volatile: true,
+        ..place.clone()
+    };
+    match found.refusal(&anyhow) {
+        None => Finding::ok(Id::MountShared, "the whole of a filesystem of its own"),
+        Some(text) => {
+            let text = text.split(": give ").next().unwrap_or(&text);
+            Finding::error(Id::MountShared, text, "give it a partition of its own")
+        }
+    }
+}
+
+fn prepared(found: &Found) -> Finding {
+    let anew = "run `systemctl restart pst`, or `pst prepare` as root; services that were started before keep the flag until they are restarted";
+    match found.flag {
+        Flag::Clear => Finding::ok(Id::MountPrepared, "writable as soon as its superblock is"),
+        Flag::SetHere => Finding::error(
+            Id::MountPrepared,
+            "the mount's own flag is read-only: no session can write",
+            anew,
+        ),
+        Flag::SetInHost => Finding::error(
+            Id::MountPrepared,
+            "the mount's own flag is read-only in the host's mount namespace: no session can write",
+            anew,
+        ),
+    }
+}
+
+/// The storage root and the data root.
+fn own_roots(found: &Found, place: &Place, sight: &Sight) -> Option<Finding> {
+    let owner = Owner::of(place).ok()?; // else it was said
+    let data = escape_path(&place.root.join(&place.data));
+    let whose = format!("{}:{}", escape(&place.user), escape(&place.group));
+    Some(match roots::check(found.root.as_fd(), place, owner) {
+        Ok(_) => Finding::ok(Id::Roots, format!("{data} is {whose}, mode 1775")),
+        Err(Trouble::NeedsWrite) => Finding::warning(
+            Id::Roots,
+            format!("{data}, or a directory above it, is missing, or not {whose} with mode 1775"),
+            "the next session mends it if the daemon may; else stop the daemon and run `pst prepare` as root",
+        ),
+        Err(Trouble::Error(text)) if !sight.is_root() && text.contains("Permission denied") => {
+            Finding::unseen(Id::Roots, format!("{data} is not for this user to look at"))
+        }
+        Err(Trouble::Error(text)) => {
+            Finding::told(Id::Roots, &text, "give the storage what it needs there")
+        }
+    })
+}

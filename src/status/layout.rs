@@ -1,0 +1,405 @@
+//! Text in columns, in colour where wanted, and never wider than the terminal. It knows nothing of
+//! what is shown.
+
+use std::fmt::Write;
+
+use unicode_width::UnicodeWidthChar;
+
+/// What stands for what was cut off.
+const CUT: char = '…';
+
+/// How a piece of text looks, where there are colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// As it is.
+    Plain,
+    /// A heading.
+    Faint,
+    /// All is well.
+    Good,
+    /// Look here.
+    Notable,
+    /// Something is wrong.
+    Bad,
+}
+
+impl Look {
+    /// The parameters of SGR, console_codes(4).
+    fn code(self) -> &'static str {
+        match self {
+            Look::Plain => "",
+            Look::Faint => "2",
+            Look::Good => "1;32",
+            Look::Notable => "1;33",
+            Look::Bad => "1;31",
+        }
+    }
+}
+
+/// A piece of text and its look.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// One line, harmless.
+    pub text: String,
+    /// How it looks.
+    pub look: Look,
+}
+
+impl Piece {
+    /// Text as it is.
+    pub fn plain(text: impl Into<String>) -> Piece {
+        Piece::new(text, Look::Plain)
+    }
+
+    /// Text that looks so.
+    pub fn new(text: impl Into<String>, look: Look) -> Piece {
+        let text = text.into();
+        Piece { text, look }
+    }
+}
+
+/// Lines of text, growing.
+#[derive(Debug)]
+pub struct Page {
+    /// No line is wider, and it is not 0; `None`: as wide as it is.
+    width: Option<usize>,
+    colour: bool,
+    lines: Vec<String>,
+}
+
+/// How wide the names before values are.
+const NAME: usize = 10;
+
+impl Page {
+    /// An empty page, for a terminal of this width if it is for one.
+    pub fn new(width: Option<usize>, colour: bool) -> Page {
+        Page {
+            width: width.map(|width| width.max(1)),
+            colour,
+            lines: Vec::new(),
+        }
+    }
+
+    /// All lines.
+    pub fn into_lines(self) -> Vec<String> {
+        self.lines
+    }
+
+    /// A name, and its value behind it: on as many lines as it takes.
+    pub fn value(&mut self, name: &str, value: &str) {
+        self.marked(name, Piece::plain(""), value);
+    }
+
+    /// The same, with a marked word before the value.
+    pub fn marked(&mut self, name: &str, mark: Piece, value: &str) {
+        let room = self.width.map(|width| width.saturating_sub(NAME).max(1));
+        let taken = width_of(&mark.text);
+        let mut first = true;
+        for text in wrapped(value, room, taken) {
+            let name = if first { name } else { "" };
+            let mark = if first {
+                mark.clone()
+            } else {
+                Piece::plain("")
+            };
+            first = false;
+            let name = Piece::new(padded(name, NAME), Look::Faint);
+            self.line(&[name, mark, Piece::plain(text)]);
+        }
+    }
+
+    /// Columns as wide as their widest cell; those that can be cut share what the others leave,
+    /// and the last of them gets most.
+    pub fn table<const N: usize>(&mut self, columns: [Column; N], rows: &[[Piece; N]]) {
+        let head = columns.map(|column| Piece::new(column.name, Look::Faint));
+        let rows: Vec<&[Piece; N]> = std::iter::once(&head).chain(rows).collect();
+        let mut widths = [0; N];
+        for (column, width) in widths.iter_mut().enumerate() {
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            *width = cells.map(|cell| width_of(&cell.text)).max().unwrap_or(0);
+        }
+        if let Some(all) = self.width {
+            shrink(&columns, &mut widths, all.saturating_sub(2));
+        }
+        for row in rows {
+            let mut pieces = vec![Piece::plain("  ")];
+            for (column, cell) in row.iter().enumerate() {
+                let width = widths.get(column).copied().unwrap_or(0);
+                let cut = cut(&cell.text, width);
+                let text = match columns.get(column).is_some_and(|c| c.right) {
+                    true => format!("{}{cut}", spaces(width - width_of(&cut).min(width))),
+                    false if column + 1 == N => cut,
+                    false => padded(&cut, width),
+                };
+                pieces.push(Piece::new(text, cell.look));
+                if column + 1 < N {
+                    pieces.push(Piece::plain(" "));
+                }
+            }
+            self.line(&pieces);
+        }
+    }
+
+    /// One line, cut where the terminal ends.
+    pub fn line(&mut self, pieces: &[Piece]) {
+        let whole: usize = pieces.iter().map(|piece| width_of(&piece.text)).sum();
+        let room = self.width.unwrap_or(whole);
+        let mut left = if whole > room { room - 1 } else { room };
+        let mut out = String::new();
+        for piece in pieces {
+            let text = fitting(&piece.text, left);
+            self.paint(&mut out, text, piece.look);
+            left -= width_of(text);
+            if text.len() < piece.text.len() {
+                out.push(CUT);
+                break;
+            }
+        }
+        self.lines.push(out.trim_end().to_owned());
+    }
+
+    fn paint(&self, out: &mut String, text: &str, look: Look) {
+        // Writing to a string cannot fail.
+        let _ = match (self.colour, look.code()) {
+            (false, _) | (true, "") => write!(out, "{text}"),
+            (true, _) if text.trim_end().is_empty() => write!(out, "{text}"),
+            (true, code) => {
+                // A line's end is looked for by its last space.
+                let words = text.trim_end();
+                let rest = &text[words.len()..];
+                write!(out, "\x1b[{code}m{words}\x1b[0m{rest}")
+            }
+        };
+    }
+}
+
+/// A column of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// What stands above it.
+    pub name: &'static str,
+    /// Numbers stand to the right.
+    pub right: bool,
+    /// It may be cut where there is no room, down to so many characters.
+    pub least: Option<usize>,
+}
+
+impl Column {
+    /// One that is never cut.
+    pub const fn new(name: &'static str) -> Column {
+        Column {
+            name,
+            right: false,
+            least: None,
+        }
+    }
+
+    /// One of numbers.
+    pub const fn number(name: &'static str) -> Column {
+        Column {
+            right: true,
+            ..Column::new(name)
+        }
+    }
+
+    /// One that may be cut.
+    pub const fn long(name: &'static str, least: usize) -> Column {
+        Column {
+            least: Some(least),
+            ..Column::new(name)
+        }
+    }
+}
+
+/// Takes what is too much from the columns that can be cut, the widest first.
+fn shrink(columns: &[Column], widths: &mut [usize], all: usize) {
+    let spaces = widths.len().saturating_sub(1);
+    loop {
+        let total = widths.iter().sum::<usize>() + spaces;
+        if total <= all {
+            return;
+        }
+        let longer = columns
+            .iter()
+            .zip(widths.iter_mut())
+            .filter_map(|(column, width)| {
+                let least = column.least?;
+                (*width > least).then_some(width)
+            });
+        match longer.max_by_key(|width| **width) {
+            Some(width) => *width -= 1,
+            None => return, // the lines are cut
+        }
+    }
+}
+
+/// A text that is no wider than `room`; what is missing shows.
+fn cut(text: &str, room: usize) -> String {
+    if width_of(text) <= room {
+        return text.to_owned();
+    }
+    match room {
+        0 => String::new(),
+        room => format!("{}{CUT}", fitting(text, room - 1)),
+    }
+}
+
+/// The beginning of a text, as far as it fits.
+fn fitting(text: &str, mut room: usize) -> &str {
+    for (at, c) in text.char_indices() {
+        match room.checked_sub(c.width().unwrap_or(0)) {
+            Some(left) => room = left,
+            None => return text.split_at(at).0,
+        }
+    }
+    text
+}
+
+/// How many columns a text takes: as terminals have it, one character after another.
+fn width_of(text: &str) -> usize {
+    text.chars().map(|c| c.width().unwrap_or(0)).sum()
+}
+
+fn padded(text: &str, width: usize) -> String {
+    format!("{text}{}", spaces(width.saturating_sub(width_of(text))))
+}
+
+fn spaces(count: usize) -> String {
+    " ".repeat(count)
+}
+
+/// A text on lines of `room`, broken between words where that goes. The first has `taken` less.
+fn wrapped(text: &str, room: Option<usize>, taken: usize) -> Vec<String> {
+    let Some(room) = room else {
+        return vec![text.to_owned()];
+    };
+    let mut lines = vec![String::new()];
+    let mut left = room.saturating_sub(taken);
+    for word in text.split_inclusive(' ') {
+        if width_of(word.trim_end()) > left && left < room {
+            lines.push(String::new());
+            left = room;
+        }
+        for c in word.chars() {
+            let width = c.width().unwrap_or(0);
+            if c != ' ' && width > left {
+                lines.push(String::new());
+                left = room;
+            }
+            left = left.saturating_sub(width);
+            if let Some(line) = lines.last_mut() {
+                line.push(c);
+            }
+        }
+    }
+    for line in &mut lines {
+        line.truncate(line.trim_end().len());
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::escape::escape;
+    use proptest::prelude::*;
+
+    const COLUMNS: [Column; 3] = [
+        Column::number("N"),
+        Column::long("NAME", 4),
+        Column::long("PATH", 4),
+    ];
+
+    fn table(width: Option<usize>, rows: &[[&str; 3]]) -> Vec<String> {
+        let mut page = Page::new(width, false);
+        let rows: Vec<[Piece; 3]> = rows.iter().map(|row| row.map(Piece::plain)).collect();
+        page.table(COLUMNS, &rows);
+        page.into_lines()
+    }
+
+    #[test]
+    fn columns_are_aligned_by_what_the_terminal_shows() {
+        let rows = [
+            ["1", "日本", "x"],
+            ["100", "e\u{301}te", "y"],
+            ["20", "", "z"],
+        ];
+        assert_eq!(
+            table(None, &rows),
+            [
+                "    N NAME PATH",
+                "    1 日本 x",
+                "  100 e\u{301}te  y",
+                "   20      z",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_has_no_room_is_cut_and_the_longest_first() {
+        let rows = [["1", "short", "/a/very/long/path"]];
+        assert_eq!(table(Some(19), &rows)[1], "  1 short /a/very/…");
+        assert_eq!(table(Some(14), &rows)[1], "  1 short /a/…");
+        assert_eq!(table(Some(13), &rows)[1], "  1 sho… /a/…");
+        assert_eq!(table(Some(9), &rows)[1], "  1 sho……");
+        assert_eq!(table(Some(8), &rows)[1], "  1 sho…");
+    }
+
+    #[test]
+    fn a_wide_character_is_not_cut_in_half() {
+        assert_eq!(cut("日本語", 6), "日本語");
+        assert_eq!(cut("日本語", 5), "日本…");
+        assert_eq!(cut("日本語", 4), "日…");
+        assert_eq!(cut("日本語", 1), "…");
+        assert_eq!(cut("日本語", 0), "");
+    }
+
+    #[test]
+    fn values_go_on_below_themselves() {
+        let mut page = Page::new(Some(20), false);
+        page.marked("state", Piece::plain("bad"), ": it is held by something");
+        page.value("path", "/averyveryverylongpath/x");
+        assert_eq!(
+            page.into_lines(),
+            [
+                "state     bad: it is",
+                "          held by",
+                "          something",
+                "path      /averyvery",
+                "          verylongpa",
+                "          th/x",
+            ]
+        );
+    }
+
+    #[test]
+    fn colours_take_no_room_and_end_with_their_text() {
+        let mut page = Page::new(Some(12), true);
+        page.line(&[Piece::new("bad ", Look::Bad), Piece::plain("and so it is")]);
+        assert_eq!(page.into_lines(), ["\x1b[1;31mbad\x1b[0m and so …"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_wider_than_the_terminal(
+            cells in prop::collection::vec(any::<[Vec<u8>; 3]>(), 0..5),
+            width in 1..100usize,
+        ) {
+            let cells: Vec<[String; 3]> = cells
+                .iter()
+                .map(|row| row.each_ref().map(|cell| escape(cell).to_string()))
+                .collect();
+            let mut page = Page::new(Some(width), false);
+            let rows: Vec<[Piece; 3]> = cells.iter().map(|row| row.clone().map(Piece::plain)).collect();
+            page.table(COLUMNS, &rows);
+            for row in &cells {
+                page.marked("name", Piece::plain("mark"), &row[0]);
+            }
+            for line in page.into_lines() {
+                // A name and a mark have no way to be broken.
+                prop_assert!(width_of(&line) <= width, "{:?}", line);
+                prop_assert!(!line.contains(|c: char| c.is_control()));
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What ext4 itself has counted on a filesystem, from its folder in /sys. Reading it costs the
+//! medium nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::wire::Incident;
+
+/// See the module's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// Bytes written in its life, as far as the superblock was kept up to date.
+    pub lifetime: u64,
+    /// Bytes written since it was mounted.
+    pub mounted: u64,
+    /// Errors since it was last checked.
+    pub errors: u64,
+    /// The first of them.
+    pub first: Option<Incident>,
+    /// The last of them.
+    pub last: Option<Incident>,
+}
+
+/// The figures of the ext4 on `device`; `None` for another filesystem.
+pub fn read(device: (u32, u32)) -> Option<Figures> {
+    let folder = folder(device)?;
+    let errors = number(&folder, "errors_count")?;
+    let incident = |which| (errors > 0).then(|| incident(&folder, which)).flatten();
+    Some(Figures {
+        lifetime: number(&folder, "lifetime_write_kbytes")?.saturating_mul(1024),
+        mounted: number(&folder, "session_write_kbytes")?.saturating_mul(1024),
+        errors,
+        first: incident("first"),
+        last: incident("last"),
+    })
+}
+
+/// How many errors ext4 has counted on its filesystem on `device`, since it was last checked;
+/// `None` for another filesystem.
+pub fn errors_counted(device: (u32, u32)) -> Option<u64> {
+    number(&folder(device)?, "errors_count")
+}
+
+fn folder((major, minor): (u32, u32)) -> Option<PathBuf> {
+    let link = fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    Some(Path::new("/sys/fs/ext4").join(link.file_name()?))
+}
+
+fn incident(folder: &Path, which: &str) -> Option<Incident> {
+    let function = text(folder, &format!("{which}_error_func"))?;
+    Some(Incident {
+        time: number(folder, &format!("{which}_error_time"))?,
+        function,
+        line: u32::try_from(number(folder, &format!("{which}_error_line"))?).ok()?,
+    })
+}
+
+fn number(folder: &Path, name: &str) -> Option<u64> {
+    text(folder, name)?.parse().ok()
+}
+
+fn text(folder: &Path, name: &str) -> Option<String> {
+    let text = fs::read_to_string(folder.join(name)).ok()?;
+    Some(text.trim().to_owned())
+}

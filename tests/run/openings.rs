@@ -1,0 +1,191 @@
+//! P3 and P8: why there is no session, and that nothing is started without one.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use pst::wire::{DaemonMessage, DenyReason, VERSION};
+
+use crate::codes::{code, finish, is_refused};
+use crate::rig::Rig;
+
+#[test]
+fn p7_no_daemon_is_one_line_and_1() {
+    let rig = Rig::new();
+    let mut command = rig.run(&["true"]);
+    command.env("PST_SOCKET", rig.folder.join("no-socket"));
+    let output = command.output().unwrap();
+    is_refused(
+        &output,
+        "No such file or directory (os error 2); start it with `systemctl start pst`",
+    );
+    // A socket that a dead daemon left.
+    let left = rig.folder.join("left");
+    drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+    let mut command = rig.run(&["true"]);
+    command.env("PST_SOCKET", left);
+    is_refused(
+        &command.output().unwrap(),
+        "Connection refused (os error 111); see why it ended with `systemctl status pst`",
+    );
+    let mut command = rig.run(&["true"]);
+    command.env("PST_SOCKET", rig.data());
+    is_refused(&command.output().unwrap(), "that is no socket; remove it");
+    let mut command = rig.run(&["true"]);
+    command.env("PST_SOCKET", format!("/{}", "x".repeat(108)));
+    is_refused(&command.output().unwrap(), "File name too long");
+}
+
+#[test]
+fn p8_who_may_not_open_the_socket_is_told_the_group() {
+    let rig = Rig::new();
+    fs::set_permissions(rig.socket(), fs::Permissions::from_mode(0o660)).unwrap();
+    // Where the binary is, others may not look; a shell that was root has it open.
+    let script = "exec 9<$PST; exec setpriv --reuid 65534 --regid 65534 --clear-groups /proc/self/fd/9 run true";
+    let output = rig.bash(script).output().unwrap();
+    is_refused(&output, "members of the group root");
+    is_refused(
+        &output,
+        "; have an administrator run `usermod -aG root nobody`, and log in anew",
+    );
+    // It has become a member since.
+    fs::write(rig.folder.join("group"), "root:x:0:games,nobody\n").unwrap();
+    let script = format!("mount --bind $F/group /etc/group; {script}");
+    let mut command = rig.command("unshare");
+    let output = command
+        .args(["-m", "bash", "-c", &script])
+        .output()
+        .unwrap();
+    is_refused(
+        &output,
+        "group root are; you are one, but became it after this login: log in anew",
+    );
+    fs::set_permissions(&rig.folder, fs::Permissions::from_mode(0o700)).unwrap();
+    let output = rig.bash("exec 9<$PST; exec setpriv --reuid 65534 --regid 65534 --clear-groups /proc/self/fd/9 run true").output().unwrap();
+    is_refused(
+        &output,
+        "Permission denied (os error 13); see who may pass with `namei -l /",
+    );
+}
+
+#[test]
+fn what_is_needed_is_told_the_daemon_before_anything_else() {
+    let rig = Rig::new();
+    for (option, need) in [(None, 0), (Some("--need=5M"), 5 << 20)] {
+        let mut command = rig.command(env!("CARGO_BIN_EXE_pst"));
+        command.arg("run").args(option).args(["--", "true"]);
+        let child = command.spawn().unwrap();
+        let client = rig.accept();
+        assert_eq!((client.need, &client.command[..]), (need, &b"true"[..]));
+        drop(client);
+        assert_eq!(code(&finish(child)), Some(1));
+    }
+}
+
+#[test]
+fn p3_without_a_grant_no_command_is_started() {
+    let denied = DaemonMessage::Denied {
+        version: VERSION,
+        reason: DenyReason::Failed,
+        text: "the card\x1b[31m is broken".into(),
+    };
+    let error = DaemonMessage::Error {
+        version: VERSION,
+        text: "bad frame".into(),
+    };
+    let stopping = DaemonMessage::Denied {
+        version: VERSION,
+        reason: DenyReason::Stopping,
+        text: "it is stopping".into(),
+    };
+    let older = DaemonMessage::Denied {
+        version: VERSION - 1,
+        reason: DenyReason::Limit,
+        text: String::new(),
+    };
+    let refused_by_older = DaemonMessage::Error {
+        version: VERSION - 1,
+        text: "it speaks something else".into(),
+    };
+    for (answer, text) in [
+        (Some(stopping), "it is stopping; try again when"),
+        (Some(older), "restart its daemon (`systemctl restart pst`)"),
+        (Some(refused_by_older), "it speaks something else"),
+        (Some(denied), r"the card\x1b[31m is broken"),
+        (Some(error), "bad frame"),
+        (Some(DaemonMessage::End), "out of place"),
+        (None, "the daemon went away; see `systemctl status pst`"),
+    ] {
+        let rig = Rig::new();
+        let child = rig.run(&["touch", "/proc/self/cwd/started"]);
+        let child = { child }.current_dir(&rig.folder).spawn().unwrap();
+        let mut client = rig.accept();
+        if let Some(answer) = answer {
+            client.send(&answer);
+        }
+        drop(client);
+        is_refused(&finish(child), text);
+        assert!(!rig.folder.join("started").exists());
+    }
+}
+
+#[test]
+fn p3_a_storage_that_is_not_seen_here_starts_no_command() {
+    let rig = Rig::new();
+    let device = fs::metadata(rig.data()).unwrap().dev();
+    fs::write(rig.folder.join("file"), "").unwrap();
+    let elsewhere = "is not mounted in this mount namespace, or something else is mounted over it: compare `findmnt";
+    for (data, device, text) in [
+        ("data", device + 1, elsewhere),
+        ("none", device + 1, elsewhere),
+        ("none/none", device + 1, elsewhere),
+        ("file", device + 1, elsewhere),
+        (
+            "none",
+            device,
+            "is missing on it, somebody removed it: it is made anew when",
+        ),
+        (
+            "none/none",
+            device,
+            "is missing on it, somebody removed it: it is made anew when",
+        ),
+        (
+            "file",
+            device,
+            "is no directory on it: have an administrator remove",
+        ),
+    ] {
+        let data = rig.folder.join(data);
+        let mut command = rig.run(&["touch", "started"]);
+        let child = command.current_dir(&rig.folder).spawn().unwrap();
+        let mut client = rig.accept();
+        client.grant_as(&rig, data.as_os_str(), device);
+        let output = finish(child);
+        is_refused(&output, text);
+        is_refused(
+            &output,
+            &format!("the storage was granted, but {} is ", data.display()),
+        );
+        assert_eq!(client.next(), None);
+        assert!(!rig.folder.join("started").exists());
+    }
+}
+
+#[test]
+fn p3_a_storage_that_is_read_only_here_starts_no_command() {
+    let rig = Rig::new();
+    let mut command = rig.command("unshare");
+    command.args([
+        "-rm",
+        "sh",
+        "-c",
+        "mount --bind $F/data $F/data && mount -o remount,bind,ro $F/data && $PST run touch $F/started",
+    ]);
+    let child = command.spawn().unwrap();
+    rig.accept().grant(&rig);
+    is_refused(
+        &finish(child),
+        "is read-only in this mount namespace: restart this service",
+    );
+    assert!(!rig.folder.join("started").exists());
+}
