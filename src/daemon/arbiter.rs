@@ -21,7 +21,7 @@ mod twins;
 #[cfg(test)]
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use self::retry::Retry;
@@ -33,29 +33,28 @@ pub use crate::wire::{Phase, State};
 
 use super::times::{LOOK_EVERY, REVOKE_MARGIN};
 
-/// Where one session stands.
+/// Where a session stands that is not, or no longer, simply granted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     /// Unanswered. `seen`: the running job began after it came, so its answer is fresh.
-    Waiting {
-        seen: bool,
-    },
-    Granted,
+    Waiting { seen: bool },
     /// Told to end, not gone yet.
     Revoked {
         /// When its connection is cut.
         cut: Moment,
     },
     /// Its close is unanswered. `covered`: the running job began after it, so its sync covers it.
-    Closing {
-        covered: bool,
-    },
+    Closing { covered: bool },
 }
 
 /// The state machine. See the module's text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Arbiter {
     kill_grace: Duration,
+    /// By themselves, because they may be many and nothing is to be done about them: what else there
+    /// is is looked through at each input.
+    granted: BTreeSet<SessionId>,
+    /// All others.
     sessions: BTreeMap<SessionId, Stage>,
     /// While held, a loss stays: its period must end before anything else is believed.
     condition: Condition,
@@ -81,6 +80,7 @@ impl Arbiter {
     pub fn new(kill_grace: Duration) -> (Self, Vec<Effect>) {
         let mut arbiter = Arbiter {
             kill_grace,
+            granted: BTreeSet::new(),
             sessions: BTreeMap::new(),
             condition: Condition::Absent("not looked at yet".into()),
             writable: false,
@@ -108,6 +108,7 @@ impl Arbiter {
             Input::Opened(id) => self.opened(id, &mut out),
             Input::Close(id) => self.close(id, &mut out),
             Input::Gone(id) => {
+                self.granted.remove(&id);
                 self.sessions.remove(&id);
             }
             Input::Done(outcome) => self.done(outcome, now, &mut out),
@@ -133,16 +134,16 @@ impl Arbiter {
 
     fn close(&mut self, id: SessionId, out: &mut Vec<Effect>) {
         let lost = self.lost();
-        match self.sessions.get_mut(&id) {
-            Some(Stage::Granted | Stage::Revoked { .. }) if lost => {
-                let (_, text) = denial(&self.condition);
-                self.sessions.remove(&id);
-                out.push(Effect::Closed(id, CloseResult::Failed, text));
-            }
-            Some(stage @ (Stage::Granted | Stage::Revoked { .. })) => {
-                *stage = Stage::Closing { covered: false };
-            }
-            Some(Stage::Waiting { .. } | Stage::Closing { .. }) | None => {}
+        let revoked = matches!(self.sessions.get(&id), Some(Stage::Revoked { .. }));
+        if !self.granted.remove(&id) && !revoked {
+            return;
+        }
+        if lost {
+            let (_, text) = denial(&self.condition);
+            self.sessions.remove(&id);
+            out.push(Effect::Closed(id, CloseResult::Failed, text));
+        } else {
+            self.sessions.insert(id, Stage::Closing { covered: false });
         }
     }
 
@@ -271,11 +272,9 @@ impl Arbiter {
 
     fn revoke(&mut self, reason: RevokeReason, text: &Text, now: Moment, out: &mut Vec<Effect>) {
         let cut = self.cut_moment(now);
-        for (id, stage) in &mut self.sessions {
-            if *stage == Stage::Granted {
-                *stage = Stage::Revoked { cut };
-                out.push(Effect::Revoke(*id, reason, text.clone()));
-            }
+        for id in std::mem::take(&mut self.granted) {
+            self.sessions.insert(id, Stage::Revoked { cut });
+            out.push(Effect::Revoke(id, reason, text.clone()));
         }
     }
 
@@ -332,7 +331,7 @@ impl Arbiter {
 
     /// Whether somebody may have data there that is not known to be safe.
     fn relied_on(&self) -> bool {
-        self.any(|s| !matches!(s, Stage::Waiting { .. }))
+        !self.granted.is_empty() || self.any(|s| !matches!(s, Stage::Waiting { .. }))
     }
 
     /// Whether what is held is lost. Then nobody is granted, and all who were are told.
@@ -355,12 +354,11 @@ impl Arbiter {
     /// What follows from where things stand: grants, the next job, the next moment, the exit.
     fn proceed(&mut self, now: Moment, out: &mut Vec<Effect>) {
         if self.usable() {
-            for (id, stage) in &mut self.sessions {
-                if matches!(stage, Stage::Waiting { .. }) {
-                    *stage = Stage::Granted;
-                    out.push(Effect::Grant(*id));
-                    self.retry = None;
-                }
+            for id in self.in_stage(|s| matches!(s, Stage::Waiting { .. })) {
+                self.sessions.remove(&id);
+                self.granted.insert(id);
+                out.push(Effect::Grant(id));
+                self.retry = None;
             }
         }
         if self.lost() {
@@ -388,7 +386,8 @@ impl Arbiter {
         if self.look && (self.held || !waiting) {
             return Some(Job::Look);
         }
-        let working = self.any(|s| matches!(s, Stage::Granted | Stage::Revoked { .. }));
+        let revoked = self.any(|s| matches!(s, Stage::Revoked { .. }));
+        let working = revoked || !self.granted.is_empty();
         if working {
             let closing = self.any(|s| matches!(s, Stage::Closing { .. }));
             return closing.then_some(Job::Sync);
@@ -430,7 +429,7 @@ impl Arbiter {
                 Stage::Closing { covered } => {
                     *covered = matches!(job, Job::Sync | Job::MakeReadOnly { .. });
                 }
-                Stage::Granted | Stage::Revoked { .. } => {}
+                Stage::Revoked { .. } => {}
             }
         }
         self.running = Some(job);
@@ -442,7 +441,7 @@ impl Arbiter {
         let Some(by) = self.stop_by else {
             return false;
         };
-        self.sessions.is_empty() && (!self.writable || by <= now)
+        self.granted.is_empty() && self.sessions.is_empty() && (!self.writable || by <= now)
     }
 
     fn arm(&mut self, now: Moment, out: &mut Vec<Effect>) {

@@ -1,11 +1,18 @@
 //! The keeper: starts the command, passes signals on to it, reports its end; and
 //! ends its whole tree when `run` or the daemon is gone. It talks with nobody else.
+//!
+//! It is there before the grant, so that it gets ready while the daemon works: on a
+//! machine with several processors its making costs no time. Until it is told to
+//! start the command it only waits, and ends when `run` does.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use super::command;
 use super::link::{self, Heard, Passed, Report, Wish};
+use super::opening::Grant;
 use super::output::Output;
 use super::tree;
 use crate::client::Connection;
@@ -23,39 +30,59 @@ pub struct Keeper {
     pub link: Stream,
 }
 
-/// What the keeper is given.
+/// What the keeper is given before it knows what it is for.
 #[derive(Clone, Copy)]
-pub struct Orders<'a> {
+pub struct Means<'a> {
     /// Watched for its end only, never read.
     pub connection: &'a Connection,
     /// A signalfd: it reads the signals of whoever reads it.
     pub signals: &'a Signals,
-    /// What to run.
-    pub program: &'a Program,
-    /// From SIGTERM to SIGKILL.
-    pub kill_grace: Duration,
     /// For the names of those that cannot be ended.
     pub output: Output,
 }
 
-/// Forks the keeper, which starts the command.
-pub fn start(orders: Orders<'_>) -> io::Result<Keeper> {
-    let (ours, theirs) = Stream::pair()?;
-    // Should the keeper be killed while `run` is stopped.
-    ours.wake_this_process()?;
-    match process::fork()? {
-        Fork::Parent(pid) => Ok(Keeper { pid, link: ours }),
-        Fork::Child => {
-            drop(ours);
-            keep(orders, &theirs);
-            process::exit_now(0)
+impl Keeper {
+    /// Forks the keeper, for this command.
+    pub fn prepare(means: Means<'_>, words: Vec<OsString>) -> io::Result<Keeper> {
+        let (ours, theirs) = Stream::pair()?;
+        match process::fork()? {
+            Fork::Parent(pid) => Ok(Keeper { pid, link: ours }),
+            Fork::Child => {
+                drop(ours);
+                keep(means, words, &theirs);
+                process::exit_now(0)
+            }
         }
+    }
+
+    /// Has it start the command. If it is gone, that is seen soon after.
+    pub fn start(&self, grant: &Grant) -> io::Result<()> {
+        // Should the keeper be killed while `run` is stopped.
+        self.link.wake_this_process()?;
+        link::order(&self.link, grant.kill_grace, &grant.data);
+        Ok(())
+    }
+
+    /// Does without it: it has not started anything.
+    pub fn dismiss(self) {
+        let _ = self.pid.signal_child(libc::SIGKILL);
+        process::await_child(self.pid);
     }
 }
 
-fn keep(orders: Orders<'_>, link: &Stream) {
-    match prepare_and_start(orders, link) {
-        Ok(Some(command)) => watch(orders, link, command),
+fn keep(means: Means<'_>, words: Vec<OsString>, link: &Stream) {
+    let prepared = prepare(link);
+    // That it went wrong is said to who waits for the command's start.
+    let Some((kill_grace, data)) = link::await_order(link) else {
+        return;
+    };
+    let started = prepared.and_then(|()| {
+        let program = Program::new(words, "KVMD_PST_DATA", OsStr::from_bytes(&data));
+        let program = program.ok_or(io::ErrorKind::InvalidInput)?;
+        start(means, link, &program)
+    });
+    match started {
+        Ok(Some(command)) => watch(means, kill_grace, link, command),
         Ok(None) => {}
         Err(error) => {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -64,30 +91,33 @@ fn keep(orders: Orders<'_>, link: &Stream) {
     }
 }
 
-/// `None`: `run` is gone already, nothing was started.
-fn prepare_and_start(orders: Orders<'_>, link: &Stream) -> io::Result<Option<Pid>> {
+fn prepare(link: &Stream) -> io::Result<()> {
     process::become_subreaper()?;
     // So that `killall pst` cannot take both that watch the command.
     process::set_name(c"keeper");
-    link.wake_this_process()?;
+    link.wake_this_process()
+}
+
+/// `None`: `run` is gone already, nothing was started.
+fn start(means: Means<'_>, link: &Stream, program: &Program) -> io::Result<Option<Pid>> {
     // Whatever came before it could wake us is seen here, or the kernel woke us.
     if link::hear_wish(link) == Heard::End {
         return Ok(None);
     }
     // A signal to the group that came before the command was there has not
     // reached it: it must be passed on, so it must not be known here.
-    while let Ok(Some(_)) = orders.signals.next() {}
-    command::start(orders.program, orders.output).map(Some)
+    while let Ok(Some(_)) = means.signals.next() {}
+    command::start(program, means.output).map(Some)
 }
 
-fn watch(orders: Orders<'_>, link: &Stream, command: Pid) {
-    let signals = orders.signals;
+fn watch(means: Means<'_>, kill_grace: Duration, link: &Stream, command: Pid) {
+    let signals = means.signals;
     let mut own = Own::default();
     loop {
         let mut watches = [
             Watch::new(signals, libc::POLLIN),
             Watch::new(link, libc::POLLIN),
-            Watch::new(orders.connection, libc::POLLRDHUP),
+            Watch::new(means.connection, libc::POLLRDHUP),
         ];
         // It fails for want of kernel memory only; then nothing is seen, and it is tried again.
         let _ = poll::wait(&mut watches, None);
@@ -103,7 +133,7 @@ fn watch(orders: Orders<'_>, link: &Stream, command: Pid) {
             return link::report(link, Report::Finished(status));
         }
         if run == Heard::End {
-            let output = orders.output;
+            let output = means.output;
             output.error("`pst run` was killed: ending its command");
         }
         if run != Heard::Nothing || hangup {
@@ -111,18 +141,12 @@ fn watch(orders: Orders<'_>, link: &Stream, command: Pid) {
         }
     }
     let mut status = None;
-    let survivors = tree::end(
-        signals,
-        Some(command),
-        &[],
-        orders.kill_grace,
-        |pid, how| {
-            if pid == command {
-                status = Some(how);
-            }
-        },
-    );
-    tree::name(&survivors, orders.output);
+    let survivors = tree::end(signals, Some(command), &[], kill_grace, |pid, how| {
+        if pid == command {
+            status = Some(how);
+        }
+    });
+    tree::name(&survivors, means.output);
     link::report(link, Report::Ended(status));
 }
 

@@ -2,9 +2,12 @@
 //! message too: the keeper ends the tree, `run` takes over from the keeper.
 
 use std::io;
+use std::time::Duration;
 
+use crate::sys::poll::{self, Watch};
 use crate::sys::process::WaitStatus;
 use crate::sys::stream::Stream;
+use crate::wire::PATH_MAX;
 
 /// A signal that was sent to `run`, for the keeper to pass on to the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +41,32 @@ pub enum Heard<M> {
 }
 
 type Packet = [i32; 2];
+
+/// The first thing that is said: the command may start, with this grace and this data path. An
+/// order that cannot be sent is one that nobody waits for.
+pub fn order(link: &Stream, kill_grace: Duration, data: &[u8]) {
+    let grace = u32::try_from(kill_grace.as_millis()).unwrap_or(u32::MAX);
+    let _ = link.send(&[&grace.to_ne_bytes(), data].concat());
+}
+
+/// Waits for the order; `None`: it never comes, `run` is gone.
+pub fn await_order(link: &Stream) -> Option<(Duration, Vec<u8>)> {
+    let mut bytes = [0; 4 + PATH_MAX];
+    loop {
+        match link.receive(&mut bytes) {
+            Ok(got) => {
+                let (grace, data) = bytes.get(..got)?.split_first_chunk()?;
+                let grace = u32::from_ne_bytes(*grace);
+                return Some((Duration::from_millis(grace.into()), data.to_vec()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // It fails for want of kernel memory only; then it is tried again.
+                let _ = poll::wait(&mut [Watch::new(link, libc::POLLIN)], None);
+            }
+            Err(_) => return None,
+        }
+    }
+}
 
 /// What `run` wants of the keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,16 +16,18 @@ mod tree;
 mod watch;
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::client::Connection;
 use crate::escape::escape;
 use crate::shortage;
-use crate::sys::process::{self, Program, Reaped};
+use crate::sys::process::{self, Reaped};
 use crate::sys::signal::{self, Signals};
 use crate::wire::{ClientMessage, VERSION};
+use keeper::Means;
+use opening::Patience;
 use output::Output;
 use watch::Ending;
 
@@ -56,7 +58,7 @@ impl Failure {
 }
 
 /// Runs the command while the storage is writable. `main` must have called
-/// [`signal::block_before_threads`] first, and started no thread.
+/// [`signal::begin`] first, and started no thread.
 ///
 /// The exit code is the command's own if it is not 0 (128+N if signal N killed
 /// it); 126 if it is not executable; 127 if it is not found; 1 if the storage was
@@ -88,19 +90,27 @@ fn run(options: Options, output: Output) -> Result<u8, Failure> {
         command: command.into_vec(),
         need: options.need,
     };
-    let (mut connection, grant) = opening::open(&options.socket, &open, &signals, output)?;
-    sight::check(&grant)?;
+    let mut patience = Patience::new(output);
+    let mut connection = opening::ask(&options.socket, &open, &signals, &mut patience)?;
+    let means = Means {
+        connection: &connection,
+        signals: &signals,
+        output,
+    };
+    let prepared = watch::prepare(means, options.command)?;
+    let granted = opening::await_grant(&mut connection, &signals, &mut patience);
+    let grant = match granted.and_then(|grant| sight::check(&grant).map(|()| grant)) {
+        Ok(grant) => grant,
+        Err(failure) => {
+            prepared.dismiss();
+            return Err(failure);
+        }
+    };
     output.info(format_args!(
         "PST write is allowed: {}",
         escape(&grant.data)
     ));
-    let program = Program::new(
-        options.command,
-        "KVMD_PST_DATA",
-        OsStr::from_bytes(&grant.data),
-    )
-    .ok_or_else(|| Failure::new("no command was given"))?;
-    let ending = watch::run(&mut connection, &signals, &program, &grant, output)?;
+    let ending = watch::run(&mut connection, &signals, prepared, &grant, output)?;
     let code = finish(ending, connection, &signals, output);
     // The keeper has ended by now, mostly: no zombie for a slow init.
     while let Reaped::Child(..) = process::reap() {}

@@ -26,14 +26,13 @@ pub struct Grant {
     pub kill_grace: Duration,
 }
 
-/// Opens a session; waits for the grant as long as it takes, or until a signal comes.
-pub fn open(
+/// Asks for a session, as long as it takes to be heard, or until a signal comes.
+pub fn ask(
     socket: &Path,
     open: &ClientMessage,
     signals: &Signals,
-    output: Output,
-) -> Result<(Connection, Grant), Failure> {
-    let mut patience = Patience::new(output);
+    patience: &mut Patience,
+) -> Result<Connection, Failure> {
     let connected = client::connect(socket, || {
         patience.left();
         match signal_to_give_up(signals) {
@@ -41,16 +40,25 @@ pub fn open(
             None => ControlFlow::Continue(()),
         }
     });
-    let mut connection = match connected {
+    let connection = match connected {
         ControlFlow::Continue(result) => result.map_err(Failure::new)?,
         ControlFlow::Break(failure) => return Err(failure),
     };
-    // A daemon that is gone already is seen below, perhaps with its reason.
+    // A daemon that is gone already is seen at the answer, perhaps with its reason.
     let _ = connection.greet(open);
+    Ok(connection)
+}
+
+/// Waits for the grant as long as it takes, or until a signal comes.
+pub fn await_grant(
+    connection: &mut Connection,
+    signals: &Signals,
+    patience: &mut Patience,
+) -> Result<Grant, Failure> {
     loop {
         let mut watches = [
             Watch::new(signals, libc::POLLIN),
-            Watch::new(&connection, libc::POLLIN),
+            Watch::new(&*connection, libc::POLLIN),
         ];
         patience.wait(&mut watches);
         let signal = watches[0].seen();
@@ -58,7 +66,7 @@ pub fn open(
             return Err(failure);
         }
         if let Some(answer) = connection.receive().map_err(Failure::new)? {
-            return grant(answer).map(|grant| (connection, grant));
+            return grant(answer);
         }
     }
 }

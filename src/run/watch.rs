@@ -1,10 +1,11 @@
 //! While the command lives: signals are passed on, the daemon and the keeper are
 //! watched, and whichever is lost, the command's whole tree ends.
 
+use std::ffi::OsString;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::keeper::{self, Keeper, Orders};
+use super::keeper::{Keeper, Means};
 use super::link::{self, Heard, Passed, Report};
 use super::opening::Grant;
 use super::output::Output;
@@ -13,7 +14,7 @@ use crate::client::Connection;
 use crate::escape::escape;
 use crate::shortage;
 use crate::sys::poll::{self, Watch};
-use crate::sys::process::{self, Pid, Program, Reaped, WaitStatus};
+use crate::sys::process::{self, Pid, Reaped, WaitStatus};
 use crate::sys::signal::Signals;
 use crate::wire::{DaemonMessage, RevokeReason};
 
@@ -40,43 +41,58 @@ enum Trouble {
     StorageLost,
 }
 
-/// Starts the command under a keeper, and watches both to their end.
-pub fn run(
-    connection: &mut Connection,
-    signals: &Signals,
-    program: &Program,
-    grant: &Grant,
-    output: Output,
-) -> Result<Ending, Failure> {
-    let failed = |error: io::Error| {
-        let advice = shortage::advice(&error);
-        Failure::new(format_args!("cannot watch a command: {error}{advice}"))
-    };
+/// What it takes to run a command, made while the daemon works.
+pub struct Prepared {
+    keeper: Keeper,
+    /// The caller's children, from before it became this program.
+    spare: Vec<Pid>,
+}
+
+/// Gets ready to run a command.
+pub fn prepare(means: Means<'_>, words: Vec<OsString>) -> Result<Prepared, Failure> {
     // Children that the caller started before it became us are not the command's.
     let spare = match process::has_children() {
         true => tree::descendants(),
         false => Vec::new(),
     };
     process::become_subreaper().map_err(failed)?;
+    let keeper = Keeper::prepare(means, words).map_err(failed)?;
+    Ok(Prepared { keeper, spare })
+}
+
+fn failed(error: io::Error) -> Failure {
+    let advice = shortage::advice(&error);
+    Failure::new(format_args!("cannot watch a command: {error}{advice}"))
+}
+
+impl Prepared {
+    /// Nothing is to be run.
+    pub fn dismiss(self) {
+        self.keeper.dismiss();
+    }
+}
+
+/// Has the keeper start the command, and watches both to their end.
+pub fn run(
+    connection: &mut Connection,
+    signals: &Signals,
+    prepared: Prepared,
+    grant: &Grant,
+    output: Output,
+) -> Result<Ending, Failure> {
     connection.wake_this_process().map_err(failed)?;
     // What came before the kernel could wake us by it must be seen before the start.
     if hear_daemon(connection, output).is_some() {
+        prepared.dismiss();
         return Ok(Ending::Failed);
     }
     output.info("Running the process ...");
-    let keeper = keeper::start(Orders {
-        connection,
-        signals,
-        program,
-        kill_grace: grant.kill_grace,
-        output,
-    })
-    .map_err(failed)?;
+    prepared.keeper.start(grant).map_err(failed)?;
     let run = Run {
         connection,
         signals,
-        keeper,
-        spare,
+        keeper: prepared.keeper,
+        spare: prepared.spare,
         kill_grace: grant.kill_grace,
         output,
         trouble: None,

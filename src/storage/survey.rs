@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use super::condition::Condition;
@@ -79,7 +79,7 @@ pub fn find(place: &Place) -> Result<Found, Condition> {
             format!("{} was unmounted just now", escape_path(point)).into(),
         ));
     };
-    let flag = flag(&mount);
+    let flag = flag(&mount, &all);
     Ok(Found {
         root,
         id,
@@ -186,10 +186,13 @@ pub fn journal_error(root: std::os::fd::BorrowedFd<'_>) -> Option<String> {
     }
 }
 
-fn flag(mount: &Mount) -> Flag {
-    let host = mountinfo::read(Path::new(HOST)).map(|text| mountinfo::parse(&text));
-    let same = |other: &Mount| other.point == mount.point && other.device == mount.device;
-    let there = host.unwrap_or_default().into_iter().rfind(same);
+/// `all` are this namespace's mounts. They are not read again where it is the host's: the kernel
+/// takes as long for them as for switching a superblock.
+fn flag(mount: &Mount, all: &[Mount]) -> Flag {
+    let read = || mountinfo::read(Path::new(HOST)).map(|text| mountinfo::parse(&text));
+    let host = (!is_host()).then(|| read().unwrap_or_default());
+    let same = |other: &&Mount| other.point == mount.point && other.device == mount.device;
+    let there = host.as_deref().unwrap_or(all).iter().rfind(same);
     match there {
         // The same mount, not a copy: this is the host's namespace.
         Some(there) if there.id == mount.id && there.read_only => Flag::SetHere,
@@ -197,6 +200,12 @@ fn flag(mount: &Mount) -> Flag {
         None if mount.read_only => Flag::SetHere,
         _ => Flag::Clear,
     }
+}
+
+/// Whether this is the host's mount namespace; see namespaces(7).
+fn is_host() -> bool {
+    let of = |path: &str| fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    matches!((of("/proc/self/ns/mnt"), of("/proc/1/ns/mnt")), (Ok(own), Ok(host)) if own == host)
 }
 
 fn has_block_device(mount: &Mount) -> bool {

@@ -128,6 +128,14 @@ pub fn reap() -> Reaped {
     }
 }
 
+/// Waits until this child has ended, and reaps it; see waitpid(2).
+pub fn await_child(child: Pid) {
+    // SAFETY: a null status is not written.
+    while unsafe { libc::waitpid(child.0, ptr::null_mut(), 0) } == -1
+        && io::Error::last_os_error().raw_os_error() == Some(libc::EINTR)
+    {}
+}
+
 /// Whether this process has children, ended ones included; reaps none. See waitid(2).
 pub fn has_children() -> bool {
     // SAFETY: waitid(2) takes a null siginfo.
@@ -194,18 +202,13 @@ pub fn start(stack: usize, child: &mut dyn FnMut() -> u8) -> io::Result<Pid> {
         child().into()
     }
     let mut child = child;
-    let mut stack = vec![0_u128; stack / 16 + 1]; // aligned as every ABI wants it
+    // Aligned as every ABI wants it; nothing is written to it before it is used.
+    let mut stack = Vec::<u128>::with_capacity(stack / 16 + 1);
+    let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     // SAFETY: the new process has a stack of its own, and this one, its only thread
     // being here, is suspended until the new one has no more use of the memory.
-    let pid = check(unsafe {
-        libc::clone(
-            enter,
-            stack.as_mut_ptr_range().end.cast(),
-            flags,
-            (&raw mut child).cast(),
-        )
-    })?;
+    let pid = check(unsafe { libc::clone(enter, top.cast(), flags, (&raw mut child).cast()) })?;
     Ok(Pid(pid))
 }
 

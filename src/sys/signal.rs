@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::check;
 
-/// The signals that [`block_before_threads`] blocks and [`Signals`] reads,
+/// The signals that [`begin`] blocks and [`Signals`] reads,
 /// besides SIGCHLD; but none that the caller ignored (nohup).
 pub const HANDLED: [libc::c_int; 8] = [
     libc::SIGHUP,
@@ -24,8 +24,8 @@ pub const HANDLED: [libc::c_int; 8] = [
     libc::SIGWINCH,
 ];
 
-/// What Rust's runtime changes before `main`: it opens /dev/null in place of
-/// closed standard descriptors, and ignores SIGPIPE.
+/// What [`begin`] changes: it opens /dev/null in place of closed standard
+/// descriptors, and ignores SIGPIPE.
 static EARLY: AtomicU32 = AtomicU32::new(0);
 const PIPE_IGNORED: u32 = 1 << 3; // bits 0 to 2: that descriptor was closed
 
@@ -36,13 +36,22 @@ struct Inherited {
 }
 static INHERITED: OnceLock<Inherited> = OnceLock::new();
 
-#[used]
-// SAFETY: the dynamic loader (or static start-up code) calls each pointer in this
-// section once, before Rust's runtime starts; `see_early` has the type it calls.
-#[unsafe(link_section = ".init_array")]
-static SEE_EARLY: extern "C" fn() = see_early;
+/// To be called in `main`'s first statement. A closed standard descriptor would be given to the
+/// next file that is opened, so /dev/null takes its place; who does not read what we write is an
+/// error, not our end; and see [`block_before_threads`].
+pub fn begin() {
+    see_early();
+    for fd in 0..=2 {
+        if EARLY.load(Ordering::Relaxed) & (1 << fd) != 0 {
+            // SAFETY: a valid C string. The lowest free number is this one's: those below are open.
+            unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+        }
+    }
+    set_disposition(libc::SIGPIPE, libc::SIG_IGN);
+    block_before_threads();
+}
 
-extern "C" fn see_early() {
+fn see_early() {
     let mut fds = [0, 1, 2].map(|fd| libc::pollfd {
         fd,
         events: 0,
@@ -94,9 +103,8 @@ fn set_of(signals: impl IntoIterator<Item = libc::c_int>) -> libc::sigset_t {
 
 /// Blocks [`HANDLED`], SIGCHLD and SIGTTOU (a message written in the background
 /// must stop nobody), and takes SIGCHLD back from being ignored, which would
-/// lose exit codes. To be called in `main`'s first statement: a thread keeps the
-/// mask that it was started with. See sigprocmask(2).
-pub fn block_before_threads() {
+/// lose exit codes. A thread keeps the mask that it was started with. See sigprocmask(2).
+fn block_before_threads() {
     let child_ignored = is_ignored(libc::SIGCHLD);
     if child_ignored {
         set_disposition(libc::SIGCHLD, libc::SIG_DFL);
@@ -139,7 +147,7 @@ pub fn restore_for_command() {
     let early = EARLY.load(Ordering::Relaxed);
     for fd in 0..=2 {
         if early & (1 << fd) != 0 {
-            // SAFETY: this is the placeholder that Rust's runtime opened; nothing owns it.
+            // SAFETY: this is the placeholder that `begin` opened; nothing owns it.
             unsafe { libc::close(fd) };
         }
     }
@@ -175,7 +183,7 @@ pub struct Received {
 pub struct Signals(OwnedFd);
 
 impl Signals {
-    /// Of these signals; they must be blocked ([`block_before_threads`]).
+    /// Of these signals; they must be blocked ([`begin`]).
     pub fn new(signals: impl IntoIterator<Item = libc::c_int>) -> io::Result<Self> {
         let set = set_of(signals);
         // SAFETY: a valid set; the new descriptor is nobody else's.

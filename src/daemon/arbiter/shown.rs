@@ -35,9 +35,11 @@ impl Arbiter {
 
     /// Where a session stands; `None` once it is over.
     pub fn phase(&self, id: SessionId) -> Option<Phase> {
+        if self.granted.contains(&id) {
+            return Some(Phase::Granted);
+        }
         self.sessions.get(&id).map(|stage| match stage {
             Stage::Waiting { .. } => Phase::Waiting,
-            Stage::Granted => Phase::Granted,
             Stage::Revoked { .. } => Phase::Revoked,
             Stage::Closing { .. } => Phase::Closing,
         })
@@ -46,7 +48,7 @@ impl Arbiter {
     /// Whether somebody may write: at least one session is granted, and was not revoked.
     #[cfg(feature = "kvmd-api")]
     pub fn write_allowed(&self) -> bool {
-        self.any(|stage| *stage == Stage::Granted)
+        !self.granted.is_empty()
     }
 
     /// Whether the superblock is writable, as far as known.
