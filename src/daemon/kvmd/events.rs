@@ -1,6 +1,7 @@
 //! What is said over HTTP and WebSocket, as JSON. Pure.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// The storage, as kvmd's clients know it.
 #[derive(Debug, Serialize)]
@@ -30,10 +31,9 @@ struct Outgoing<'a, T> {
 }
 
 #[derive(Deserialize)]
-struct Incoming<'a> {
-    #[serde(borrow)]
-    event_type: std::borrow::Cow<'a, str>,
-    event: serde_json::Map<String, serde_json::Value>,
+struct Incoming {
+    event_type: String,
+    event: Map<String, Value>,
 }
 
 /// What a client says.
@@ -51,11 +51,13 @@ impl Event {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Event, serde_json::Error> {
-        let incoming: Incoming<'_> = serde_json::from_str(text)?;
+        // By way of an object, since serde takes an array of the fields' values as well.
+        let object: Map<String, Value> = serde_json::from_str(text)?;
+        let incoming: Incoming = serde_json::from_value(Value::Object(object))?;
         let _ = incoming.event; // checked to be an object; no known event has anything in it
         Ok(match &*incoming.event_type {
             "ping" => Event::Ping,
-            other => Event::Unknown(other.into()),
+            _ => Event::Unknown(incoming.event_type),
         })
     }
 }
@@ -125,6 +127,7 @@ mod tests {
             "ping",
             "[]",
             "{}",
+            r#"["ping", {}]"#,
             r#"{"event_type": "ping"}"#,
             r#"{"event_type": "ping", "event": []}"#,
             r#"{"event_type": 1, "event": {}}"#,
