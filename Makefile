@@ -26,7 +26,7 @@ MOUNTED := var-lib-kvmd-pst.mount.wants/pst-mounted@var-lib-kvmd-pst.service
 MANPAGES := $(wildcard contrib/man/*.[1-8])
 
 help: ## what there is
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 build: ## the binary, to work on
 	$(CARGO) build --locked
