@@ -32,7 +32,7 @@ MANLINKS := $(if $(wildcard contrib/man/pst-run.1),kvmd-pstrun.1:pst-run.1) kvmd
 NAMES := pst kvmd-pst kvmd-pstrun
 
 help: ## what there is
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 build: ## the binary, to work on
 	$(CARGO) build --locked
