@@ -54,6 +54,7 @@ pub async fn accept(
         if lasting && core.stopping() {
             return;
         }
+        connections.look_again();
         // All who are there are counted before any is heard: most of a flood is over its user's
         // share then, which costs little, and is not in the others' way.
         for _ in 0..TURN {
@@ -123,15 +124,29 @@ fn is_member(stream: &UnixStream, peer: Peer, group: u32) -> bool {
 }
 
 /// What this process is about to run out of, if it takes this connection besides `open` others.
-fn shortage(connection: BorrowedFd<'_>, open: usize) -> Option<&'static str> {
+fn shortage(connection: BorrowedFd<'_>, open: usize, vouched: &mut usize) -> Option<&'static str> {
     if own::descriptors_left(connection).is_ok_and(|left| left < OWN_DESCRIPTORS) {
         return Some("the daemon has no descriptors left: end some sessions, or raise its limit");
     }
+    if open < *vouched {
+        return None;
+    }
+    // For some more at once, where there are many: so much is had from the kernel, and given back.
+    for ahead in [open / 8, 0] {
+        if has_memory(open + ahead) {
+            *vouched = open + ahead + 1;
+            return None;
+        }
+    }
+    Some("the daemon has no memory left: end some sessions, or raise its limit")
+}
+
+/// Whether there is memory for so many connections.
+fn has_memory(open: usize) -> bool {
     let mut room = Vec::<u8>::new();
     let had = room.try_reserve_exact(OWN_MEMORY + open * CONNECTION_MEMORY);
     std::hint::black_box(&room); // else nothing is allocated: nobody would miss it
-    had.is_err()
-        .then_some("the daemon has no memory left: end some sessions, or raise its limit")
+    had.is_ok()
 }
 
 /// Denies what it will ask for: in its own protocol, if it can be waited for until it speaks.
@@ -145,7 +160,7 @@ fn refuse(
     let place = connections.refusals.clone();
     let refusals = Rc::strong_count(&place) - 1; // this one, too
     let open = connections.counts.borrow().all + refusals;
-    if refusals <= REFUSALS && shortage(stream.as_fd(), open).is_none() {
+    if refusals <= REFUSALS && shortage(stream.as_fd(), open, &mut 0).is_none() {
         let Ok(stream) = Async::new(stream) else {
             return;
         };
@@ -178,6 +193,8 @@ struct Connections {
 #[derive(Debug, Default)]
 struct Counts {
     all: usize,
+    /// Fewer open ones than these need no new look whether there is memory.
+    vouched: usize,
     most: usize,
     /// The most since there was none.
     peak: usize,
@@ -192,6 +209,11 @@ impl Connections {
         self.counts.borrow().all >= limit
     }
 
+    /// What was found before others had their turn does not count any more.
+    fn look_again(&self) {
+        self.counts.borrow_mut().vouched = 0;
+    }
+
     /// Counts one in.
     ///
     /// # Errors
@@ -204,6 +226,7 @@ impl Connections {
     ) -> Result<Entry, String> {
         let mut counts = self.counts.borrow_mut();
         let own = counts.by_user.get(&uid).copied().unwrap_or(0);
+        let all = counts.all;
         let full = counts.all >= limit || own >= share(uid, limit);
         let refusal = match full {
             true => Some(format!(
@@ -211,7 +234,7 @@ impl Connections {
                  `pst status` names them), or raise `session.limit` in the config file",
                 share(uid, limit)
             )),
-            false => shortage(connection, counts.all).map(str::to_owned),
+            false => shortage(connection, all, &mut counts.vouched).map(str::to_owned),
         };
         if let Some(text) = refusal {
             if !std::mem::replace(&mut counts.refused, true) {
