@@ -6,6 +6,7 @@
 //!
 //! At most one [`Job`] runs at a time; whatever it finds comes back as [`Input::Done`].
 
+mod next;
 mod retry;
 mod shown;
 mod terms;
@@ -349,119 +350,6 @@ impl Arbiter {
                 self.running,
                 Some(Job::Look | Job::MakeWritable | Job::MakeReadOnly { .. })
             )
-    }
-
-    /// What follows from where things stand: grants, the next job, the next moment, the exit.
-    fn proceed(&mut self, now: Moment, out: &mut Vec<Effect>) {
-        if self.usable() {
-            for id in self.in_stage(|s| matches!(s, Stage::Waiting { .. })) {
-                self.sessions.remove(&id);
-                self.granted.insert(id);
-                out.push(Effect::Grant(id));
-                self.retry = None;
-            }
-        }
-        if self.lost() {
-            // The old period must end first; what comes after it is looked at afresh.
-            let (reason, text) = denial(&self.condition);
-            self.deny_waiting(reason, &text, out, |_| true);
-        }
-        if self.running.is_none() {
-            if let Some(job) = self.next_job(now) {
-                self.start(job, out);
-            } else {
-                self.exited = self.over(now);
-            }
-        }
-        self.arm(now, out);
-        if self.exited {
-            let clean = !self.writable;
-            out.push(Effect::Exit { clean });
-        }
-    }
-
-    fn next_job(&mut self, now: Moment) -> Option<Job> {
-        let waiting = self.any(|s| matches!(s, Stage::Waiting { .. }));
-        // Who looks afresh anyway need not wait for looks, of which others can cause any number.
-        if self.look && (self.held || !waiting) {
-            return Some(Job::Look);
-        }
-        let revoked = self.any(|s| matches!(s, Stage::Revoked { .. }));
-        let working = revoked || !self.granted.is_empty();
-        if working {
-            let closing = self.any(|s| matches!(s, Stage::Closing { .. }));
-            return closing.then_some(Job::Sync);
-        }
-        if self.spent() {
-            return Some(self.make_read_only(true));
-        }
-        if waiting {
-            return Some(Job::MakeWritable);
-        }
-        if self.retry.as_ref().is_some_and(|retry| retry.search) {
-            return Some(Job::FindHolders);
-        }
-        let due = self.retry.as_ref().is_none_or(|retry| retry.next <= now);
-        let last_try = self.stop_by.is_some_and(|by| by <= now);
-        let release = self.condition != Condition::Ready;
-        (self.writable && due && !(last_try && self.retry.is_some()))
-            .then(|| self.make_read_only(release))
-    }
-
-    fn make_read_only(&self, release: bool) -> Job {
-        let awaited = self.any(|s| matches!(s, Stage::Closing { .. }));
-        Job::MakeReadOnly { release, awaited }
-    }
-
-    fn start(&mut self, job: Job, out: &mut Vec<Effect>) {
-        match job {
-            Job::Look | Job::MakeWritable => self.look = false,
-            Job::FindHolders => {
-                if let Some(retry) = &mut self.retry {
-                    retry.search = false;
-                }
-            }
-            Job::MakeReadOnly { .. } | Job::Sync => {}
-        }
-        for stage in self.sessions.values_mut() {
-            match stage {
-                Stage::Waiting { seen } => *seen = job == Job::MakeWritable,
-                Stage::Closing { covered } => {
-                    *covered = matches!(job, Job::Sync | Job::MakeReadOnly { .. });
-                }
-                Stage::Revoked { .. } => {}
-            }
-        }
-        self.running = Some(job);
-        out.push(Effect::Start(job));
-    }
-
-    /// Whether a stop has come to its end.
-    fn over(&self, now: Moment) -> bool {
-        let Some(by) = self.stop_by else {
-            return false;
-        };
-        self.granted.is_empty() && self.sessions.is_empty() && (!self.writable || by <= now)
-    }
-
-    fn arm(&mut self, now: Moment, out: &mut Vec<Effect>) {
-        let cuts = self.sessions.values().filter_map(|stage| match stage {
-            Stage::Revoked { cut } => Some(*cut),
-            _ => None,
-        });
-        let idle_retry = self.retry.as_ref().filter(|_| self.running.is_none());
-        let moments = [
-            idle_retry.map(|retry| retry.next),
-            self.look_at,
-            cuts.min(),
-            self.stop_by.filter(|by| *by > now),
-        ];
-        let next = moments.into_iter().flatten().min();
-        let next = next.filter(|_| !self.exited);
-        if next != self.armed {
-            self.armed = next;
-            out.push(Effect::Arm(next));
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod condition;
 pub mod figures;
+pub mod guard;
 pub mod holders;
 pub mod lock;
 pub mod meter;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::condition::{Condition, Remount, Seen, Text};
 use super::figures;
+use super::guard::Guard;
 use super::holders::Holder;
 use super::lock::Claim;
 use super::meter::{Counts, Meter};
@@ -14,21 +15,10 @@ use super::roots::{self, Owner, Trouble};
 use super::search::Searcher;
 use super::survey::{self, Facts, Flag, Found, escape_path};
 use crate::config::Place;
-use crate::sys::fanotify::{Events, Group};
+use crate::sys::fanotify::Group;
 use crate::sys::file::{self, MountId, Space};
 use crate::sys::mount::{Mode, clear_mount_read_only, switch_superblock};
 use crate::sys::own;
-
-/// While read-only: errors, and writers that there should not be.
-const GUARD: Events = Events {
-    error: true,
-    release: true,
-};
-/// Only of interest while nobody should write.
-const WRITERS: Events = Events {
-    error: false,
-    release: true,
-};
 
 /// From going read-write to read-only again.
 #[derive(Debug)]
@@ -46,8 +36,7 @@ pub struct Storage {
     place: Place,
     owner: Owner,
     claim: Claim,
-    /// `None` where the kernel does not let us watch.
-    group: Option<Group>,
+    guard: Guard,
     period: Option<Period>,
     /// The mount that passed the whole check.
     accepted: Option<MountId>,
@@ -68,7 +57,7 @@ impl Storage {
             place,
             owner,
             claim: Claim::new(socket, owner.uid),
-            group,
+            guard: Guard(group),
             period: None,
             accepted: None,
             spoiled: None,
@@ -149,7 +138,7 @@ impl Storage {
             Err(Trouble::Error(text)) => return unfit(text, true),
             Err(Trouble::NeedsWrite) => return unfit("the data root is not there".into(), true),
         }
-        self.guard(&found, Mode::ReadWrite);
+        self.guard.set(found.root.as_fd(), Mode::ReadWrite);
         self.period = Some(Period {
             errors: figures::errors_counted(found.mount.device),
             root: found.root,
@@ -184,7 +173,7 @@ impl Storage {
         let mut result = switch_superblock(root, Mode::ReadOnly);
         if is_busy(&result) {
             // From here on a writer's close is told; one that closed before is caught by this.
-            self.watch(root, GUARD);
+            self.guard.set(root, Mode::ReadOnly);
             result = switch_superblock(root, Mode::ReadOnly);
         }
         self.meter.remounted(result.is_ok());
@@ -198,7 +187,7 @@ impl Storage {
         };
         let remount = match result {
             Ok(()) => {
-                self.watch(root, GUARD);
+                self.guard.set(root, Mode::ReadOnly);
                 Remount::Done
             }
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Remount::Busy,
@@ -346,7 +335,7 @@ impl Storage {
             });
         }
         if self.period.is_none() {
-            self.guard(&found, Mode::ReadOnly);
+            self.guard.set(found.root.as_fd(), Mode::ReadOnly);
         }
         Ok(found)
     }
@@ -370,28 +359,6 @@ impl Storage {
                 found.flag = Flag::Clear;
             }
             Err(error) => log::warn!("cannot prepare {}: {error}", escape_path(&self.place.mount)),
-        }
-    }
-
-    /// Watches the filesystem for what matters in this mode.
-    fn guard(&self, found: &Found, mode: Mode) {
-        let root = found.root.as_fd();
-        self.watch(root, GUARD);
-        if mode == Mode::ReadWrite {
-            if let Some(group) = &self.group {
-                // Writers are welcome now. An error here costs wake-ups only.
-                let _ = group.unwatch(root, WRITERS);
-            }
-        }
-    }
-
-    fn watch(&self, root: BorrowedFd<'_>, events: Events) {
-        let Some(group) = &self.group else {
-            return;
-        };
-        if group.watch(root, events).is_err() {
-            // Older kernels know no error events, but writers' closes.
-            let _ = group.watch(root, WRITERS);
         }
     }
 
