@@ -9,8 +9,11 @@ use crate::rig::{Fs, Rig, RunToEnd, Setup, promptly, wait_until};
 fn assert_failed_and_mended(rig: &Rig, reason: &str) {
     promptly("it is logged", || rig.log().contains("storage is failed"));
     assert_eq!(rig.state(), "failed");
-    let text = rig.status()["storage"]["reason"].to_string();
-    assert!(text.contains(reason) && text.contains("e2fsck"), "{text}");
+    // Until it was looked at again after its last sync, that sync's failure is the reason.
+    promptly("its reason is known", || {
+        let text = rig.status()["storage"]["reason"].to_string();
+        text.contains(reason) && text.contains("e2fsck")
+    });
     rig.pst(["status"]).to_end().must(1);
     rig.must_deny(reason);
     rig.must_deny(reason); // not only the first one

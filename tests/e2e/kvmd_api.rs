@@ -354,13 +354,21 @@ fn p11_kvmd_api_nothing_ticks_after_the_last_client() {
     let mut stream = connect(&rig);
     upgrade(&mut stream);
     rig.await_superblock("rw");
-    // What its main thread waits in, as proc(5) shows it: epoll_wait(2), its timeout the fourth argument.
+    // What a thread of its waits in, as proc(5) shows it: epoll_wait(2), its timeout the fourth
+    // argument. Which thread that is changes.
     let armed = || {
-        let call = std::fs::read_to_string(format!("/proc/{}/syscall", rig.daemon_pid()));
-        let call = call.expect("the system call");
-        let timeout = call.split(' ').nth(4)?.trim_start_matches("0x");
-        let timeout = u64::from_str_radix(timeout, 16).ok()?;
-        Some(timeout as i32 != -1)
+        let threads = std::fs::read_dir(format!("/proc/{}/task", rig.daemon_pid()));
+        threads.expect("its threads").find_map(|thread| {
+            let call = std::fs::read_to_string(thread.ok()?.path().join("syscall")).ok()?;
+            let mut words = call.split(' ');
+            let number: libc::c_long = words.next()?.parse().ok()?;
+            let waits = number == libc::SYS_epoll_pwait;
+            #[cfg(not(target_arch = "aarch64"))]
+            let waits = waits || number == libc::SYS_epoll_wait;
+            let timeout = words.nth(3)?.trim_start_matches("0x");
+            let timeout = u64::from_str_radix(timeout, 16).ok()?;
+            waits.then_some(timeout as i32 != -1)
+        })
     };
     wait_until("a ping is due some day", || armed() == Some(true));
     drop(stream);
