@@ -190,7 +190,7 @@ impl fmt::Display for ConnectError {
             _ if matches!(self.found, Found::NoSocket) => {
                 write!(
                     f,
-                    "no daemon answers at {socket}: that is no socket; remove it and run `systemctl restart pst.socket pst.service`"
+                    "no daemon answers at {socket}: that is no socket; name the one that it has (`--socket`, PST_SOCKET), or if something took its place, move that away and run `systemctl restart pst.socket pst.service`"
                 )
             }
             ErrorKind::NotFound => write!(

@@ -29,7 +29,10 @@ fn p7_no_daemon_is_one_line_and_1() {
     );
     let mut command = rig.run(&["true"]);
     command.env("PST_SOCKET", rig.data());
-    is_refused(&command.output().unwrap(), "that is no socket; remove it");
+    is_refused(
+        &command.output().unwrap(),
+        "that is no socket; name the one",
+    );
     let mut command = rig.run(&["true"]);
     command.env("PST_SOCKET", format!("/{}", "x".repeat(108)));
     is_refused(&command.output().unwrap(), "File name too long");
