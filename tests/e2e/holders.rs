@@ -322,7 +322,8 @@ fn p1_a_read_only_loop_device_does_not_keep_it() {
 fn p3_a_data_root_that_was_removed_is_there_again_for_who_comes_while_it_is_stuck() {
     needs_root!("a loop device");
     let rig = rig();
-    let leftover = "(exec sleep 1000 >$KVMD_PST_DATA/../held 2>/dev/null) & rm -r $KVMD_PST_DATA";
+    let leftover =
+        "exec 7>$KVMD_PST_DATA/../held; sleep 1000 >/dev/null 2>&1 & rm -r $KVMD_PST_DATA";
     rig.sh(leftover).must(0);
     rig.await_state("stuck");
     rig.sh("echo x > $KVMD_PST_DATA/served").must(0);
