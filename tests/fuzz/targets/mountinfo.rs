@@ -23,7 +23,7 @@ fn write(mount: &Mount, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{} 1 {major}:{minor} ", mount.id).as_bytes());
     escaped(&mount.root, out);
     escaped(&mount.point, out);
-    out.extend_from_slice(if mount.read_only { b"ro" } else { b"rw" });
+    out.extend_from_slice(mount.flags.as_bytes());
     out.extend_from_slice(format!(" shared:1 - {} ", mount.fstype).as_bytes());
     escaped(&mount.source, out);
     out.extend_from_slice(mount.options.as_bytes());
