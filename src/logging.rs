@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_level_that_was_chosen_goes_before_rust_logs() {
-        let chosen = r#"PST_TEST_LEVEL=error exec "$0" "$@""#;
+        let chosen = r#"PST_TEST_LEVEL=error exec $PST_TEST_EMULATOR "$0" "$@""#;
         for rust_log in [None, Some("debug"), Some("loud")] {
             assert_eq!(lines(rust_log, chosen), ["pst: ERROR an error"]);
         }
