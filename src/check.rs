@@ -50,10 +50,11 @@ pub fn main(options: Options) -> ExitCode {
     let mut stdout = io::stdout();
     let written = stdout.write_all(shown.as_bytes());
     if let Err(error) = written.and_then(|()| stdout.flush()) {
+        // Who reads no further, as `head`, has seen enough.
         if error.kind() != io::ErrorKind::BrokenPipe {
             let _ = writeln!(io::stderr(), "pst: cannot write: {error}");
+            return ExitCode::from(2);
         }
-        return ExitCode::from(2);
     }
     let worst = findings.iter().map(|finding| finding.level).max();
     ExitCode::from(match worst {

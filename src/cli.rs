@@ -100,7 +100,7 @@ struct RunArgs {
     example = "{command_name} --json",
     error_code(0, "all is well"),
     error_code(1, "the storage is stuck, failed, unprepared or absent"),
-    error_code(2, "bad usage"),
+    error_code(2, "bad usage; the output cannot be written"),
     error_code(3, "no daemon answers")
 )]
 struct StatusArgs {
@@ -137,7 +137,7 @@ struct PrepareArgs {
     note = "It changes nothing, and opens no session. Root sees more.",
     error_code(0, "all is well"),
     error_code(1, "there are warnings"),
-    error_code(2, "there are errors; bad usage")
+    error_code(2, "there are errors; bad usage; the output cannot be written")
 )]
 struct CheckArgs {
     /// config file (default: $PST_CONFIG, else /etc/kvmd/pst.toml)

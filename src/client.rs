@@ -100,7 +100,8 @@ impl AsFd for Connection {
     }
 }
 
-/// Why there is no connection. Its text says what to do.
+/// Why there is no connection. Its text says what to do; to say it, the databases of users and
+/// groups are asked, which may take long.
 #[derive(Debug)]
 pub struct ConnectError {
     socket: PathBuf,
@@ -115,28 +116,14 @@ enum Found {
     Nothing,
     /// Something else.
     NoSocket,
-    /// A socket for members of this group.
-    GroupOnly {
-        group: String,
-        user: String,
-        /// This user is one, but not yet this process.
-        too_early: bool,
-    },
+    /// A socket for members of the group with this number.
+    GroupOnly(u32),
 }
 
 impl ConnectError {
     fn new(socket: &Path, error: io::Error) -> Self {
         let found = match (error.kind(), std::fs::metadata(socket)) {
-            (ErrorKind::PermissionDenied, Ok(at)) => {
-                let user = user::user_name(own::effective_uid());
-                Found::GroupOnly {
-                    group: user::group_name(at.gid()).unwrap_or_else(|| at.gid().to_string()),
-                    too_early: user
-                        .as_ref()
-                        .is_some_and(|user| user::group_members(at.gid()).contains(user)),
-                    user: user.unwrap_or_else(|| "USER".into()),
-                }
-            }
+            (ErrorKind::PermissionDenied, Ok(at)) => Found::GroupOnly(at.gid()),
             (ErrorKind::ConnectionRefused, Ok(at)) if !at.file_type().is_socket() => {
                 Found::NoSocket
             }
@@ -164,13 +151,15 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let socket = escape(self.socket.as_os_str().as_bytes());
         let error = &self.error;
-        if let Found::GroupOnly {
-            group,
-            user,
-            too_early,
-        } = &self.found
-        {
-            let (group, user) = (escape(group), escape(user));
+        if let Found::GroupOnly(gid) = self.found {
+            let user = user::user_name(own::effective_uid());
+            // This user is one, but not yet this process.
+            let too_early = user
+                .as_ref()
+                .is_some_and(|user| user::group_members(gid).contains(user));
+            let group = user::group_name(gid).unwrap_or_else(|| gid.to_string());
+            let user = user.unwrap_or_else(|| "USER".into());
+            let (group, user) = (escape(&group), escape(&user));
             write!(
                 f,
                 "not allowed to open {socket}: only root and members of the group {group} are; "

@@ -44,6 +44,8 @@ const CAPABILITIES: [(&str, u32, &str); 3] = [
 struct Answer {
     version: String,
     pid: u32,
+    /// Whether that is its number here, too: the kernel says so.
+    here: bool,
     state: State,
     reason: String,
     mount: Vec<u8>,
@@ -65,7 +67,7 @@ pub fn look(
     let mut findings = vec![
         Finding::ok(Id::Daemon, format!("answers, pid {pid}")),
         version(&answer, sight),
-        capabilities(pid, sight),
+        capabilities(&answer, sight),
     ];
     findings.extend(place.map(|place| same_config(&answer, place)));
     findings.push(state(&answer));
@@ -131,7 +133,7 @@ fn ask(socket: &Path, sight: &Sight) -> Result<Answer, Finding> {
     // A daemon that is gone already is seen below.
     let _ = connection.greet(&ask);
     match next(&mut connection, start) {
-        Ok(Some(message)) => take(message),
+        Ok(Some(message)) => take(message, peer),
         Ok(None) => Err(silent()),
         Err(error) => Err(stranger(&shown, &error, peer, sight)),
     }
@@ -153,7 +155,7 @@ fn next(
     }
 }
 
-fn take(message: DaemonMessage) -> Result<Answer, Finding> {
+fn take(message: DaemonMessage, peer: Option<Peer>) -> Result<Answer, Finding> {
     match message {
         DaemonMessage::Storage {
             daemon_version,
@@ -166,6 +168,7 @@ fn take(message: DaemonMessage) -> Result<Answer, Finding> {
         } => Ok(Answer {
             version: daemon_version,
             pid,
+            here: peer.is_some_and(|peer| peer.pid == pid),
             state,
             reason,
             mount,
@@ -224,6 +227,10 @@ fn version(answer: &Answer, sight: &Sight) -> Finding {
         let text = format!("it is pst {theirs}, this program {ours}");
         return Finding::warning(Id::DaemonVersion, text, RESTART);
     }
+    if !answer.here {
+        let text = format!("pst {theirs}; {}", elsewhere(answer));
+        return Finding::unseen(Id::DaemonVersion, text);
+    }
     match fs::read_link(sight.at(format!("/proc/{}/exe", answer.pid))) {
         Ok(program) if program.as_os_str().as_bytes().ends_with(b" (deleted)") => Finding::warning(
             Id::DaemonVersion,
@@ -238,12 +245,20 @@ fn version(answer: &Answer, sight: &Sight) -> Finding {
     }
 }
 
-fn capabilities(pid: u32, sight: &Sight) -> Finding {
+/// Its number would be another process's here.
+fn elsewhere(answer: &Answer) -> String {
+    format!("its process, {}, is not to be seen from here", answer.pid)
+}
+
+fn capabilities(answer: &Answer, sight: &Sight) -> Finding {
+    if !answer.here {
+        return Finding::unseen(Id::DaemonCapabilities, elsewhere(answer));
+    }
+    let pid = answer.pid;
     let status = match fs::read_to_string(sight.at(format!("/proc/{pid}/status"))) {
         Ok(status) => status,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let text = format!("its process, {pid}, is not to be seen from here");
-            return Finding::unseen(Id::DaemonCapabilities, text);
+            return Finding::unseen(Id::DaemonCapabilities, elsewhere(answer));
         }
         Err(error) => return Finding::unseen(Id::DaemonCapabilities, error.to_string()),
     };

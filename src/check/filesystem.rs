@@ -10,6 +10,7 @@ use std::path::Path;
 use super::finding::{Finding, Id};
 use super::sight::Sight;
 use crate::escape::escape;
+use crate::storage::mountinfo;
 use crate::storage::survey::{Found, escape_path};
 use crate::sys::file;
 
@@ -21,7 +22,7 @@ pub fn look(sight: &Sight, found: &Found, node: Option<&Path>) -> Vec<Finding> {
     let mut findings = vec![alive(sight, found)];
     if found.mount.fstype.starts_with("ext") {
         findings.extend(errors(sight, found));
-        findings.extend(node.and_then(|node| recovery(found, &sight.at(node))));
+        findings.extend(node.and_then(|node| recovery(sight, found, &sight.at(node))));
     }
     findings.extend(space(found));
     findings.extend(inodes(found));
@@ -30,20 +31,30 @@ pub fn look(sight: &Sight, found: &Found, node: Option<&Path>) -> Vec<Finding> {
 
 fn alive(sight: &Sight, found: &Found) -> Finding {
     let kind = escape(&found.mount.fstype);
+    if found.mount.given_up().is_none() && !is_read_only(sight, found) {
+        // Asked, it would be written back now.
+        return Finding::ok(
+            Id::FsAlive,
+            format!("{kind}, writable now, so its journal is not asked"),
+        );
+    }
     match found.illness() {
         Some(text) => Finding::told(Id::FsAlive, &text, "unmount it, check it, mount it anew"),
-        None if !found.mount.superblock_read_only() => {
-            // Asked, it would be written back now.
-            Finding::ok(
-                Id::FsAlive,
-                format!("{kind}, writable now, so its journal is not asked"),
-            )
-        }
         None if !sight.is_root() => {
             Finding::unseen(Id::FsAlive, "whether its journal lives: this takes root")
         }
         None => Finding::ok(Id::FsAlive, format!("{kind}, and nothing is wrong with it")),
     }
+}
+
+/// Whether its superblock is read-only now. A session may have come since it was found.
+fn is_read_only(sight: &Sight, found: &Found) -> bool {
+    let text = mountinfo::read(&sight.at("/proc/self/mountinfo")).unwrap_or_default();
+    let now = mountinfo::parse(&text);
+    let now = now
+        .iter()
+        .find(|mount| mount.point == found.mount.point && mount.id == found.mount.id);
+    now.unwrap_or(&found.mount).superblock_read_only()
 }
 
 /// What ext4 has counted since it was last checked.
@@ -103,7 +114,7 @@ fn error_name(code: usize) -> Option<&'static str> {
 }
 
 /// Whether a power cut now would cost a replay of the journal.
-fn recovery(found: &Found, node: &Path) -> Option<Finding> {
+fn recovery(sight: &Sight, found: &Found, node: &Path) -> Option<Finding> {
     if found.mount.given_up().is_some() {
         return None; // what to do about that was said
     }
@@ -117,7 +128,8 @@ fn recovery(found: &Found, node: &Path) -> Option<Finding> {
             return Some(Finding::unseen(Id::FsRecovery, text));
         }
     };
-    let writable = !found.mount.superblock_read_only();
+    // Looked up before and after that was read: a session may have come in between.
+    let writable = !found.mount.superblock_read_only() || !is_read_only(sight, found);
     Some(match (superblock.needs_recovery, writable) {
         (false, false) => Finding::ok(
             Id::FsRecovery,

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use async_io::Timer;
 
-use super::arbiter::{Arbiter, Effect, Input, Moment, SessionId, State};
+use super::arbiter::{Arbiter, Effect, Input, Job, Moment, SessionId, State};
 use super::changes::Changes;
 use super::ledger::{Ledger, Standing};
 use super::seat::Seat;
 use super::shown::Reading;
 use super::times::LAST_ANSWERS;
-use super::worker::{Report, Task};
+use super::worker::Report;
 use super::{forget_dropped_timers, tell_systemd};
 use crate::config::{Config, Place};
 use crate::storage::Facts;
@@ -33,7 +33,7 @@ use crate::wire::{DaemonMessage, VERSION};
 pub struct Core {
     pub(super) start: Instant,
     pub(super) arbiter: RefCell<Arbiter>,
-    tasks: mpsc::Sender<Task>,
+    jobs: mpsc::Sender<Job>,
     /// Sessions that the arbiter knows.
     pub(super) seats: RefCell<BTreeMap<SessionId, Rc<Seat>>>,
     pub(super) ledger: RefCell<Ledger>,
@@ -52,6 +52,7 @@ pub struct Core {
     pub(super) facts: RefCell<Facts>,
     pub(super) holders: RefCell<Vec<Holder>>,
     pub(super) data_device: Cell<u64>,
+    space: Cell<Option<Space>>,
     pub(super) mount: PathBuf,
     pub(super) data: PathBuf,
     kill_grace: Duration,
@@ -88,14 +89,14 @@ impl Core {
         place: &Place,
         access: u32,
         start: Instant,
-        tasks: mpsc::Sender<Task>,
+        jobs: mpsc::Sender<Job>,
     ) -> Rc<Core> {
         let (arbiter, effects) = Arbiter::new(config.session.kill_grace);
         let ledger = Ledger::new(standing(&arbiter), start);
         let core = Rc::new(Core {
             start,
             arbiter: RefCell::new(arbiter),
-            tasks,
+            jobs,
             seats: RefCell::default(),
             ledger: RefCell::new(ledger),
             changes: Changes::default(),
@@ -110,6 +111,7 @@ impl Core {
             facts: RefCell::default(),
             holders: RefCell::default(),
             data_device: Cell::new(0),
+            space: Cell::new(None),
             mount: place.mount.clone(),
             data: place.root.join(&place.data).components().collect(), // no slash at the end
             kill_grace: config.session.kill_grace,
@@ -142,6 +144,7 @@ impl Core {
         log::debug!("{:?} after {:?}", report.outcome, report.took);
         self.tell_remount(&report);
         self.ledger.borrow_mut().counts = report.counts;
+        self.space.set(report.space);
         if let Some(facts) = report.facts {
             self.facts.replace(facts);
         }
@@ -177,11 +180,10 @@ impl Core {
         SessionId(self.last_id.get())
     }
 
-    /// How much is free on the storage; `None` if nobody can tell.
-    pub async fn space(&self) -> Option<Space> {
-        let (answer, space) = smol::channel::bounded(1);
-        self.tasks.send(Task::Space(answer)).ok()?;
-        space.recv().await.ok().flatten()
+    /// How much is free on the storage, as of the last job: right while it is read-only, and at
+    /// most a second old while it is writable. `None` if nothing is mounted.
+    pub fn space(&self) -> Option<Space> {
+        self.space.get()
     }
 
     /// Where it is mounted.
@@ -193,7 +195,7 @@ impl Core {
         for effect in effects {
             match effect {
                 Effect::Start(job) => {
-                    if self.tasks.send(Task::Job(job)).is_err() {
+                    if self.jobs.send(job).is_err() {
                         log::error!("the worker is gone");
                         self.ending.end(false);
                     }

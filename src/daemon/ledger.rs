@@ -3,6 +3,7 @@
 //! read here.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::arbiter::{SessionId, State, Text};
@@ -162,9 +163,11 @@ impl Ledger {
         self.past.get(self.past.len().checked_sub(from_last + 1)?)
     }
 
-    /// The number of the oldest that is remembered.
-    pub fn oldest(&self) -> u64 {
-        self.ended + 1 - self.past.len() as u64
+    /// The numbers of those that ended after the `known`th and are remembered: few, however many
+    /// there were.
+    pub fn ended_after(&self, known: u64) -> RangeInclusive<u64> {
+        let oldest = self.ended + 1 - self.past.len() as u64;
+        oldest.max(known + 1)..=self.ended
     }
 
     /// Which of the open sessions have just become open for too long: each is named once.
@@ -244,9 +247,15 @@ mod tests {
             let seat = Seat::new(SessionId(id), peer, vec![b'x'; 1024], now);
             ledger.ended(&seat, Ended::Durable, now);
         }
-        let (count, first) = (ledger.past.len(), ledger.oldest());
+        let count = ledger.past.len();
         assert_eq!((count, ledger.past.capacity()), (REMEMBERED, REMEMBERED));
-        assert_eq!((first, ledger.ends()), (937, 1000));
+        assert_eq!(ledger.ends(), 1000);
+        for (known, first) in [(0, 937), (936, 937), (937, 938), (1000, 1001)] {
+            assert_eq!(ledger.ended_after(known), first..=1000, "{known}");
+        }
+        ledger.ended = 1 << 60;
+        assert_eq!(ledger.ended_after(1000).count(), REMEMBERED);
+        ledger.ended = 1000;
         for number in [0, 1, 936, 1001] {
             assert!(ledger.past(number).is_none(), "{number}");
         }

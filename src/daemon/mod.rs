@@ -56,7 +56,7 @@ use self::times::{ERROR_LOOKS, EVENTS_GATHER};
 #[derive(Debug)]
 pub enum Event {
     /// The worker is done.
-    Done(worker::Report),
+    Done(Box<worker::Report>),
     /// Something was mounted, unmounted or changed.
     MountsChanged,
 }
@@ -156,7 +156,7 @@ async fn serve(
 async fn take_events(core: Rc<Core>, events: Receiver<Event>) {
     while let Ok(event) = events.recv().await {
         match event {
-            Event::Done(report) => core.done(report),
+            Event::Done(report) => core.done(*report),
             Event::MountsChanged => core.input(Input::Disturbed),
         }
     }

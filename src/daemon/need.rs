@@ -1,5 +1,5 @@
-//! Whether there is as much free as a client needs. It is found out before the session is asked
-//! for: a storage that is full anyway is not made writable, and the arbiter need not know.
+//! Whether there is as much free as a client needs. It is judged before the session is asked for: a
+//! storage that is full anyway is not made writable, and the arbiter need not know.
 
 use super::core::Core;
 use crate::escape::escape;
@@ -9,11 +9,11 @@ use crate::sys::socket::Peer;
 
 /// Why this client's need of `need` bytes cannot be met; `None`: it can, or nobody can tell, and
 /// then who makes it writable finds out why. Only root may use what the filesystem keeps back.
-pub async fn refusal(core: &Core, need: u64, peer: Peer) -> Option<String> {
+pub fn refusal(core: &Core, need: u64, peer: Peer) -> Option<String> {
     if need == 0 {
         return None;
     }
-    let space = core.space().await?;
+    let space = core.space()?;
     let refusal = lack(need, peer.uid, space, core.mount_point());
     if let Some(text) = &refusal {
         core.refused();

@@ -73,7 +73,7 @@ impl Conversation<'_> {
         let first = self.connection.in_time(self.first_message()).await?;
         match first {
             ClientMessage::Open { command, need, .. } if self.connection.admitted => {
-                match need::refusal(core, need, self.connection.peer).await {
+                match need::refusal(core, need, self.connection.peer) {
                     Some(text) => self.deny(DenyReason::Full, text).await,
                     None => self.session(core, command).await,
                 }

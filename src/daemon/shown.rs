@@ -1,6 +1,5 @@
 //! What a status is told of the daemon, in the protocol's words. Nothing here changes anything.
 
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
@@ -8,21 +7,20 @@ use super::arbiter::{Phase, SessionId, State};
 use super::core::Core;
 use super::times::WATCH_EVERY;
 use crate::storage::figures::{self, Figures};
-use crate::sys::file::{self, Space};
 use crate::wire::{DaemonMessage, VERSION};
 
-/// What is read from the storage for a status. That costs more than all else in it.
+/// What the kernel has counted of the filesystem, read for a status; never from the medium. That
+/// costs more than all else in it.
 #[derive(Clone, Debug)]
 pub struct Reading {
     /// The last change when it was read.
     pub change: u64,
     at: Instant,
-    space: Option<Space>,
     figures: Option<Figures>,
 }
 
 impl Core {
-    /// What the storage says of itself: as it is now, or, for one who `watches`, of a moment ago.
+    /// What the kernel has counted: as it is now, or, for one who `watches`, of a moment ago.
     /// He hears again of what changed since, so that many of them cost no more than one.
     pub fn reading(&self, watches: bool) -> Reading {
         if let Some(reading) = &*self.reading.borrow() {
@@ -31,12 +29,10 @@ impl Core {
             }
         }
         let mounted = self.arbiter.borrow().state() != State::Absent;
-        let space = || file::space(file::open_directory(&self.mount).ok()?.as_fd()).ok();
         let number = self.facts.borrow().number;
         let reading = Reading {
             change: self.changes.last(),
             at: Instant::now(),
-            space: mounted.then(space).flatten(),
             figures: mounted.then(|| figures::read(number)).flatten(),
         };
         self.reading.replace(Some(reading.clone()));
@@ -44,12 +40,12 @@ impl Core {
     }
 
     /// The first message of a status.
-    pub fn storage_message(&self, whole: bool, reading: &Reading) -> DaemonMessage {
+    pub fn storage_message(&self, whole: bool) -> DaemonMessage {
         let arbiter = self.arbiter.borrow();
         let facts = self.facts.borrow();
         let state = arbiter.state();
         let mounted = state != State::Absent;
-        let space = reading.space.filter(|_| mounted);
+        let space = self.space().filter(|_| mounted);
         let if_mounted = |text: &str| if mounted { text.into() } else { String::new() };
         DaemonMessage::Storage {
             version: VERSION,

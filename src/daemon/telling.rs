@@ -81,9 +81,9 @@ impl Teller<'_> {
             ends: ledger().ends(),
         };
         let newest = core.newest();
-        let unknown = self.told.map_or(1, |told| told.ends + 1);
+        let known = self.told.map_or(0, |told| told.ends);
         self.told = Some(now);
-        self.add(core.storage_message(whole, &reading));
+        self.add(core.storage_message(whole));
         if let Some(figures) = core.figures_message(reading) {
             self.add(figures);
         }
@@ -96,13 +96,18 @@ impl Teller<'_> {
             last = id;
             self.put(message).await?;
         }
-        let first = if whole { ledger().oldest() } else { unknown };
-        for number in first..=now.ends {
+        // Looked up now: he may have been told the rest for a long time.
+        let remembered = ledger().ended_after(known);
+        let mut missed = !whole && *remembered.start() > known + 1;
+        for number in remembered.take_while(|number| *number <= now.ends) {
             match core.past_message(number) {
                 Some(message) => self.put(message).await?,
-                // So much was going on that it is forgotten: he must hear all anew.
-                None => self.told = None,
+                None => missed = true,
             }
+        }
+        if missed {
+            // So much was going on that some are forgotten: he must hear all anew.
+            self.told = None;
         }
         for number in 0.. {
             let Some(message) = core.holder_message(number) else {

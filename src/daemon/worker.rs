@@ -1,5 +1,5 @@
-//! The one thread that blocks: looks, remounts, syncs, the search for holders, and what is free,
-//! one after another in the order in which they come. It decides nothing.
+//! The one thread that blocks: looks, remounts, syncs, and the search for holders, one after
+//! another in the order in which they come. It decides nothing.
 
 use std::io;
 use std::sync::mpsc;
@@ -13,15 +13,6 @@ use crate::storage::meter::Counts;
 use crate::storage::{Facts, Storage};
 use crate::sys::file::Space;
 
-/// What the thread is given.
-#[derive(Debug)]
-pub enum Task {
-    /// What the arbiter wants; the answer is an event.
-    Job(Job),
-    /// How much is free, for who asks here.
-    Space(smol::channel::Sender<Option<Space>>),
-}
-
 /// What came of a job, and what the outside may be told.
 #[derive(Debug)]
 pub struct Report {
@@ -31,6 +22,8 @@ pub struct Report {
     pub took: Duration,
     /// What the storage has cost, right after it.
     pub counts: Counts,
+    /// How much was free there; `None` if nothing is mounted.
+    pub space: Option<Space>,
     /// What the storage is, after a look.
     pub facts: Option<Facts>,
     /// `st_dev` of the data root, after going read-write.
@@ -46,26 +39,19 @@ pub struct Report {
 pub fn start(
     mut storage: Storage,
     events: smol::channel::Sender<Event>,
-) -> io::Result<mpsc::Sender<Task>> {
-    let (tasks, inbox) = mpsc::channel();
+) -> io::Result<mpsc::Sender<Job>> {
+    let (jobs, inbox) = mpsc::channel();
     thread::Builder::new()
         .name("worker".into())
         .spawn(move || {
-            while let Ok(task) = inbox.recv() {
-                match task {
-                    Task::Job(job) => {
-                        let report = run(&mut storage, job);
-                        if events.try_send(Event::Done(report)).is_err() {
-                            break; // the daemon is gone
-                        }
-                    }
-                    Task::Space(answer) => {
-                        let _ = answer.try_send(storage.space()); // who asked may be gone
-                    }
+            while let Ok(job) = inbox.recv() {
+                let report = run(&mut storage, job);
+                if events.try_send(Event::Done(Box::new(report))).is_err() {
+                    break; // the daemon is gone
                 }
             }
         })?;
-    Ok(tasks)
+    Ok(jobs)
 }
 
 fn run(storage: &mut Storage, job: Job) -> Report {
@@ -97,6 +83,7 @@ fn run(storage: &mut Storage, job: Job) -> Report {
         outcome,
         took,
         counts: storage.counts(),
+        space: storage.space(),
         facts,
         data_device,
         holders,

@@ -59,8 +59,7 @@ impl Keeper {
     pub fn start(&self, grant: &Grant) -> io::Result<()> {
         // Should the keeper be killed while `run` is stopped.
         self.link.wake_this_process()?;
-        link::order(&self.link, grant.kill_grace, &grant.data);
-        Ok(())
+        link::order(&self.link, grant.kill_grace, &grant.data)
     }
 
     /// Does without it: it has not started anything.

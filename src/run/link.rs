@@ -42,11 +42,14 @@ pub enum Heard<M> {
 
 type Packet = [i32; 2];
 
-/// The first thing that is said: the command may start, with this grace and this data path. An
-/// order that cannot be sent is one that nobody waits for.
-pub fn order(link: &Stream, kill_grace: Duration, data: &[u8]) {
+/// The first thing that is said: the command may start, with this grace and this data path. A
+/// keeper that is gone is no error here: its end is heard.
+pub fn order(link: &Stream, kill_grace: Duration, data: &[u8]) -> io::Result<()> {
     let grace = u32::try_from(kill_grace.as_millis()).unwrap_or(u32::MAX);
-    let _ = link.send(&[&grace.to_ne_bytes(), data].concat());
+    match link.send(&[&grace.to_ne_bytes(), data].concat()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        sent => sent,
+    }
 }
 
 /// Waits for the order; `None`: it never comes, `run` is gone.

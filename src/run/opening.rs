@@ -41,7 +41,12 @@ pub fn ask(
         }
     });
     let connection = match connected {
-        ControlFlow::Continue(result) => result.map_err(Failure::new)?,
+        ControlFlow::Continue(Ok(connection)) => connection,
+        ControlFlow::Continue(Err(error)) => {
+            // To put it in words may take long, and there is nothing left to pass signals on to.
+            signal::restore_mask();
+            return Err(Failure::new(error));
+        }
         ControlFlow::Break(failure) => return Err(failure),
     };
     // A daemon that is gone already is seen at the answer, perhaps with its reason.

@@ -1,6 +1,8 @@
 //! The storage as the daemon's worker has it: looks, switches of the superblock, syncs, and the
 //! one descriptor that is held while it is writable.
 
+mod fitness;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -13,12 +15,11 @@ use super::lock::Claim;
 use super::meter::{Counts, Meter};
 use super::roots::{self, Owner, Trouble};
 use super::search::Searcher;
-use super::survey::{self, Facts, Flag, Found, escape_path};
+use super::survey::{self, Facts, Found, escape_path};
 use crate::config::Place;
 use crate::sys::fanotify::Group;
 use crate::sys::file::{self, MountId, Space};
-use crate::sys::mount::{Mode, clear_mount_read_only, switch_superblock};
-use crate::sys::own;
+use crate::sys::mount::{Mode, switch_superblock};
 
 /// From going read-write to read-only again.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ struct Period {
     /// Opened before anything was written, so that it reports every lost write.
     root: OwnedFd,
     id: MountId,
-    /// What the filesystem had counted by then.
+    /// What the filesystem had counted before, or when its journal was last asked and lived.
     errors: Option<u64>,
 }
 
@@ -47,6 +48,7 @@ pub struct Storage {
     meter: Meter,
     /// `st_dev` of the data root, while writable.
     data_device: u64,
+    space: Option<Space>,
 }
 
 impl Storage {
@@ -65,6 +67,7 @@ impl Storage {
             facts: Facts::default(),
             meter: Meter::default(),
             data_device: 0,
+            space: None,
         }
     }
 
@@ -76,6 +79,12 @@ impl Storage {
     /// `st_dev` of the data root, as of the last time it was made writable.
     pub fn data_device(&self) -> u64 {
         self.data_device
+    }
+
+    /// How much was free when it was last looked at, synced or remounted; `None` where there is
+    /// no storage.
+    pub fn space(&self) -> Option<Space> {
+        self.space
     }
 
     /// What it has cost so far.
@@ -119,6 +128,7 @@ impl Storage {
             Err(Trouble::Error(text)) => return unfit(text, was_writable),
             other => other.ok(),
         };
+        let errors = figures::errors_counted(found.mount.device);
         let switched = switch_superblock(found.root.as_fd(), Mode::ReadWrite);
         self.meter.remounted(switched.is_ok());
         if let Err(error) = switched {
@@ -140,7 +150,7 @@ impl Storage {
         }
         self.guard.set(found.root.as_fd(), Mode::ReadWrite);
         self.period = Some(Period {
-            errors: figures::errors_counted(found.mount.device),
+            errors,
             root: found.root,
             id: found.id,
         });
@@ -185,6 +195,7 @@ impl Storage {
         } else {
             self.sync_through(root, &period, result.is_ok())
         };
+        self.space = file::space(root).ok();
         let remount = match result {
             Ok(()) => {
                 self.guard.set(root, Mode::ReadOnly);
@@ -232,17 +243,9 @@ impl Storage {
             return Err("the storage is not held".into());
         };
         let result = self.sync_through(period.root.as_fd(), &period, false);
+        self.space = file::space(period.root.as_fd()).ok();
         self.period = Some(period);
         result
-    }
-
-    /// How much is free; `None` where there is no storage.
-    pub fn space(&self) -> Option<Space> {
-        if let Some(period) = &self.period {
-            return file::space(period.root.as_fd()).ok();
-        }
-        let found = survey::find(&self.place).ok()?;
-        file::space(found.root.as_fd()).ok()
     }
 
     /// Who keeps it from going read-only.
@@ -263,102 +266,6 @@ impl Storage {
         match survey::find(&self.place) {
             Ok(found) => self.claim.take_patiently(&found.mount),
             Err(_) => Ok(()),
-        }
-    }
-
-    /// Finds the storage, and everything that could speak against using it.
-    fn survey(&mut self) -> Result<Found, Seen> {
-        let not = |condition| Seen {
-            condition,
-            writable: false,
-        };
-        let mut found = survey::find(&self.place).map_err(|condition| {
-            // Before Linux 6.8 the next mount may get the same number.
-            self.accepted = None;
-            self.spoiled = None;
-            not(condition)
-        })?;
-        if let Some(period) = &self.period {
-            if period.id != found.id {
-                let text = format!(
-                    "{} was mounted anew, or something else over it, during a session",
-                    escape_path(&self.place.mount)
-                );
-                return Err(not(Condition::Absent(text.into())));
-            }
-        }
-        self.facts = found.facts();
-        self.meter.follow(found.mount.device);
-        if self.accepted != Some(found.id) {
-            if let Some(text) = found.refusal(&self.place) {
-                return Err(not(Condition::Unprepared(text.into())));
-            }
-            self.claim
-                .take(&found.mount)
-                .map_err(|text| not(Condition::Unprepared(text.into())))?;
-            self.accepted = Some(found.id);
-        }
-        let writable = !found.mount.superblock_read_only();
-        if let Some(text) = found.illness() {
-            let writable = writable && found.mount.given_up().is_none();
-            return Err(Seen {
-                condition: Condition::Failed(text.into()),
-                writable,
-            });
-        }
-        if let Some(error) = self.silent_error(&found) {
-            let text = found.repair(&format!("the kernel has given it up: {error}"));
-            self.spoiled = Some((found.id, text.clone()));
-            return Err(not(Condition::Failed(text.into())));
-        }
-        if let Some((id, text)) = &self.spoiled {
-            if *id == found.id {
-                let condition = Condition::Failed(text.clone().into());
-                return Err(Seen {
-                    condition,
-                    writable,
-                });
-            }
-            self.spoiled = None;
-        }
-        if found.flag == Flag::SetHere && own::effective_uid() == 0 {
-            self.prepare_again(&mut found);
-        }
-        if found.flag != Flag::Clear {
-            let text = format!(
-                "the mount on {} is read-only by itself: run `pst prepare` as root",
-                escape_path(&self.place.mount)
-            );
-            return Err(Seen {
-                condition: Condition::Unprepared(text.into()),
-                writable,
-            });
-        }
-        if self.period.is_none() {
-            self.guard.set(found.root.as_fd(), Mode::ReadOnly);
-        }
-        Ok(found)
-    }
-
-    /// Some kernels show nothing where ext4 has given up (6.1 and 6.12 among them): it still reads
-    /// `rw`. Its count of errors tells, and then the journal, which is not asked without need: that
-    /// writes it back.
-    fn silent_error(&self, found: &Found) -> Option<String> {
-        let period = self.period.as_ref()?;
-        let more = figures::errors_counted(found.mount.device) > period.errors;
-        let suspect = more && !found.mount.superblock_read_only();
-        suspect
-            .then(|| survey::journal_error(found.root.as_fd()))
-            .flatten()
-    }
-
-    fn prepare_again(&self, found: &mut Found) {
-        match clear_mount_read_only(found.root.as_fd(), !self.place.atime_named) {
-            Ok(()) => {
-                log::info!("prepared {}", escape_path(&self.place.mount));
-                found.flag = Flag::Clear;
-            }
-            Err(error) => log::warn!("cannot prepare {}: {error}", escape_path(&self.place.mount)),
         }
     }
 

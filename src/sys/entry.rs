@@ -5,7 +5,10 @@
 use std::ffi::{c_char, c_int};
 use std::process::ExitCode;
 
-/// The arguments come to `std::env` by themselves, as on every glibc.
+#[cfg(not(target_env = "gnu"))]
+compile_error!("the arguments come to std::env by themselves with glibc only");
+
+/// The arguments come to `std::env` by themselves, as with glibc they do.
 // SAFETY: there is no other `main`, and it has the type that the C library calls.
 #[unsafe(no_mangle)]
 extern "C" fn main(_count: c_int, _words: *const *const c_char) -> c_int {
@@ -17,7 +20,6 @@ extern "C" fn main(_count: c_int, _words: *const *const c_char) -> c_int {
 
 // What unwinds is linked in: nothing here does but a panic's backtrace, and to load the shared
 // library for that takes a tenth of what a session takes.
-#[cfg(target_env = "gnu")]
 #[link(name = "gcc_eh", kind = "static", modifiers = "-bundle")]
 // SAFETY: nothing is declared.
 unsafe extern "C" {}

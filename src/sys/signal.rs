@@ -44,7 +44,10 @@ pub fn begin() {
     for fd in 0..=2 {
         if EARLY.load(Ordering::Relaxed) & (1 << fd) != 0 {
             // SAFETY: a valid C string. The lowest free number is this one's: those below are open.
-            unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+            let placed = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+            if placed != fd {
+                std::process::abort(); // what is opened next would be taken for it
+            }
         }
     }
     set_disposition(libc::SIGPIPE, libc::SIG_IGN);

@@ -40,7 +40,7 @@
 //!   or until `Close` → `Closed`; `Revoked` may come at any time in between.
 //! - `Status` → `Storage`, `Figures` if there are any, `Totals`, each `Session`,
 //!   each `Past`, each `Holder`, `End`. With `watch` the connection stays, and the
-//!   same comes again when something changed, a few times a second at most: with
+//!   same comes again when something changed, ten times a second at most: with
 //!   `whole` unset, only the `Session`s and `Past`s that are new or changed.
 //!   A `Session` takes the place of the one with its number, a `Past` ends it;
 //!   `Holder`s are all there are. The client says nothing more.

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use pst::sys::mount::Mode;
 use pst::wire::{DaemonMessage, Message, VERSION};
@@ -144,6 +144,15 @@ fn check_finds_nothing_on_a_healthy_machine_and_disturbs_nothing() {
     let session = rig.session();
     must_be_well(&rig);
     session.end().must(0);
+}
+
+#[test]
+fn check_is_well_also_for_who_reads_its_first_line_only() {
+    needs_root!("a mount namespace");
+    let rig = machine(Setup::new(Fs::Ext4));
+    let mut child = check(&rig).stdout(Stdio::piped()).spawn().expect("check");
+    drop(child.stdout.take());
+    assert_eq!(child.wait().expect("its end").code(), Some(0));
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! P5: the kernel gives the storage up while it is in use.
 
+use std::process::Command;
+
 use crate::needs_root;
-use crate::rig::{Fs, Rig, RunToEnd, Setup, promptly, wait_until};
+use crate::rig::{Fs, Rig, RunToEnd, Setup, promptly, start, tool, wait_until};
 
 /// What holds after each of them: everybody is told, later ones too, and after
 /// the repair it serves again.
@@ -42,6 +44,40 @@ fn p5_an_ext4_error_while_idle_is_known_to_the_next_session() {
     rig.trigger_fs_error();
     // It may see the aborted journal before the kernel's word for the whole.
     assert_failed_and_mended(&rig, "unmount it, run");
+}
+
+#[test]
+fn an_error_that_the_journal_survives_has_it_asked_once() {
+    needs_root!("a look at another process's system calls");
+    let rig = Rig::ext4();
+    let session = rig.session();
+    let mount = rig.mount();
+    tool(
+        Command::new("mount")
+            .args(["-o", "remount,rw,errors=continue"])
+            .arg(&mount),
+    );
+    let log = rig.dir().join("calls");
+    let pid = rig.daemon_pid().to_string();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-e", "trace=ioctl,openat", "-p", &pid, "-o"]);
+    let tracer = start(strace.arg(&log));
+    tracer.await_stderr("attached");
+    let calls = || std::fs::read_to_string(&log).unwrap_or_default();
+    rig.trigger_fs_error();
+    // The number of EXT4_IOC_CHECKPOINT, by which the journal is asked, and written back.
+    let asked =
+        |calls: &str| calls.matches("0x2b, 0x4)").count() + calls.matches("CHECKPOINT").count();
+    wait_until("it is asked", || asked(&calls()) > 0);
+    // Each look reads this; what the error itself caused has been done with by then.
+    let looks = || calls().matches("mountinfo").count();
+    let before = looks();
+    wait_until("it looks again and again", || looks() > before + 8);
+    tracer.signal("INT");
+    tracer.end();
+    assert_eq!(asked(&calls()), 1, "{}", calls());
+    assert_eq!(rig.state(), "rw");
+    session.end().must(0);
 }
 
 #[test]
