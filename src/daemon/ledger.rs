@@ -12,7 +12,7 @@ use crate::storage::meter::Counts;
 use crate::wire::Ended;
 
 /// So many sessions that ended are remembered.
-const REMEMBERED: usize = 64;
+pub const REMEMBERED: usize = 64;
 /// And so much of their commands, in bytes.
 const COMMAND: usize = 256;
 

@@ -48,6 +48,7 @@ use self::arbiter::Input;
 use self::core::Core;
 #[cfg(feature = "kvmd-api")]
 pub use self::kvmd::{events, http}; // for the fuzzers
+pub use self::ledger::REMEMBERED;
 use self::listener::Listener;
 pub use self::times::FORGOTTEN;
 use self::times::{ERROR_LOOKS, EVENTS_GATHER};

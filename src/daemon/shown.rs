@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::arbiter::{Phase, SessionId, State};
 use super::core::Core;
 use super::times::WATCH_EVERY;
-use crate::storage::figures::{self, Figures};
-use crate::wire::{DaemonMessage, VERSION};
+use crate::storage::figures;
+use crate::wire::{DaemonMessage, Figures, Totals, VERSION};
 
 /// What the kernel has counted of the filesystem, read for a status; never from the medium. That
 /// costs more than all else in it.
@@ -69,26 +69,20 @@ impl Core {
 
     /// What ext4 itself has counted.
     pub fn figures_message(&self, reading: Reading) -> Option<DaemonMessage> {
-        reading.figures.map(|figures| DaemonMessage::Figures {
-            lifetime: figures.lifetime,
-            mounted: figures.mounted,
-            errors: figures.errors,
-            first: figures.first,
-            last: figures.last,
-        })
+        reading.figures.map(DaemonMessage::Figures)
     }
 
     /// What the daemon has counted.
     pub fn totals_message(&self) -> DaemonMessage {
         let ledger = self.ledger.borrow();
-        DaemonMessage::Totals {
+        DaemonMessage::Totals(Totals {
             sessions: ledger.granted,
             denials: ledger.denials,
             remounts: ledger.counts.remounts,
             failed_remounts: ledger.counts.failed_remounts,
             writable_ms: milliseconds(ledger.writable(Instant::now())),
             written: ledger.counts.written,
-        }
+        })
     }
 
     /// The first session after `last` that changed after the change `seen`.

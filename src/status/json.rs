@@ -2,7 +2,7 @@
 //!
 //! Times are in seconds, sizes in bytes. Foreign names are escaped as in the text form.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -123,7 +123,7 @@ pub fn show(snapshot: &Snapshot) -> String {
             denials: snapshot.totals.denials,
             remounts: snapshot.totals.remounts,
             failed_remounts: snapshot.totals.failed_remounts,
-            writable: snapshot.totals.writable.as_secs_f64(),
+            writable: Duration::from_millis(snapshot.totals.writable_ms).as_secs_f64(),
             written: snapshot.totals.written,
         },
         ext4: snapshot.figures.as_ref().map(|figures| Ext4 {

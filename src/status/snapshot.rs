@@ -4,13 +4,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::daemon::FORGOTTEN;
+use crate::daemon::{FORGOTTEN, REMEMBERED};
 use crate::escape::escape;
 use crate::sys::user;
-use crate::wire::{DaemonMessage, Ended, HolderKind, Incident, Phase, State};
-
-/// The daemon remembers no more.
-const REMEMBERED: usize = 64;
+use crate::wire::{DaemonMessage, Ended, Figures, HolderKind, Incident, Phase, State, Totals};
 
 /// A point of time that the daemon told as an age.
 #[derive(Clone, Copy, Debug)]
@@ -138,38 +135,6 @@ pub struct Holder {
     pub path: String,
 }
 
-/// What ext4 says of itself.
-#[derive(Debug)]
-pub struct Figures {
-    /// Bytes written in its life.
-    pub lifetime: u64,
-    /// Bytes written since it was mounted.
-    pub mounted: u64,
-    /// Errors since it was checked.
-    pub errors: u64,
-    /// The first of them.
-    pub first: Option<Incident>,
-    /// The last of them.
-    pub last: Option<Incident>,
-}
-
-/// What the daemon has counted.
-#[derive(Debug, Default)]
-pub struct Totals {
-    /// Sessions granted.
-    pub sessions: u64,
-    /// Clients denied.
-    pub denials: u64,
-    /// Remounts.
-    pub remounts: u64,
-    /// Remounts that the kernel refused.
-    pub failed_remounts: u64,
-    /// How long it was writable.
-    pub writable: Duration,
-    /// Bytes written to the device.
-    pub written: Option<u64>,
-}
-
 /// Users' names, each looked up once.
 #[derive(Debug, Default)]
 struct Users(BTreeMap<u32, String>);
@@ -270,38 +235,14 @@ fn take_part(
     message: DaemonMessage,
 ) -> Result<bool, OutOfPlace> {
     match message {
-        DaemonMessage::Figures {
-            lifetime,
-            mounted,
-            errors,
-            first,
-            last,
-        } => {
+        DaemonMessage::Figures(figures) => {
             snapshot.figures = Some(Figures {
-                lifetime,
-                mounted,
-                errors,
-                first: first.map(harmless),
-                last: last.map(harmless),
+                first: figures.first.map(harmless),
+                last: figures.last.map(harmless),
+                ..figures
             });
         }
-        DaemonMessage::Totals {
-            sessions,
-            denials,
-            remounts,
-            failed_remounts,
-            writable_ms,
-            written,
-        } => {
-            snapshot.totals = Totals {
-                sessions,
-                denials,
-                remounts,
-                failed_remounts,
-                writable: Duration::from_millis(writable_ms),
-                written,
-            };
-        }
+        DaemonMessage::Totals(totals) => snapshot.totals = totals,
         DaemonMessage::Session {
             id,
             pid,

@@ -3,10 +3,10 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::layout::{Column, Look, Page, Piece};
-use super::snapshot::{Figures, Since, Snapshot};
+use super::snapshot::{Since, Snapshot};
 use super::words::{bytes, ending, holder_command, meaning, when, written};
 use crate::amount::{Bytes, Span};
-use crate::wire::{Ended, Incident, State};
+use crate::wire::{Ended, Figures, Incident, State};
 
 /// So many of the sessions that ended are shown.
 const LAST: usize = 8;
@@ -173,7 +173,7 @@ fn totals(page: &mut Page, snapshot: &Snapshot) {
     page.value("in all", &counted);
     let cost = format!(
         "{} writable, {} written to the device",
-        Span(totals.writable),
+        Span(Duration::from_millis(totals.writable_ms)),
         bytes(totals.written)
     );
     page.value("", &cost);

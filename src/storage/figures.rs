@@ -4,22 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::wire::Incident;
-
-/// See the module's text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Figures {
-    /// Bytes written in its life, as far as the superblock was kept up to date.
-    pub lifetime: u64,
-    /// Bytes written since it was mounted.
-    pub mounted: u64,
-    /// Errors since it was last checked.
-    pub errors: u64,
-    /// The first of them.
-    pub first: Option<Incident>,
-    /// The last of them.
-    pub last: Option<Incident>,
-}
+use crate::wire::{Figures, Incident};
 
 /// The figures of the ext4 on `device`; `None` for another filesystem.
 pub fn read(device: (u32, u32)) -> Option<Figures> {

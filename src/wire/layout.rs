@@ -2,7 +2,7 @@
 //! bytes is `field.rs`'s business.
 
 use super::field::{Reader, Writer};
-use super::message::{ClientMessage, DaemonMessage, Incident, Message};
+use super::message::{ClientMessage, DaemonMessage, Figures, Incident, Message, Totals};
 use super::{CLIENT_FRAME_MAX, DAEMON_FRAME_MAX, DecodeError};
 
 impl Incident {
@@ -123,21 +123,21 @@ impl Message for DaemonMessage {
                 version: r.u16()?, // any: see the message's docs
                 text: r.text()?,
             },
-            0x8a => Self::Figures {
+            0x8a => Self::Figures(Figures {
                 lifetime: r.u64()?,
                 mounted: r.u64()?,
                 errors: r.u64()?,
                 first: Incident::read(&mut r)?,
                 last: Incident::read(&mut r)?,
-            },
-            0x8b => Self::Totals {
+            }),
+            0x8b => Self::Totals(Totals {
                 sessions: r.u64()?,
                 denials: r.u64()?,
                 remounts: r.u64()?,
                 failed_remounts: r.u64()?,
                 writable_ms: r.u64()?,
                 written: r.known()?,
-            },
+            }),
             0x8c => Self::Past {
                 id: r.u64()?,
                 pid: r.u32()?,
@@ -236,24 +236,24 @@ impl Message for DaemonMessage {
                 .path(path),
             Self::End => w.kind(0x88),
             Self::Error { version, text } => w.kind(0x89).u16(*version).text(text),
-            Self::Figures {
+            Self::Figures(Figures {
                 lifetime,
                 mounted,
                 errors,
                 first,
                 last,
-            } => {
+            }) => {
                 let w = w.kind(0x8a).u64(*lifetime).u64(*mounted).u64(*errors);
                 Incident::write(last.as_ref(), Incident::write(first.as_ref(), w))
             }
-            Self::Totals {
+            Self::Totals(Totals {
                 sessions,
                 denials,
                 remounts,
                 failed_remounts,
                 writable_ms,
                 written,
-            } => w
+            }) => w
                 .kind(0x8b)
                 .u64(*sessions)
                 .u64(*denials)

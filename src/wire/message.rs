@@ -108,33 +108,9 @@ pub enum DaemonMessage {
         free: u64,
     },
     /// What ext4 itself has counted, if it is one and tells, after [`DaemonMessage::Storage`].
-    Figures {
-        /// Bytes written to the filesystem in its life.
-        lifetime: u64,
-        /// Bytes written to it since it was mounted.
-        mounted: u64,
-        /// Its errors since it was last checked.
-        errors: u64,
-        /// The first of them, if any.
-        first: Option<Incident>,
-        /// The last of them, if any.
-        last: Option<Incident>,
-    },
+    Figures(Figures),
     /// What the daemon has counted since its start.
-    Totals {
-        /// Sessions granted.
-        sessions: u64,
-        /// Clients that were denied one, for whatever reason.
-        denials: u64,
-        /// Remounts, either way.
-        remounts: u64,
-        /// Remounts that the kernel refused.
-        failed_remounts: u64,
-        /// How long it was writable, in milliseconds.
-        writable_ms: u64,
-        /// Bytes written to the device; `None` if nobody counts them.
-        written: Option<u64>,
-    },
+    Totals(Totals),
     /// One of the sessions.
     Session {
         /// Its number, never used again by this daemon.
@@ -204,4 +180,36 @@ pub struct Incident {
     pub function: String,
     /// At which line of it.
     pub line: u32,
+}
+
+/// What ext4 itself has counted on a filesystem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// Bytes written in its life, as far as the superblock was kept up to date.
+    pub lifetime: u64,
+    /// Bytes written since it was mounted.
+    pub mounted: u64,
+    /// Errors since it was last checked.
+    pub errors: u64,
+    /// The first of them, if any.
+    pub first: Option<Incident>,
+    /// The last of them, if any.
+    pub last: Option<Incident>,
+}
+
+/// What the daemon has counted since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Sessions granted.
+    pub sessions: u64,
+    /// Clients that were denied one, for whatever reason.
+    pub denials: u64,
+    /// Remounts, either way.
+    pub remounts: u64,
+    /// Remounts that the kernel refused.
+    pub failed_remounts: u64,
+    /// How long it was writable, in milliseconds.
+    pub writable_ms: u64,
+    /// Bytes written to the device; `None` if nobody counts them.
+    pub written: Option<u64>,
 }

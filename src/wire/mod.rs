@@ -63,7 +63,7 @@ mod tests;
 pub use code::{CloseResult, DenyReason, Ended, HolderKind, Phase, RevokeReason, State};
 pub use decoder::{DecodeError, Decoder};
 pub use magic::{MAGIC, Opening, opening};
-pub use message::{ClientMessage, DaemonMessage, Incident, Message};
+pub use message::{ClientMessage, DaemonMessage, Figures, Incident, Message, Totals};
 
 /// The protocol's version that this program speaks.
 pub const VERSION: u16 = 2;

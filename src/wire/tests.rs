@@ -141,7 +141,7 @@ fn every_daemon_message() -> Vec<(DaemonMessage, &'static [u8])> {
         ),
         (DaemonMessage::End, b"\x01\x00\x88"),
         (
-            DaemonMessage::Figures {
+            DaemonMessage::Figures(Figures {
                 lifetime: 0x0102,
                 mounted: 3,
                 errors: 1,
@@ -151,20 +151,20 @@ fn every_daemon_message() -> Vec<(DaemonMessage, &'static [u8])> {
                     line: 6,
                 }),
                 last: None,
-            },
+            }),
             b"\x36\x00\x8a\x02\x01\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\
               \x01\x00\x00\x00\x00\x00\x00\x00\x05\x04\x00\x00\x00\x00\x00\x00\x01\x00f\
               \x06\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
         ),
         (
-            DaemonMessage::Totals {
+            DaemonMessage::Totals(Totals {
                 sessions: 1,
                 denials: 2,
                 remounts: 3,
                 failed_remounts: 4,
                 writable_ms: 5,
                 written: None,
-            },
+            }),
             b"\x31\x00\x8b\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\
               \x03\x00\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\
               \x05\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff",

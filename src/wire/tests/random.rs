@@ -133,24 +133,24 @@ fn daemon_message() -> impl Strategy<Value = DaemonMessage> {
         ),
         Just(DaemonMessage::End),
         figures.prop_map(
-            |([lifetime, mounted, errors], first, last)| DaemonMessage::Figures {
+            |([lifetime, mounted, errors], first, last)| DaemonMessage::Figures(Figures {
                 lifetime,
                 mounted,
                 errors,
                 first,
                 last,
-            }
+            })
         ),
         (any::<[u64; 5]>(), known()).prop_map(
             |([sessions, denials, remounts, failed_remounts, writable_ms], written)| {
-                DaemonMessage::Totals {
+                DaemonMessage::Totals(Totals {
                     sessions,
                     denials,
                     remounts,
                     failed_remounts,
                     writable_ms,
                     written,
-                }
+                })
             }
         ),
         past.prop_map(
