@@ -1,0 +1,194 @@
+//! Where the storage is, by config file and fstab.
+
+use std::os::unix::ffi::OsStrExt;
+
+use super::*;
+use crate::config::place::PlaceError;
+
+/// The place that an fstab and the keys of `[storage]` give.
+fn place(fstab: &[u8], keys: &str) -> Result<Place, String> {
+    let file = File::new(fstab);
+    let mut config = parse(&format!("[storage]\n{keys}")).unwrap();
+    config.storage.fstab = file.0.clone();
+    config
+        .place()
+        .map_err(|error| error.to_string().replace(file.0.to_str().unwrap(), "FSTAB"))
+}
+
+const PIKVM: &[u8] = b"# pikvm\n\
+    /dev/root / ext4 ro 0 1\n\
+    LABEL=PIPST /var/lib/kvmd/pst ext4 nodev,ro,errors=remount-ro,X-kvmd.pst-user=kvmd-pst 0 2\n\
+    LABEL=PIMSD /var/lib/kvmd/msd ext4 ro,X-kvmd.otgmsd-user=kvmd 0 2\n";
+
+fn pikvm() -> Place {
+    Place {
+        mount: "/var/lib/kvmd/pst".into(),
+        root: "/var/lib/kvmd/pst".into(),
+        data: "data".into(),
+        user: "kvmd-pst".into(),
+        group: "kvmd-pst".into(),
+        atime_named: false,
+        volatile: false,
+    }
+}
+
+#[test]
+fn the_marked_entry_is_the_storage() {
+    assert_eq!(place(PIKVM, "").unwrap(), pikvm());
+    let all = place(
+        b"x /a\\040b/ ext4 ro,noatime,X-kvmd.pst-root=/a\\040b/./c/,X-kvmd.pst-user=7,X-kvmd.pst-group=g",
+        "volatile = true",
+    );
+    let all = all.unwrap();
+    assert_eq!(all.mount.as_os_str(), "/a b");
+    assert_eq!(all.root.as_os_str(), "/a b/c");
+    assert_eq!((all.user.as_str(), all.group.as_str()), ("7", "g"));
+    assert!(all.atime_named && all.volatile);
+}
+
+#[test]
+fn any_option_of_ours_marks_an_entry_and_an_empty_one_says_nothing() {
+    for option in ["root", "user=", "group", "root=,X-kvmd.pst-user", "new"] {
+        let fstab = format!("x /m ext4 ro,X-kvmd.pst-{option}");
+        let place = place(fstab.as_bytes(), "").unwrap();
+        assert_eq!(place.root, Path::new("/m"), "{option}");
+        assert_eq!(
+            (place.user.as_str(), place.group.as_str()),
+            ("kvmd-pst", "kvmd-pst")
+        );
+    }
+}
+
+#[test]
+fn the_config_wins_over_fstab() {
+    let keys = "root = \"/var/lib/kvmd/pst/r\"\nuser = \"u\"\ngroup = \"g\"\ndata = \"\"";
+    let place = place(PIKVM, keys).unwrap();
+    assert_eq!(place.root, Path::new("/var/lib/kvmd/pst/r"));
+    assert_eq!((place.user.as_str(), place.group.as_str()), ("u", "g"));
+    assert_eq!(place.data, Path::new(""));
+}
+
+#[test]
+fn a_mount_that_is_set_still_gets_the_options_of_its_entry() {
+    let fstab = b"a /a ext4 X-kvmd.pst-user=a\n\
+        b /b ext4 relatime\n\
+        b /b ext4 ro,noatime,X-kvmd.pst-user=b,X-kvmd.pst-root=/b/r";
+    let place = |keys| place(fstab, keys).unwrap();
+    let b = place("mount = \"/b/\"");
+    assert_eq!(
+        (b.root.as_path(), b.user.as_str()),
+        (Path::new("/b/r"), "b")
+    );
+    assert!(b.atime_named);
+    let elsewhere = place("mount = \"/c\"");
+    assert_eq!(
+        (elsewhere.root.as_path(), elsewhere.user.as_str()),
+        (Path::new("/c"), "kvmd-pst")
+    );
+    assert!(!elsewhere.atime_named);
+}
+
+#[test]
+fn a_mount_that_is_set_needs_no_fstab() {
+    let mut config = parse("[storage]\nmount = \"/m\"\nfstab = \"/nonexistent/fstab\"").unwrap();
+    assert_eq!(config.place().unwrap().mount, Path::new("/m"));
+    config.storage.mount = None;
+    let error = config.place().unwrap_err();
+    assert!(matches!(error, PlaceError::Fstab(_)));
+    let line = error.to_string();
+    assert!(
+        line.starts_with("/nonexistent/fstab: cannot read: No such file"),
+        "{line}"
+    );
+    config.storage.mount = Some("/m".into());
+    config.storage.fstab = "/".into();
+    assert!(config.place().is_err(), "there, but unreadable");
+}
+
+#[test]
+fn what_cannot_be_the_storage_is_named_with_what_to_do() {
+    for (fstab, keys, says, advice) in [
+        (
+            "",
+            "",
+            "FSTAB: no entry has an X-kvmd.pst-* option",
+            "set storage.mount",
+        ),
+        (
+            "x /m ext4 ro,X-kvmd.otgmsd-user=kvmd",
+            "",
+            "FSTAB: no entry has",
+            "add X-kvmd.pst-user=kvmd-pst",
+        ),
+        (
+            "x /m ext4 X-kvmd.pst-user\n\ny /n ext4 X-kvmd.pst-root",
+            "",
+            "FSTAB: lines 1, 3 have",
+            "set storage.mount",
+        ),
+        ("x /m", "", "FSTAB:1: 2 of at least 4 fields", "mend it"),
+        (
+            "x none swap X-kvmd.pst-user",
+            "",
+            "FSTAB:1: the storage's mount point 'none' is no absolute path",
+            "set storage.mount",
+        ),
+        (
+            "x /a/../b ext4 X-kvmd.pst-user",
+            "",
+            "FSTAB:1: the storage's mount point '/a/../b'",
+            "mend this entry",
+        ),
+        (
+            "x / ext4 X-kvmd.pst-user",
+            "",
+            "FSTAB:1: the storage must be a filesystem of its own, not `/`",
+            "mend this entry",
+        ),
+        (
+            "",
+            "mount = \"/\"",
+            "the storage must be a filesystem of its own",
+            "mend storage.mount",
+        ),
+        (
+            "x /m ext4 X-kvmd.pst-root=r",
+            "",
+            "FSTAB:1: X-kvmd.pst-root=r makes no sense",
+            "mend this entry",
+        ),
+        (
+            "x /m ext4 X-kvmd.pst-root=/m/../n",
+            "mount = \"/m\"",
+            "FSTAB:1: X-kvmd.pst-root=/m/../n makes no sense",
+            "mend this entry",
+        ),
+        (
+            "x /m ext4 X-kvmd.pst-root=/mm",
+            "",
+            "FSTAB:1: the storage root /mm is not below the mount point /m",
+            "mend this entry",
+        ),
+        (
+            "",
+            "mount = \"/m\"\nroot = \"/n\"",
+            "the storage root /n is not below the mount point /m",
+            "mend storage.mount or storage.root",
+        ),
+    ] {
+        let line = place(fstab.as_bytes(), keys).unwrap_err();
+        assert!(line.starts_with(says) && line.contains(advice), "{line}");
+        assert!(!line.contains('\n'));
+    }
+}
+
+#[test]
+fn names_in_fstab_are_text_and_paths_are_bytes() {
+    let line = place(b"x /m ext4 X-kvmd.pst-user=\xff", "").unwrap_err();
+    assert!(
+        line.contains("X-kvmd.pst-user=\\xff makes no sense"),
+        "{line}"
+    );
+    let place = place(b"x /m\\377 ext4 X-kvmd.pst-root=/m\xff/r", "").unwrap();
+    assert_eq!(place.root.as_os_str().as_bytes(), b"/m\xff/r");
+}
