@@ -135,6 +135,7 @@ hook() { in_tree bash -ec '. /pst.install; '"$1"; }
 check "PiKVM: post_install" hook post_install
 check "PiKVM: kvmd-pstrun is pst's" in_tree sh -c '[ "$(readlink -f "$(command -v kvmd-pstrun)")" = /usr/bin/pst ] && kvmd-pstrun --version | grep -q pst'
 check "PiKVM: kvmd's service is set aside" not enabled kvmd-pst.service
+check "PiKVM: nothing else can start it" test "$(readlink "$tree/etc/systemd/system/kvmd-pst.service")" = /dev/null
 check "PiKVM: ours is in its place" enabled pst.service
 check "PiKVM: the two exclude each other" grep -qx Conflicts=kvmd-pst.service "$tree/usr/lib/systemd/system/pst.service"
 check "PiKVM: post_upgrade" hook post_upgrade

@@ -11,7 +11,7 @@ use super::finding::{Finding, Id};
 use super::sight::Sight;
 use crate::escape::escape;
 use crate::storage::mountinfo;
-use crate::storage::survey::{Found, escape_path};
+use crate::storage::survey::{Found, escape_path, journal_error};
 use crate::sys::file;
 
 /// Less than this of the whole is little.
@@ -38,7 +38,12 @@ fn alive(sight: &Sight, found: &Found) -> Finding {
             format!("{kind}, writable now, so its journal is not asked"),
         );
     }
-    match found.illness() {
+    let illness = match found.mount.given_up() {
+        Some(_) => found.illness(),
+        // Read-only now, whatever it was when it was found: the journal may be asked.
+        None => journal_error(found.root.as_fd()).map(|error| found.repair(&error)),
+    };
+    match illness {
         Some(text) => Finding::told(Id::FsAlive, &text, "unmount it, check it, mount it anew"),
         None if !sight.is_root() => {
             Finding::unseen(Id::FsAlive, "whether its journal lives: this takes root")

@@ -181,7 +181,7 @@ impl Core {
     }
 
     /// How much is free on the storage, as of the last job: right while it is read-only, and at
-    /// most a second old while it is writable. `None` if nothing is mounted.
+    /// most a second old while somebody has a session. `None` if nothing is mounted.
     pub fn space(&self) -> Option<Space> {
         self.space.get()
     }

@@ -75,7 +75,7 @@ impl Conversation<'_> {
             ClientMessage::Open { command, need, .. } if self.connection.admitted => {
                 match need::refusal(core, need, self.connection.peer) {
                     Some(text) => self.deny(DenyReason::Full, text).await,
-                    None => self.session(core, command).await,
+                    None => self.session(core, command, need).await,
                 }
             }
             ClientMessage::Open { .. } => {
@@ -105,13 +105,19 @@ impl Conversation<'_> {
         self.connection.write(&denied(reason, text)).await
     }
 
-    async fn session(&mut self, core: &Core, command: Vec<u8>) -> Result<(), Fault> {
+    async fn session(&mut self, core: &Core, command: Vec<u8>, need: u64) -> Result<(), Fault> {
         let session = Occupied::open(core, self.connection.peer, command);
         let mut granted = false;
         loop {
             match poll_fn(|cx| self.poll_turn(cx, &session)).await? {
                 Turn::Cut => return Ok(()),
                 Turn::Say(notice) => {
+                    // Judged again: at the opening it may not have been looked at yet.
+                    let notice = match notice {
+                        Notice::Granted { .. } => need::refusal(core, need, self.connection.peer)
+                            .map_or(notice, |text| Notice::Denied(DenyReason::Full, text.into())),
+                        notice => notice,
+                    };
                     let last = matches!(notice, Notice::Denied(..) | Notice::Closed(..));
                     granted |= matches!(notice, Notice::Granted { .. });
                     let sent = self.send(message(core, notice)).await;

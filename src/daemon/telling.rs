@@ -1,6 +1,8 @@
 //! A status: told once, or for as long as the client watches. Who watches costs no more than what
 //! is on its way to him: what changes meanwhile is looked up when he has taken that.
 
+use std::cell::Cell;
+
 use async_io::Timer;
 use smol::io::AsyncWriteExt;
 
@@ -15,9 +17,11 @@ const BATCH: usize = 2048;
 
 /// Tells the status, and all changes too if the client watches.
 pub async fn serve(core: &Core, connection: &Connection, watch: bool) -> Result<(), Fault> {
+    let midway = Cell::new(false);
     let mut teller = Teller {
         core,
         connection,
+        midway: &midway,
         patient: watch,
         told: None,
         batch: Vec::new(),
@@ -33,7 +37,11 @@ pub async fn serve(core: &Core, connection: &Connection, watch: bool) -> Result<
             watcher.after(teller.seen()).await;
         }
     };
-    smol::future::or(silence(connection), telling).await
+    match smol::future::or(silence(connection), telling).await {
+        // No error can be told within a message that is half sent.
+        Err(Fault::Broken(_)) if midway.get() => Err(Fault::Gone),
+        ended => ended,
+    }
 }
 
 /// Waits until a watching client goes, or says something.
@@ -58,6 +66,8 @@ struct Told {
 struct Teller<'a> {
     core: &'a Core,
     connection: &'a Connection,
+    /// Some of what is told is sent, and some not.
+    midway: &'a Cell<bool>,
     /// A client may take its time.
     patient: bool,
     /// `None`: the next time all is told.
@@ -138,9 +148,12 @@ impl Teller<'_> {
     async fn send(&mut self) -> Result<(), Fault> {
         // Only this is kept while the client does not read, and there may be many such.
         let bytes = std::mem::take(&mut self.batch).into_boxed_slice();
+        self.midway.set(true);
         match self.patient {
-            true => Ok((&self.connection.stream).write_all(&bytes).await?),
-            false => self.connection.write(&bytes).await,
+            true => (&self.connection.stream).write_all(&bytes).await?,
+            false => self.connection.write(&bytes).await?,
         }
+        self.midway.set(false);
+        Ok(())
     }
 }

@@ -327,6 +327,18 @@ fn p9_kvmd_api_what_it_does_not_know_is_an_http_error() {
         .must(0)
         .text();
     assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+    let mut stream = connect(&rig);
+    stream
+        .write_all(b"HEAD /nope HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("write");
+    let mut said = String::new();
+    stream
+        .read_to_string(&mut said)
+        .expect("until it is closed");
+    assert!(
+        said.starts_with("HTTP/1.1 404 ") && said.ends_with("\r\n\r\n"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -5,11 +5,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use pst::sys::poll::{self, Watch};
 use pst::wire::{ClientMessage, MAGIC, Message, VERSION};
 
 use crate::needs_storage;
-use crate::rig::{Rig, RunToEnd, Setup};
+use crate::rig::{Rig, RunToEnd, Setup, start, wait_until};
 
 #[test]
 fn systemd_is_told_ready_status_and_stopping() {
@@ -102,6 +104,25 @@ fn who_comes_to_systemds_socket_while_it_stops_is_left_for_the_next_daemon() {
     drop(first);
     rig.end_daemon().must(0);
     listener.accept().expect("the second client was taken");
+}
+
+#[test]
+fn who_needs_more_than_is_free_is_denied_also_before_the_daemon_has_looked() {
+    needs_storage!();
+    let mut rig = Setup::any().stopped().start();
+    let listener = UnixListener::bind(rig.socket()).expect("bind");
+    let early = start(&mut rig.pst(["run", "--need", "1000G", "--", "echo", "started"]));
+    wait_until("it is in line", || {
+        let mut line = [Watch::new(&listener, libc::POLLIN)];
+        poll::wait(&mut line, Some(Duration::ZERO)).expect("poll");
+        line[0].seen()
+    });
+    let command = activated(&rig, listener);
+    rig.start_daemon_as(command);
+    let denied = early.end().must(1);
+    assert_eq!(denied.text(), "");
+    assert!(denied.stderr.contains(" needed, "), "{denied:?}");
+    rig.await_state("ro");
 }
 
 #[test]

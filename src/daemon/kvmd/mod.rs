@@ -65,7 +65,7 @@ pub fn speaks(early: &[u8]) -> bool {
 pub async fn serve(core: &Core, connection: &Connection, early: Vec<u8>) {
     let mut bytes = early;
     let failure = match connection.in_time(head(connection, &mut bytes)).await {
-        Ok(Ok(request)) => match answer(core, connection, request, &bytes).await {
+        Ok(Ok(request)) => match answer(core, connection, request, bytes).await {
             Ok(()) | Err(Fault::Gone | Fault::Late) => return,
             Err(Fault::Broken(text)) => {
                 log::warn!("a client ({}) broke the protocol: {text}", connection.peer);
@@ -76,7 +76,7 @@ pub async fn serve(core: &Core, connection: &Connection, early: Vec<u8>) {
         Err(Fault::Late) => Failure::late(),
         Err(Fault::Gone | Fault::Broken(_)) => return,
     };
-    fail(connection, &failure).await;
+    fail(connection, &failure, true).await;
 }
 
 /// Reads a request's head. Afterwards `bytes` are what came behind it.
@@ -103,14 +103,13 @@ async fn answer(
     core: &Core,
     connection: &Connection,
     request: Request,
-    early: &[u8],
+    early: Vec<u8>,
 ) -> Result<(), Fault> {
+    let wants_body = request.wants_body();
     let failure = match request.route() {
         Ok(Route::State) => {
             let response = Response::result(&state(core, core.write_allowed()));
-            return connection
-                .write(&response.bytes(request.wants_body()))
-                .await;
+            return connection.write(&response.bytes(wants_body)).await;
         }
         Ok(Route::WebSocket) if !connection.admitted => {
             Failure::forbidden(core.not_admitted(connection.peer))
@@ -118,20 +117,25 @@ async fn answer(
         Ok(Route::WebSocket) => match request.upgrade() {
             Ok(response) => {
                 connection.write(&response.bytes(false)).await?;
-                return websocket::session(core, connection, request.client(), early).await;
+                // Of the head, and the room that it took, nothing is kept as long as the session.
+                let (client, early) = (request.client(), early.into_boxed_slice());
+                drop((request, response));
+                return websocket::session(core, connection, client, early).await;
             }
             Err(failure) => failure,
         },
         Err(failure) => failure,
     };
-    fail(connection, &failure).await;
+    fail(connection, &failure, wants_body).await;
     Ok(())
 }
 
-async fn fail(connection: &Connection, failure: &Failure) {
+async fn fail(connection: &Connection, failure: &Failure, wants_body: bool) {
     log::debug!("{} gets an HTTP error: {failure}", connection.peer);
     // It may be gone.
-    let _ = connection.write(&failure.response().bytes(true)).await;
+    let _ = connection
+        .write(&failure.response().bytes(wants_body))
+        .await;
 }
 
 fn state(core: &Core, write_allowed: bool) -> events::Storage<'_> {
@@ -148,7 +152,10 @@ fn state(core: &Core, write_allowed: bool) -> events::Storage<'_> {
 pub async fn refuse(connection: &Connection, early: Vec<u8>, text: String) {
     let mut bytes = early;
     let asked = connection.in_time(head(connection, &mut bytes)).await;
-    if !matches!(asked, Err(Fault::Gone)) {
-        fail(connection, &Failure::unavailable(text)).await;
-    }
+    let wants_body = match asked {
+        Err(Fault::Gone) => return,
+        Ok(Ok(request)) => request.wants_body(),
+        _ => true,
+    };
+    fail(connection, &Failure::unavailable(text), wants_body).await;
 }

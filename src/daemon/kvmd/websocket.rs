@@ -34,7 +34,7 @@ pub async fn session(
     core: &Core,
     connection: &Connection,
     name: Vec<u8>,
-    early: &[u8],
+    early: Box<[u8]>,
 ) -> Result<(), Fault> {
     let config = WebSocketConfig::default()
         .read_buffer_size(512)
@@ -46,7 +46,7 @@ pub async fn session(
         core,
         connection,
         session: Occupied::open(core, connection.peer, name),
-        socket: WebSocketContext::from_partially_read(early.to_vec(), Role::Server, Some(config)),
+        socket: WebSocketContext::from_partially_read(early.into_vec(), Role::Server, Some(config)),
         stage: Stage::Waiting,
         flushed: true,
         told: 0,
