@@ -18,6 +18,13 @@ function __pst_is
     and not __pst_command >/dev/null
 end
 
+# The next word is an applet's name.
+function __pst_awaits_applet
+    set -l tokens (commandline -opc)
+    test (count $tokens) -eq 1
+    or test "$tokens[2..]" = help
+end
+
 # The command of `run` and its words before the cursor's, one a line; fails if
 # it has not begun yet.
 function __pst_command
@@ -76,5 +83,5 @@ for applet in \
         daemon\t'Manage the storage, in the foreground' \
         prepare\t'Make the mount ready, once after each mount' \
         help\t'Show the applets, or the options of one'
-    complete -c pst -n '__pst_is "" help' -a (string split \t -- $applet)[1] -d (string split \t -- $applet)[2]
+    complete -c pst -n __pst_awaits_applet -a (string split \t -- $applet)[1] -d (string split \t -- $applet)[2]
 end

@@ -244,7 +244,7 @@ mod tests {
                 uid: 2,
                 gid: 3,
             };
-            let seat = Seat::new(SessionId(id), peer, vec![b'x'; 1024], now);
+            let seat = Seat::new(SessionId(id), peer, vec![b'x'; 1024], 0);
             ledger.ended(&seat, Ended::Durable, now);
         }
         let count = ledger.past.len();

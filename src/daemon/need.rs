@@ -1,5 +1,6 @@
-//! Whether there is as much free as a client needs. It is judged before the session is asked for: a
-//! storage that is full anyway is not made writable, and the arbiter need not know.
+//! Whether there is as much free as a client needs, as the last look found it. It is judged before
+//! the session is asked for, so that a storage that is full anyway is not made writable; and again
+//! at the grant, for who came before the first look. The arbiter need not know.
 
 use super::core::Core;
 use crate::escape::escape;
@@ -9,17 +10,11 @@ use crate::sys::socket::Peer;
 
 /// Why this client's need of `need` bytes cannot be met; `None`: it can, or nobody can tell, and
 /// then who makes it writable finds out why. Only root may use what the filesystem keeps back.
-pub fn refusal(core: &Core, need: u64, peer: Peer) -> Option<String> {
+pub fn lacking(core: &Core, need: u64, peer: Peer) -> Option<String> {
     if need == 0 {
         return None;
     }
-    let space = core.space()?;
-    let refusal = lack(need, peer.uid, space, core.mount_point());
-    if let Some(text) = &refusal {
-        core.refused();
-        log::warn!("{peer} was refused: {text}");
-    }
-    refusal
+    lack(need, peer.uid, core.space()?, core.mount_point())
 }
 
 fn lack(need: u64, uid: u32, space: Space, mount: &[u8]) -> Option<String> {

@@ -65,6 +65,8 @@ pub struct Seat {
     pub peer: Peer,
     /// What it runs, as it says.
     pub command: Box<[u8]>,
+    /// How many bytes have to be free for it.
+    pub need: u64,
     /// When it was asked for.
     pub opened: Instant,
     /// The last change of what a status shows of it.
@@ -85,12 +87,13 @@ impl fmt::Display for Seat {
 
 impl Seat {
     /// One that is asked for now.
-    pub fn new(id: SessionId, peer: Peer, command: Vec<u8>, now: Instant) -> Seat {
+    pub fn new(id: SessionId, peer: Peer, command: Vec<u8>, need: u64) -> Seat {
         Seat {
             id,
             peer,
             command: command.into_boxed_slice(),
-            opened: now,
+            need,
+            opened: Instant::now(),
             changed: Cell::new(0),
             stage: Cell::new(Stage::Asked),
             outbox: RefCell::default(),
@@ -156,10 +159,9 @@ pub struct Occupied<'a> {
 }
 
 impl<'a> Occupied<'a> {
-    /// Opens a session for an admitted client.
-    pub fn open(core: &'a Core, peer: Peer, command: Vec<u8>) -> Occupied<'a> {
-        let seat = Seat::new(core.next_id(), peer, command, Instant::now());
-        let seat = Rc::new(seat);
+    /// Opens a session for an admitted client that needs so many bytes.
+    pub fn open(core: &'a Core, peer: Peer, command: Vec<u8>, need: u64) -> Occupied<'a> {
+        let seat = Rc::new(Seat::new(core.next_id(), peer, command, need));
         core.open(seat.clone());
         Occupied { core, seat }
     }

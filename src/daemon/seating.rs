@@ -8,6 +8,7 @@ use log::Level;
 
 use super::arbiter::{CloseResult, DenyReason, Input, RevokeReason, SessionId, Text};
 use super::core::Core;
+use super::need;
 use super::seat::{Notice, Seat, Stage};
 use super::times::FORGOTTEN;
 use crate::amount::{Bytes, Span};
@@ -48,7 +49,7 @@ impl Core {
         self.input(Input::Gone(id));
     }
 
-    /// A client that was denied before it came to a session.
+    /// A client was denied before it came to a session.
     pub fn refused(&self) {
         self.ledger.borrow_mut().denials += 1;
         self.changes.note();
@@ -59,6 +60,10 @@ impl Core {
         let Some(seat) = self.seat(id) else {
             return;
         };
+        // Judged again: at the opening nobody may have looked yet.
+        if let Some(text) = need::lacking(self, seat.need, seat.peer) {
+            return self.denied(id, DenyReason::Full, text.into());
+        }
         log::info!("session {seat} opened");
         let mut ledger = self.ledger.borrow_mut();
         ledger.granted += 1;

@@ -73,8 +73,12 @@ impl Conversation<'_> {
         let first = self.connection.in_time(self.first_message()).await?;
         match first {
             ClientMessage::Open { command, need, .. } if self.connection.admitted => {
-                match need::refusal(core, need, self.connection.peer) {
-                    Some(text) => self.deny(DenyReason::Full, text).await,
+                match need::lacking(core, need, self.connection.peer) {
+                    Some(text) => {
+                        log::warn!("{} was refused: {text}", self.connection.peer);
+                        core.refused();
+                        self.deny(DenyReason::Full, text).await
+                    }
                     None => self.session(core, command, need).await,
                 }
             }
@@ -106,18 +110,12 @@ impl Conversation<'_> {
     }
 
     async fn session(&mut self, core: &Core, command: Vec<u8>, need: u64) -> Result<(), Fault> {
-        let session = Occupied::open(core, self.connection.peer, command);
+        let session = Occupied::open(core, self.connection.peer, command, need);
         let mut granted = false;
         loop {
             match poll_fn(|cx| self.poll_turn(cx, &session)).await? {
                 Turn::Cut => return Ok(()),
                 Turn::Say(notice) => {
-                    // Judged again: at the opening it may not have been looked at yet.
-                    let notice = match notice {
-                        Notice::Granted { .. } => need::refusal(core, need, self.connection.peer)
-                            .map_or(notice, |text| Notice::Denied(DenyReason::Full, text.into())),
-                        notice => notice,
-                    };
                     let last = matches!(notice, Notice::Denied(..) | Notice::Closed(..));
                     granted |= matches!(notice, Notice::Granted { .. });
                     let sent = self.send(message(core, notice)).await;

@@ -45,7 +45,7 @@ pub async fn session(
     let mut talk = Talk {
         core,
         connection,
-        session: Occupied::open(core, connection.peer, name),
+        session: Occupied::open(core, connection.peer, name, 0),
         socket: WebSocketContext::from_partially_read(early.into_vec(), Role::Server, Some(config)),
         stage: Stage::Waiting,
         flushed: true,
