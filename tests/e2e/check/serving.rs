@@ -1,0 +1,236 @@
+//! What `pst check` finds between the clients and the storage: groups, socket, daemon, units and programs.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+
+use pst::sys::mount::Mode;
+use pst::wire::{DaemonMessage, Message, VERSION};
+
+use super::{check, findings, inside, machine, must_be_well, must_find, word};
+use crate::needs_root;
+use crate::rig::{Fs, Rig, Setup, tool};
+
+#[test]
+fn check_finds_groups_and_owners_that_there_are_not() {
+    needs_root!("ext4");
+    let setup = Setup::new(Fs::Ext4)
+        .stopped()
+        .head("group = \"no-such-group-here\"");
+    let rig = machine(setup);
+    let silent = [("error", "socket"), ("error", "daemon")];
+    must_find(&rig, &[&[("error", "group")][..], &silent[..]].concat());
+    let config = fs::read_to_string(rig.config()).expect("config");
+    let other = config.replace("no-such-group-here", "64199");
+    fs::write(rig.config(), other).expect("config");
+    must_find(&rig, &[&[("warning", "owner")][..], &silent[..]].concat());
+    fs::write(rig.config(), config).expect("config");
+    let fstab = rig.dir().join("fstab");
+    let text = fs::read_to_string(&fstab).expect("fstab");
+    fs::write(fstab, text.replace("user=64110", "user=no-such-user-here")).expect("fstab");
+    let bad = [("error", "owner"), ("error", "group")];
+    must_find(&rig, &[&bad[..], &silent[..]].concat());
+}
+
+#[test]
+fn check_finds_a_socket_of_the_wrong_mode_and_what_is_none() {
+    needs_root!("ext4");
+    let mut rig = machine(Setup::new(Fs::Ext4));
+    let socket = rig.socket().display().to_string();
+    inside(&rig, &format!("chmod 666 {socket} && chgrp 64199 {socket}"));
+    let screen = must_find(&rig, &[("warning", "socket-mode")]);
+    assert!(screen.contains("64199 0666, but the config file wants the group 64100 and 0660"));
+    inside(&rig, &format!("chown 64102 {socket}"));
+    must_find(&rig, &[("error", "socket-mode")]);
+    inside(
+        &rig,
+        &format!("chown 64110:64100 {socket} && chmod 660 {socket}"),
+    );
+    must_be_well(&rig);
+    rig.kill_daemon();
+    must_find(&rig, &[("error", "daemon")]);
+    inside(&rig, &format!("rm {socket} && echo >{socket}"));
+    must_find(&rig, &[("error", "socket"), ("error", "daemon")]);
+}
+
+#[test]
+fn check_finds_a_storage_that_a_dead_daemon_left_writable() {
+    needs_root!("ext4");
+    let mut rig = machine(Setup::new(Fs::Ext4));
+    rig.kill_daemon();
+    rig.switch_by_hand(Mode::ReadWrite);
+    must_find(&rig, &[("error", "daemon"), ("error", "state")]);
+    inside(&rig, &format!("rm {}", rig.socket().display()));
+    rig.start_daemon();
+    rig.await_superblock("ro");
+    must_be_well(&rig);
+}
+
+#[test]
+fn check_finds_a_daemon_whose_program_was_replaced() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4));
+    let pst = rig.bin("pst").display().to_string();
+    inside(&rig, &format!("cp {pst} {pst}.new && mv {pst}.new {pst}"));
+    must_find(&rig, &[("warning", "daemon-version")]);
+}
+
+#[test]
+fn check_finds_a_daemon_without_its_capabilities() {
+    needs_root!("ext4");
+    let mut rig = machine(Setup::new(Fs::Ext4).stopped());
+    let mut command = rig.command("setpriv");
+    command.args(["--bounding-set", "-sys_ptrace", "--"]);
+    command.args(rig.daemon_words());
+    rig.start_daemon_as(command);
+    let screen = must_find(&rig, &[("warning", "daemon-capabilities")]);
+    assert!(
+        screen.contains("without CAP_SYS_PTRACE: it cannot name"),
+        "{screen}"
+    );
+}
+
+#[test]
+fn check_finds_a_storage_that_is_stuck() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4));
+    let mut command = rig.command("sh");
+    let script = "exec 3>$0/held; echo open; cat";
+    command.args(["-c", script]).arg(rig.data());
+    let session = rig.session();
+    let mut holder = crate::rig::start(command.stdin(std::process::Stdio::piped()));
+    holder.await_stdout("open");
+    session.end().must(0);
+    rig.await_state("stuck");
+    must_find(&rig, &[("error", "state")]);
+    holder.release();
+    holder.end().must(0);
+    rig.await_state("ro");
+    must_be_well(&rig);
+}
+
+/// Somebody else at the socket, who answers one client with these bytes.
+fn answers(rig: &Rig, bytes: Vec<u8>) {
+    let _ = fs::remove_file(rig.socket());
+    let listener = UnixListener::bind(rig.socket()).expect("bind");
+    tool(Command::new("chgrp").arg("64100").arg(rig.socket()));
+    tool(Command::new("chmod").arg("660").arg(rig.socket()));
+    std::thread::spawn(move || {
+        while let Ok((mut client, _)) = listener.accept() {
+            let mut asked = [0; 64];
+            let got = client.read(&mut asked).unwrap_or(0);
+            if got == 0 {
+                break;
+            }
+            let _ = client.write_all(&bytes);
+        }
+    });
+}
+
+#[test]
+fn check_finds_a_daemon_that_speaks_something_else() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4).stopped());
+    let http = b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec();
+    answers(&rig, http);
+    let screen = must_find(&rig, &[("error", "daemon")]);
+    assert!(screen.contains("is not pst's daemon"), "{screen}");
+    answers(&rig, Vec::new());
+    must_find(&rig, &[("error", "daemon")]);
+    let mut newer = Vec::new();
+    let error = DaemonMessage::Error {
+        version: VERSION + 1,
+        text: "no".into(),
+    };
+    error.encode(&mut newer);
+    answers(&rig, newer);
+    let screen = must_find(&rig, &[("error", "daemon-version")]);
+    let said = format!(
+        "speaks version {} of the protocol, this program {VERSION}",
+        VERSION + 1
+    );
+    assert!(screen.contains(&said), "{screen}");
+}
+
+#[test]
+fn check_finds_a_daemon_that_is_silent() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4).stopped());
+    let _silent = UnixListener::bind(rig.socket()).expect("bind");
+    let (list, code) = findings(&mut check(&rig));
+    let silent = list.iter().find(|finding| word(finding, "id") == "daemon");
+    let text = word(silent.expect("a finding"), "text");
+    assert!(
+        text.starts_with("no answer at ") && text.ends_with(" for 5 s"),
+        "{text}"
+    );
+    assert_eq!(code, 2);
+}
+
+#[test]
+fn check_finds_units_that_are_not_enabled_and_the_old_daemon() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4));
+    inside(
+        &rig,
+        "cd /etc/systemd/system && rm */pst.service && ln -sf /dev/null pst.socket",
+    );
+    must_find(
+        &rig,
+        &[("warning", "unit-service"), ("error", "unit-socket")],
+    );
+    let old = "cd /etc/systemd/system && rm pst.socket && touch pst.socket &&
+        ln -s ../pst.service multi-user.target.wants/ &&
+        ln -s /usr/lib/systemd/system/kvmd-pst.service multi-user.target.wants/";
+    inside(&rig, old);
+    must_find(&rig, &[("warning", "unit-kvmd-pst")]);
+    inside(&rig, "rm -r /etc/systemd/system/*.mount.wants");
+    let bad = [("warning", "unit-mounted"), ("warning", "unit-kvmd-pst")];
+    let screen = must_find(&rig, &bad);
+    assert!(
+        screen.contains("Wants=pst.service pst-mounted@"),
+        "{screen}"
+    );
+    let running = "mount -t tmpfs tmpfs /sys/fs/cgroup && cd /sys/fs/cgroup &&
+        mkdir -p system.slice/kvmd-pst.service && echo 7 >system.slice/kvmd-pst.service/cgroup.procs";
+    inside(&rig, running);
+    let bad = [("warning", "unit-mounted"), ("error", "unit-kvmd-pst")];
+    must_find(&rig, &bad);
+}
+
+#[test]
+fn check_finds_programs_that_come_first_in_path() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4));
+    let old = rig.dir().join("old");
+    let script =
+        "mkdir $0 && echo '#!/usr/bin/python3' >$0/kvmd-pstrun && chmod 755 $0/kvmd-pstrun";
+    tool(Command::new("sh").args(["-c", script]).arg(&old));
+    let path = |path: String| {
+        let mut command = check(&rig);
+        let (list, code) = findings(command.env("PATH", path));
+        let bad: Vec<String> = list
+            .iter()
+            .filter(|finding| word(finding, "level") != "ok")
+            .map(|finding| format!("{} {}", word(finding, "id"), word(finding, "text")))
+            .collect();
+        (bad, code)
+    };
+    let (old, bin) = (old.display(), rig.dir().join("bin"));
+    let bin = bin.display();
+    let found = path(format!("{old}:{bin}:/usr/bin:/bin"));
+    let first = format!("path-order {old}/kvmd-pstrun comes before {bin}/kvmd-pstrun in PATH");
+    assert_eq!(found, (vec![first], 1));
+    let (found, code) = path(format!("{old}:/usr/bin:/bin"));
+    assert!(
+        found[0].starts_with("symlinks kvmd-pstrun is another program: "),
+        "{found:?}"
+    );
+    assert_eq!((found.len(), code), (1, 1));
+    let (found, _) = path("/usr/bin:/bin".into());
+    assert!(
+        found[0].starts_with("symlinks there is no kvmd-pstrun"),
+        "{found:?}"
+    );
+}

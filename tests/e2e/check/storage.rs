@@ -1,0 +1,273 @@
+//! What `pst check` finds of the storage: config, fstab, device, mount and filesystem.
+
+use std::fs;
+
+use super::{WELL, entry, entry_of, inside, machine, must_be_well, must_find, unit_name};
+use crate::needs_root;
+use crate::rig::{Fs, Setup, tool};
+
+#[test]
+fn check_finds_each_option_that_fstab_lacks() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4));
+    for (option, id) in [
+        ("nofail", "fstab-nofail"),
+        ("nodev", "fstab-nodev"),
+        ("nosuid", "fstab-nosuid"),
+        ("noexec", "fstab-noexec"),
+        ("errors=remount-ro", "fstab-errors"),
+        ("ro", "fstab-ro"),
+    ] {
+        let rest: Vec<&str> = WELL.split(',').filter(|word| *word != option).collect();
+        entry(&rig, &rest.join(","));
+        let screen = must_find(&rig, &[("warning", id)]);
+        assert!(screen.contains(&format!("-> add {option} to")), "{screen}");
+    }
+    entry(&rig, &format!("{WELL},X-kvmd.pst-ownr=1"));
+    must_find(&rig, &[("warning", "fstab-kvmd")]);
+    entry(&rig, WELL);
+    must_be_well(&rig);
+}
+
+#[test]
+fn check_finds_an_fstab_without_the_storage() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4));
+    fs::write(rig.dir().join("fstab"), "proc /proc proc defaults 0 0\n").expect("fstab");
+    must_find(&rig, &[("error", "fstab")]);
+    fs::write(rig.dir().join("fstab"), "one two\n").expect("fstab");
+    let screen = must_find(&rig, &[("error", "fstab")]);
+    assert!(
+        screen.contains("fstab:1: 2 of at least 4 fields"),
+        "{screen}"
+    );
+}
+
+#[test]
+fn check_finds_a_config_that_is_not_understood() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4));
+    let config = fs::read_to_string(rig.config()).expect("config");
+    fs::write(rig.config(), format!("sokcet = 1\n{config}")).expect("config");
+    let screen = must_find(&rig, &[("error", "config")]);
+    assert!(screen.contains("pst.toml:1:1: unknown key"), "{screen}");
+    fs::remove_file(rig.config()).expect("remove");
+    must_find(&rig, &[("error", "config")]);
+    let mount = format!("[storage]\nmount = {:?}", rig.mount());
+    fs::write(rig.config(), config.replace("[storage]", &mount)).expect("config");
+    must_be_well(&rig);
+    fs::write(rig.dir().join("fstab"), "").expect("fstab");
+    let named = "user = \"64110\"\ngroup = \"64100\"";
+    let text = config.replace("[storage]", &format!("{mount}\n{named}"));
+    fs::write(rig.config(), text).expect("config");
+    must_find(&rig, &[("warning", "fstab")]);
+    let unit = "touch \"/etc/systemd/system/$0.mount\"";
+    tool(rig.command("sh").args(["-c", unit, &unit_name(&rig)]));
+    must_be_well(&rig);
+    entry(&rig, WELL);
+    fs::write(
+        rig.config(),
+        config.replace("[storage]", "[storage]\ndata = \"x\""),
+    )
+    .expect("config");
+    must_find(&rig, &[("warning", "roots"), ("warning", "daemon-config")]);
+}
+
+#[test]
+fn check_finds_a_device_that_is_another_or_has_another_label() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4));
+    // A /dev with links as udev makes them.
+    let links = format!(
+        "mkdir {0}/dev && mount -t tmpfs tmpfs {0}/dev && cp -a /dev/null {1} {0}/dev/ || exit
+         mount --bind {0}/dev /dev && mkdir -p /dev/disk/by-label && cd /dev/disk/by-label || exit
+         ln -s {1} NOTES && ln -s /dev/null OTHER",
+        rig.dir().display(),
+        rig.device()
+    );
+    inside(&rig, &links);
+    entry_of(&rig, "LABEL=NOTES", WELL);
+    must_find(&rig, &[("warning", "device-label")]);
+    entry_of(&rig, "LABEL=OTHER", WELL);
+    must_find(&rig, &[("warning", "device"), ("warning", "device-label")]);
+    entry_of(&rig, "LABEL=NOBODYS", WELL);
+    must_find(&rig, &[("error", "device"), ("warning", "device-label")]);
+    inside(&rig, "cd /dev/disk/by-label && mv NOTES PIPST");
+    entry_of(&rig, "LABEL=PIPST", WELL);
+    must_be_well(&rig);
+    inside(&rig, "umount /dev");
+}
+
+#[test]
+fn check_finds_a_device_that_takes_no_writes() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4));
+    inside(&rig, &format!("blockdev --setro {}", rig.device()));
+    must_find(&rig, &[("error", "device-read-only")]);
+    inside(&rig, &format!("blockdev --setrw {}", rig.device()));
+    must_be_well(&rig);
+}
+
+#[test]
+fn check_finds_a_card_that_does_not_empty_its_cache() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4));
+    let name = rig.device().trim_start_matches("/dev/").to_owned();
+    // A card instead of the loop device, as /sys would show it; see /sys/dev/block.
+    let script = format!(
+        "n=$(cat /sys/block/{name}/dev) && cd {} && mkdir -p card/{name}/device card/{name}/queue links || exit
+         cd card/{name} && echo 0 >ro && echo 'write back' >queue/write_cache && cd device || exit
+         echo SD64G >name; echo 0x00009f >manfid; echo 0x5449 >oemid; echo 11/2019 >date
+         ln -s {0}/card/{name} {0}/links/$n && mount --bind {0}/links /sys/dev/block",
+        rig.dir().display()
+    );
+    inside(&rig, &script);
+    let screen = must_find(&rig, &[("warning", "card")]);
+    assert!(
+        screen.contains("Kingston Canvas Go! Plus of 11/2019"),
+        "{screen}"
+    );
+    inside(&rig, "umount /sys/dev/block");
+    must_be_well(&rig);
+}
+
+#[test]
+fn check_finds_a_storage_that_is_not_mounted() {
+    needs_root!("ext4");
+    let mut rig = machine(Setup::new(Fs::Ext4));
+    rig.ends_anyhow();
+    rig.umount(&[]);
+    rig.await_state("absent");
+    let screen = must_find(&rig, &[("error", "mount"), ("error", "state")]);
+    let advice = format!("-> run `mount {}`", rig.mount().display());
+    assert!(screen.contains(&advice), "{screen}");
+}
+
+#[test]
+fn check_finds_a_mount_that_is_not_prepared() {
+    needs_root!("ext4");
+    let mut rig = machine(Setup::new(Fs::Ext4).unprepared().stopped());
+    must_find(
+        &rig,
+        &[
+            ("error", "mount-prepared"),
+            ("warning", "roots"),
+            ("error", "socket"),
+            ("error", "daemon"),
+        ],
+    );
+    rig.prepare().must(0);
+    rig.start_daemon();
+    must_be_well(&rig);
+    let mount = rig.mount();
+    let by_hand = format!(
+        "mount -o remount,bind,rw,nodev,nosuid,exec {}",
+        mount.display()
+    );
+    inside(&rig, &by_hand);
+    must_find(&rig, &[("warning", "mount-options")]);
+}
+
+#[test]
+fn check_finds_an_overlay_and_a_tmpfs() {
+    needs_root!("overlayfs");
+    let mut rig = machine(Setup::new(Fs::Ext4).unmounted().stopped());
+    let dir = rig.dir().display().to_string();
+    let script = format!(
+        "mkdir {dir}/lower {dir}/back && mount -t tmpfs tmpfs {dir}/back && mkdir {dir}/back/u {dir}/back/w"
+    );
+    inside(&rig, &script);
+    let options = format!(
+        "nodev,nosuid,noexec,lowerdir={dir}/lower,upperdir={dir}/back/u,workdir={dir}/back/w"
+    );
+    rig.mount_over(&["-t", "overlay", "-o", &options, "overlay"]);
+    let silent = [("error", "socket"), ("error", "daemon")];
+    let bad = [("error", "mount-overlay"), ("warning", "roots")];
+    must_find(&rig, &[&bad[..], &silent[..]].concat());
+    rig.umount(&[]);
+    rig.mount_over(&["-t", "tmpfs", "-o", "nodev,nosuid,noexec", "tmpfs"]);
+    must_find(&rig, &[&bad[..], &silent[..]].concat());
+    rig.ends_anyhow();
+}
+
+#[test]
+fn check_finds_a_filesystem_that_others_share() {
+    needs_root!("btrfs");
+    let rig = machine(Setup::new(Fs::Btrfs));
+    must_be_well(&rig);
+    let other = rig.dir().join("other");
+    fs::create_dir(&other).expect("mkdir");
+    inside(
+        &rig,
+        &format!("mount --bind {} {}", rig.data().display(), other.display()),
+    );
+    must_find(&rig, &[("error", "mount-shared")]);
+    inside(&rig, &format!("umount {}", other.display()));
+    must_be_well(&rig);
+}
+
+#[test]
+fn check_finds_a_filesystem_that_the_kernel_gave_up() {
+    needs_root!("ext4");
+    let mut rig = machine(Setup::new(Fs::Ext4));
+    let victim = rig.victim();
+    rig.trigger_fs_error();
+    victim.must_be_lost("given it up");
+    rig.await_state("failed");
+    let screen = must_find(
+        &rig,
+        &[
+            ("error", "fs-alive"),
+            ("warning", "fs-errors"),
+            ("error", "state"),
+        ],
+    );
+    assert!(
+        screen.contains("1 error since it was last checked, the last "),
+        "{screen}"
+    );
+    assert!(screen.contains(" UTC in trigger_test_error"), "{screen}");
+    rig.repair();
+    rig.await_state("ro");
+    must_be_well(&rig);
+    rig.ends_anyhow();
+}
+
+#[test]
+fn check_finds_a_journal_that_is_not_empty() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4).stopped());
+    // A session was open when the power went, and it was mounted without the replay.
+    let mount = rig.mount();
+    let mount = mount.display();
+    let (copy, device) = (rig.dir().join("copy"), rig.device().to_owned());
+    inside(
+        &rig,
+        &format!(
+            "mount -o remount,rw {mount} && echo x >{mount}/data/x && sync -f {mount} && cp {device} {0} &&
+             mount -o remount,ro {mount} && umount {mount} && cp {0} {device} &&
+             mount -o {WELL},noload {device} {mount}",
+            copy.display()
+        ),
+    );
+    rig.prepare().must(0);
+    let silent = [("error", "socket"), ("error", "daemon")];
+    must_find(
+        &rig,
+        &[&[("warning", "fs-recovery")][..], &silent[..]].concat(),
+    );
+}
+
+#[test]
+fn check_finds_a_storage_that_is_nearly_full() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4));
+    rig.sh("head -c 22M /dev/zero > $KVMD_PST_DATA/large")
+        .must(0);
+    must_find(&rig, &[("warning", "fs-space")]);
+    rig.sh("cd $KVMD_PST_DATA && rm large && seq 7800 | xargs touch")
+        .must(0);
+    must_find(&rig, &[("warning", "fs-inodes")]);
+    rig.sh("cd $KVMD_PST_DATA && seq 7800 | xargs rm").must(0);
+    must_be_well(&rig);
+}

@@ -1,0 +1,283 @@
+//! What kvmd's API refuses, and what a client may cost it.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{curl, sessions};
+use crate::rig::{ACCESS_GROUP, MEMBER, OUTSIDER, Rig, RunToEnd, Setup, start, wait_until};
+use crate::{needs_root, needs_storage};
+
+#[test]
+fn p8_kvmd_api_an_outsider_is_told_which_group_is_needed() {
+    needs_root!("other users");
+    let rig = Setup::any().head("socket_mode = 0o666").start();
+    let upgrade = [
+        "-H",
+        "Connection: Upgrade",
+        "-H",
+        "Upgrade: websocket",
+        "-H",
+        "Sec-WebSocket-Version: 13",
+        "-H",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "http://x/ws",
+    ];
+    let (status, said) = curl(&rig, Some(OUTSIDER), &upgrade);
+    assert_eq!((status.as_str(), &said["ok"]), ("403", &json!(false)));
+    assert_eq!(said["result"]["error"], "ForbiddenError");
+    let text = said["result"]["error_msg"].as_str().expect("a text");
+    assert!(text.contains(&format!("'{ACCESS_GROUP}'")), "{text}");
+    assert_eq!(rig.superblock(), "ro");
+    // Who may connect may ask, as for the status.
+    let (status, _) = curl(&rig, Some(OUTSIDER), &["http://x/state"]);
+    assert_eq!(status, "200");
+    let member = start(
+        rig.command_as(MEMBER, "curl")
+            .args(["-sSN", "--http1.1", "--unix-socket"])
+            .arg(rig.socket())
+            .args(upgrade),
+    );
+    member.await_stdout("\"write_allowed\":true");
+    assert_eq!(rig.superblock(), "rw");
+    member.signal("KILL");
+    rig.await_superblock("ro");
+}
+
+#[test]
+fn p9_kvmd_api_what_it_does_not_know_is_an_http_error() {
+    needs_storage!();
+    let rig = Rig::any();
+    let long = format!("X: {}", "x".repeat(9000));
+    for (words, status, error) in [
+        (&["http://x/"][..], "404", "NotFoundError"),
+        (
+            &["-d", "x", "http://x/state"],
+            "405",
+            "MethodNotAllowedError",
+        ),
+        (
+            &["-X", "GET", "-d", "x", "http://x/state"],
+            "413",
+            "PayloadTooLargeError",
+        ),
+        (&["http://x/ws"], "400", "BadRequestError"),
+        (&["-H", &long, "http://x/state"], "431", "HeadTooLargeError"),
+    ] {
+        let (code, said) = curl(&rig, None, words);
+        assert_eq!(code, status, "{words:?}: {said}");
+        assert_eq!(said["ok"], false);
+        assert_eq!(said["result"]["error"], error);
+        assert!(said["result"]["error_msg"].is_string(), "{said}");
+    }
+    let head = rig
+        .command("curl")
+        .args(["-sSI", "--unix-socket"])
+        .arg(rig.socket())
+        .arg("http://x/state")
+        .to_end()
+        .must(0)
+        .text();
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+    let mut stream = connect(&rig);
+    stream
+        .write_all(b"HEAD /nope HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("write");
+    let mut said = String::new();
+    stream
+        .read_to_string(&mut said)
+        .expect("until it is closed");
+    assert!(
+        said.starts_with("HTTP/1.1 404 ") && said.ends_with("\r\n\r\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn kvmd_api_what_comes_with_the_request_is_heard() {
+    needs_storage!();
+    let rig = Rig::any();
+    let mut stream = connect(&rig);
+    // A masked close frame, 1000: granted or not, it is answered.
+    let close = b"\x88\x82\0\0\0\0\x03\xe8";
+    stream.write_all(&[UPGRADE, close].concat()).expect("write");
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).expect("until it is closed");
+    let text = String::from_utf8_lossy(&said);
+    assert!(text.starts_with("HTTP/1.1 101 "), "{text}");
+    assert!(text.contains("\"loop\""), "{text}");
+    assert!(said.ends_with(&[0x88, 2, 0x03, 0xe8]), "{said:?}");
+    rig.await_superblock("ro");
+    assert_eq!(sessions(&rig), 0);
+}
+
+#[test]
+fn p11_kvmd_api_nothing_ticks_after_the_last_client() {
+    needs_storage!();
+    let rig = Rig::any();
+    let mut stream = connect(&rig);
+    upgrade(&mut stream);
+    rig.await_superblock("rw");
+    // Its timers, as proc(5) shows them: how long until the next.
+    let armed = || {
+        let files = std::fs::read_dir(format!("/proc/{}/fdinfo", rig.daemon_pid()));
+        let texts = files
+            .expect("fdinfo")
+            .filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
+        texts
+            .filter(|text| {
+                let value = text
+                    .split_once("it_value: (")
+                    .map_or("0,", |halves| halves.1);
+                let (seconds, rest) = value.split_once(", ").unwrap_or(("0", ""));
+                let far = seconds.parse().is_ok_and(|seconds: u64| seconds >= 86400);
+                !far && !(seconds == "0" && (rest.is_empty() || rest.starts_with("0)")))
+            })
+            .count()
+    };
+    wait_until("a ping or a look is due", || armed() > 0);
+    drop(stream);
+    wait_until("nothing is", || armed() == 0);
+}
+
+#[test]
+fn p9_kvmd_api_a_slow_head_is_refused() {
+    needs_storage!();
+    let rig = Rig::any();
+    let mut slow = connect(&rig);
+    slow.write_all(b"GET /state HTTP/1.1\r\nHost: ")
+        .expect("write");
+    let mut said = String::new();
+    slow.read_to_string(&mut said).expect("until it is closed");
+    assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
+    assert!(said.contains("TimeoutError"), "{said}");
+}
+
+#[test]
+fn p9_kvmd_api_the_limit_is_told_in_http() {
+    needs_storage!();
+    let rig = Setup::any().session("limit = 2").start();
+    let held: Vec<_> = (0..2).map(|_| rig.session()).collect();
+    // However late the request comes.
+    let mut stream = connect(&rig);
+    wait_until("it is seen", || rig.log().contains("was refused"));
+    stream
+        .write_all(b"GET /state HTTP/1.1\r\nHost: ")
+        .expect("write");
+    stream.write_all(b"x\r\n\r\n").expect("write");
+    let mut said = String::new();
+    stream.read_to_string(&mut said).expect("until it ends");
+    assert!(said.starts_with("HTTP/1.1 503 "), "{said}");
+    assert!(said.contains("too many connections"), "{said}");
+    let (status, said) = curl(&rig, None, &["http://x/state"]);
+    assert_eq!(status, "503", "{said}");
+    assert_eq!(said["result"]["error"], "UnavailableError");
+    // Who speaks the own protocol is denied in that.
+    rig.sh("true").must(1);
+    for session in held {
+        session.end().must(0);
+    }
+}
+
+#[test]
+fn p9_kvmd_api_who_is_refused_and_says_nothing_is_waited_for_but_not_with_many_others() {
+    needs_storage!();
+    let rig = Setup::any().session("limit = 2").start();
+    let held: Vec<_> = (0..2).map(|_| rig.session()).collect();
+    let descriptors = || {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", rig.daemon_pid()));
+        open.expect("its descriptors").count()
+    };
+    let before = descriptors();
+    let silent: Vec<_> = (0..300).map(|_| connect(&rig)).collect();
+    for mut stream in silent {
+        assert!(descriptors() <= before + 64 + 1, "{}", descriptors());
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).expect("until it ends");
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("too many connections"), "{said}");
+    }
+    wait_until("nothing is left", || descriptors() == before);
+    for session in held {
+        session.end().must(0);
+    }
+}
+
+#[test]
+fn p9_kvmd_api_who_does_not_answer_pings_is_dropped() {
+    needs_storage!();
+    let rig = Rig::any();
+    let mut stream = connect(&rig);
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .expect("timeout");
+    upgrade(&mut stream);
+    rig.await_superblock("rw");
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).expect("until it is closed");
+    // Its last frame is an empty ping.
+    assert!(
+        said.ends_with(&[0x89, 0]),
+        "{:?}",
+        String::from_utf8_lossy(&said)
+    );
+    assert!(rig.log().contains("does not answer pings"), "{}", rig.log());
+    rig.await_superblock("ro");
+}
+
+#[test]
+fn p9_kvmd_api_a_flood_keeps_nobody_from_his_session() {
+    needs_storage!();
+    let rig = Rig::any();
+    let mut hostile: Vec<UnixStream> = (0..8).map(|_| connect(&rig)).collect();
+    for stream in &mut hostile {
+        upgrade(stream);
+    }
+    let floods: Vec<_> = hostile
+        .iter()
+        .enumerate()
+        .map(|(n, stream)| {
+            let mut stream = stream.try_clone().expect("dup");
+            // Empty pieces of a message without end; pings; events without end. None is read.
+            let begin = [&[0x01, 0x80, 0, 0, 0, 0][..], &[], &[]][n % 3];
+            let again = [
+                &[0x00, 0x80, 0, 0, 0, 0][..],
+                &[0x89, 0x80, 0, 0, 0, 0],
+                b"\x81\xa2\0\0\0\0{\"event_type\":\"ping\", \"event\":{}}",
+            ][n % 3]
+                .repeat(100);
+            std::thread::spawn(move || {
+                let _ = stream.write_all(begin);
+                while stream.write_all(&again).is_ok() {}
+            })
+        })
+        .collect();
+    for n in 0..20 {
+        rig.sh(&format!("echo {n} > $KVMD_PST_DATA/file")).must(0);
+    }
+    for stream in &hostile {
+        let _ = stream.shutdown(std::net::Shutdown::Both); // it may be closed already
+    }
+    for flood in floods {
+        flood.join().expect("the flood");
+    }
+    drop(hostile);
+    rig.await_superblock("ro");
+}
+
+fn connect(rig: &Rig) -> UnixStream {
+    let stream = UnixStream::connect(rig.socket()).expect("connect");
+    stream
+        .set_read_timeout(Some(crate::rig::BOUND))
+        .expect("timeout");
+    stream
+}
+
+const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+fn upgrade(stream: &mut UnixStream) {
+    stream.write_all(UPGRADE).expect("write");
+}
