@@ -11,14 +11,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use super::command;
-use super::link::{self, Heard, Passed, Report, Wish};
+use super::link::{self, Heard, Report, Wish};
 use super::opening::Grant;
 use super::output::Output;
 use super::tree;
 use crate::client::Connection;
+use crate::sys::own;
 use crate::sys::poll::{self, Watch};
 use crate::sys::process::{self, Fork, Pid, Program, Reaped, WaitStatus};
-use crate::sys::signal::Signals;
+use crate::sys::signal::{Received, Signals};
 use crate::sys::stream::Stream;
 
 /// The keeper as `run` knows it.
@@ -92,8 +93,10 @@ fn keep(means: Means<'_>, words: Vec<OsString>, link: &Stream) {
 
 fn prepare(link: &Stream) -> io::Result<()> {
     process::become_subreaper()?;
-    // So that `killall pst` cannot take both that watch the command.
+    // So that neither `killall pst` nor `pkill -f pst` takes both that watch the command: the
+    // second would look like a signal to the group, which need not be passed on.
     process::set_name(c"keeper");
+    own::rename_arguments(b"keeper");
     link.wake_this_process()
 }
 
@@ -185,7 +188,7 @@ fn pass_on(signals: &Signals, link: &Stream, command: Pid, own: &mut Own) -> Hea
 #[derive(Default)]
 struct Own {
     /// The last one of each signal.
-    sent: Vec<Passed>,
+    sent: Vec<Received>,
     child: bool,
 }
 
@@ -194,18 +197,15 @@ impl Own {
         while let Ok(Some(received)) = signals.next() {
             if received.signal == libc::SIGCHLD {
                 self.child = true;
-            } else if received.by_process {
+            } else {
                 self.sent.retain(|sent| sent.signal != received.signal);
-                self.sent.push(Passed {
-                    signal: received.signal,
-                    sender: received.pid,
-                });
+                self.sent.push(received);
             }
         }
     }
 
     /// Whether the same came from the same sender; if so, it is forgotten.
-    fn take(&mut self, passed: Passed) -> bool {
+    fn take(&mut self, passed: Received) -> bool {
         let at = self.sent.iter().position(|&sent| sent == passed);
         at.map(|at| self.sent.swap_remove(at)).is_some()
     }

@@ -6,17 +6,9 @@ use std::time::Duration;
 
 use crate::sys::poll::{self, Watch};
 use crate::sys::process::WaitStatus;
+use crate::sys::signal::Received;
 use crate::sys::stream::Stream;
 use crate::wire::PATH_MAX;
-
-/// A signal that was sent to `run`, for the keeper to pass on to the command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Passed {
-    /// Its number.
-    pub signal: libc::c_int,
-    /// Who sent it: if the keeper has it from the same, so has the command.
-    pub sender: libc::pid_t,
-}
 
 /// The keeper's last word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +66,8 @@ pub fn await_order(link: &Stream) -> Option<(Duration, Vec<u8>)> {
 /// What `run` wants of the keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// That the command gets this signal.
-    Pass(Passed),
+    /// That the command gets this signal. If the keeper has it from the same sender, it has.
+    Pass(Received),
     /// That the tree ends.
     End,
 }
@@ -84,7 +76,7 @@ pub enum Wish {
 pub fn hear_wish(link: &Stream) -> Heard<Wish> {
     receive(link).map(|[signal, sender]| match signal {
         0 => Wish::End,
-        _ => Wish::Pass(Passed { signal, sender }),
+        _ => Wish::Pass(Received { signal, sender }),
     })
 }
 
@@ -95,7 +87,7 @@ pub fn end(link: &Stream) {
 }
 
 /// A signal more or less: if the keeper is stopped and its queue full, it is lost.
-pub fn pass(link: &Stream, passed: Passed) {
+pub fn pass(link: &Stream, passed: Received) {
     let _ = send(link, [passed.signal, passed.sender]);
 }
 

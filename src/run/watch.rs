@@ -6,7 +6,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::keeper::{Keeper, Means};
-use super::link::{self, Heard, Passed, Report};
+use super::link::{self, Heard, Report};
 use super::opening::Grant;
 use super::output::Output;
 use super::{Failure, tree};
@@ -152,19 +152,15 @@ impl Run<'_> {
         }
     }
 
-    /// Has the keeper pass on what processes sent; what the terminal sent has
+    /// Has the keeper pass on what was sent to us; what the terminal sent has
     /// reached the command already. Whether the keeper has ended.
     fn read_signals(&self) -> bool {
         let mut child = false;
         while let Ok(Some(received)) = self.signals.next() {
             if received.signal == libc::SIGCHLD {
                 child = true;
-            } else if received.by_process {
-                let passed = Passed {
-                    signal: received.signal,
-                    sender: received.pid,
-                };
-                link::pass(&self.keeper.link, passed);
+            } else if !received.from_terminal() {
+                link::pass(&self.keeper.link, received);
             }
         }
         child && self.reap_keeper()

@@ -11,7 +11,9 @@ compile_error!("the arguments come to std::env by themselves with glibc only");
 /// The arguments come to `std::env` by themselves, as with glibc they do.
 // SAFETY: there is no other `main`, and it has the type that the C library calls.
 #[unsafe(no_mangle)]
-extern "C" fn main(_count: c_int, _words: *const *const c_char) -> c_int {
+extern "C" fn main(count: c_int, words: *mut *mut c_char) -> c_int {
+    // SAFETY: what the C library gives to `main`.
+    unsafe { pst::sys::own::arguments_are(count, words) };
     let code = crate::run();
     // It does not tell its number.
     let number = (0..=u8::MAX).find(|number| ExitCode::from(*number) == code);

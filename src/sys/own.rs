@@ -1,8 +1,11 @@
-//! This process: its user, its limits, its memory.
+//! This process: its user, its limits, its memory, its arguments as others see them.
 
+use std::ffi::{CStr, c_char, c_int};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::check;
 
@@ -52,6 +55,51 @@ pub fn trim_memory() {
     // SAFETY: may be called at any time.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// Where exec(2) has put the arguments, each with its 0, and how long they are in all.
+static ARGUMENTS: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+static LENGTH: AtomicUsize = AtomicUsize::new(0);
+
+/// Tells where the arguments are, for [`rename_arguments`].
+///
+/// # Safety
+/// They are what `main` was given, and nobody has changed them.
+pub unsafe fn arguments_are(count: c_int, words: *mut *mut c_char) {
+    let Some(last) = usize::try_from(count).ok().and_then(|n| n.checked_sub(1)) else {
+        return;
+    };
+    // SAFETY: `main` is given `count` pointers to strings that end in 0 and live as long as the
+    // process; the kernel puts one after the other.
+    unsafe {
+        let (first, last) = (*words, *words.add(last));
+        let end = last.add(CStr::from_ptr(last).count_bytes() + 1);
+        LENGTH.store(
+            (end as usize).saturating_sub(first as usize),
+            Ordering::Relaxed,
+        );
+        ARGUMENTS.store(first.cast(), Ordering::Relaxed);
+    }
+}
+
+/// Has ps(1) and `pkill -f` see this instead of the arguments, if there is room; see
+/// /proc/pid/cmdline in proc_pid_cmdline(5). Only for a process with one thread, and after
+/// `std::env::args` is not needed any more.
+pub fn rename_arguments(name: &[u8]) {
+    let (start, length) = (
+        ARGUMENTS.load(Ordering::Relaxed),
+        LENGTH.load(Ordering::Relaxed),
+    );
+    if start.is_null() || length < name.len() + 2 {
+        return;
+    }
+    // SAFETY: the memory from `start` is the process's own, writable, and `length` long; nobody
+    // else reads or writes it. Its last byte is not 0: then the kernel shows one string of it.
+    unsafe {
+        ptr::write_bytes(start, 0, length - 1);
+        ptr::copy_nonoverlapping(name.as_ptr(), start, name.len());
+        start.add(length - 1).write(b'.');
     }
 }
 

@@ -174,10 +174,21 @@ pub fn shield_message() {
 pub struct Received {
     /// Its number.
     pub signal: libc::c_int,
-    /// The sender, if a process sent it.
-    pub pid: libc::pid_t,
-    /// Sent by a process (kill(2), tgkill(2), sigqueue(3)), not by the kernel or the terminal.
-    pub by_process: bool,
+    /// The process that sent it by kill(2), tgkill(2) or sigqueue(3), 0 if it is none of this pid
+    /// namespace; or [`KERNEL`].
+    pub sender: libc::pid_t,
+}
+
+/// The sender of what no process sent.
+const KERNEL: libc::pid_t = -1;
+
+impl Received {
+    /// Whether it is a key's, or another of those that a terminal's whole foreground group gets.
+    /// The kernel tells a hang-up to the session's leader alone.
+    pub fn from_terminal(&self) -> bool {
+        let keys = [libc::SIGINT, libc::SIGQUIT, libc::SIGWINCH, libc::SIGTTOU];
+        self.sender == KERNEL && keys.contains(&self.signal)
+    }
 }
 
 /// A non-blocking signalfd(2). It reads the signals of the process that reads,
@@ -223,11 +234,10 @@ impl Signals {
         let info = unsafe { info.assume_init() };
         Ok(Some(Received {
             signal: info.ssi_signo as libc::c_int,
-            pid: info.ssi_pid as libc::pid_t,
-            by_process: matches!(
-                info.ssi_code,
-                libc::SI_USER | libc::SI_TKILL | libc::SI_QUEUE
-            ),
+            sender: match info.ssi_code {
+                libc::SI_USER | libc::SI_TKILL | libc::SI_QUEUE => info.ssi_pid as libc::pid_t,
+                _ => KERNEL,
+            },
         }))
     }
 }
@@ -267,8 +277,7 @@ mod tests {
         assert_eq!(unsafe { libc::raise(libc::SIGUSR2) }, 0);
         let expected = Received {
             signal: libc::SIGUSR2,
-            pid: std::process::id() as libc::pid_t,
-            by_process: true,
+            sender: std::process::id() as libc::pid_t,
         };
         assert_eq!(signals.next().unwrap(), Some(expected));
         assert_eq!(signals.next().unwrap(), None);

@@ -368,7 +368,8 @@ impl Drop for Terminal {
     }
 }
 
-fn open_pty() -> (fs::File, fs::File) {
+/// A terminal: what is outside of it, and what programs get.
+pub fn open_pty() -> (fs::File, fs::File) {
     let (mut master, mut slave) = (-1, -1);
     // SAFETY: the descriptors are written to valid places and are nobody else's; the rest may be null.
     unsafe {

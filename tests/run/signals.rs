@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 
 use pst::wire::{ClientMessage, CloseResult};
 
-use crate::rig::{Client, Rig, is_alive, signal, until};
+use crate::rig::{Client, Rig, child_of, is_alive, open_pty, signal, until};
 
 /// Writes each signal that it gets into a file, at once (`wait` is interrupted; a
 /// program in the foreground would make two of a kind look like one); ends with USR2.
@@ -67,13 +67,23 @@ fn gets_once(rig: &Rig, prefix: &[&str], expected: &str, send: impl FnOnce(i32))
 #[track_caller]
 fn gets_once_from(rig: &Rig, words: &[&str], expected: &str, send: impl FnOnce(i32)) {
     let mut command = rig.command("setsid"); // a process group of our own to signal
-    command.arg(env!("CARGO_BIN_EXE_pst")).args(["run", "--"]);
-    command.args(words);
+    command
+        .arg(env!("CARGO_BIN_EXE_pst"))
+        .arg("run")
+        .args(words);
     let child = command.spawn().unwrap();
     let mut client = rig.accept();
     client.grant(rig);
     rig.line_of("up");
     send(child.id() as i32);
+    got_once(rig, expected, child.id() as i32);
+    finish(&mut client);
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(9));
+}
+
+/// The command gets this, and then one more from `run`, which ends it.
+#[track_caller]
+fn got_once(rig: &Rig, expected: &str, run: i32) {
     let file = rig.folder.join("got");
     let wait_for = |name: &str| {
         until(name, || {
@@ -83,11 +93,9 @@ fn gets_once_from(rig: &Rig, words: &[&str], expected: &str, send: impl FnOnce(i
     };
     wait_for(expected);
     // Another one takes the same way: what was doubled would be there by now.
-    signal(child.id() as i32, libc::SIGUSR2);
+    signal(run, libc::SIGUSR2);
     let text = wait_for("USR2\n");
     assert_eq!(text.lines().collect::<Vec<_>>(), [expected, "USR2"]);
-    finish(&mut client);
-    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(9));
 }
 
 fn finish(client: &mut Client) {
@@ -135,6 +143,56 @@ fn a_group_signal_from_the_commands_own_tree_is_not_doubled() {
     gets_once_from(&rig, &["bash", "-c", &script], "TERM", |_| {
         std::fs::write(rig.folder.join("go"), "").unwrap();
     });
+}
+
+#[test]
+fn who_looks_for_run_by_its_words_finds_it_alone() {
+    let rig = Rig::new();
+    let words = format!("--socket={}", rig.socket().display());
+    gets_once_from(&rig, &[&words, "bash", "-c", COUNTS], "TERM", |run| {
+        // As `pkill -f` does it.
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap() {
+            let path = entry.unwrap().path().join("cmdline");
+            let line = std::fs::read(&path).unwrap_or_default();
+            if String::from_utf8_lossy(&line).contains(&words) {
+                let pid = path.parent().and_then(|path| path.file_name()?.to_str());
+                found.extend(pid.and_then(|pid| pid.parse::<i32>().ok()));
+            }
+        }
+        assert_eq!(found, [run]);
+        signal(run, libc::SIGTERM);
+    });
+}
+
+#[test]
+fn a_hang_up_reaches_the_command_once() {
+    // The kernel tells the session's leader alone, and if that dies the group in the foreground.
+    for (script, leads) in [
+        ("exec $PST run bash -c \"$COUNTS\"", true),
+        ("$PST run bash -c \"$COUNTS\"; :", false),
+    ] {
+        let rig = Rig::new();
+        let (terminal, inside) = open_pty();
+        let mut leader = rig
+            .command("setsid")
+            .args(["--ctty", "sh", "-c", script])
+            .env("COUNTS", COUNTS)
+            .stdin(inside.try_clone().unwrap())
+            .stdout(inside.try_clone().unwrap())
+            .stderr(inside)
+            .spawn()
+            .unwrap();
+        let mut client = rig.accept();
+        client.grant(&rig);
+        rig.line_of("up");
+        let pid = leader.id() as i32;
+        let run = if leads { pid } else { child_of(pid) };
+        drop(terminal);
+        got_once(&rig, "HUP", run);
+        finish(&mut client);
+        leader.wait().unwrap();
+    }
 }
 
 #[test]
