@@ -40,6 +40,15 @@ impl Core {
         }
         if settled && !self.ready.replace(true) {
             tell_systemd("READY=1");
+            self.changes.note();
+        }
+    }
+
+    /// Waits until the first look is over.
+    pub async fn looked(&self) {
+        let watcher = self.changes.watcher();
+        while !self.ready.get() {
+            watcher.after(self.changes.last()).await;
         }
     }
 

@@ -1,6 +1,6 @@
 //! Whether there is as much free as a client needs, as the last look found it. It is judged before
 //! the session is asked for, so that a storage that is full anyway is not made writable; and again
-//! at the grant, for who came before the first look. The arbiter need not know.
+//! at the grant, since another may have been mounted meanwhile. The arbiter need not know.
 
 use super::core::Core;
 use crate::escape::escape;

@@ -60,7 +60,7 @@ impl Core {
         let Some(seat) = self.seat(id) else {
             return;
         };
-        // Judged again: at the opening nobody may have looked yet.
+        // Judged again: another storage may have been mounted since the opening.
         if let Some(text) = need::lacking(self, seat.need, seat.peer) {
             return self.denied(id, DenyReason::Full, text.into());
         }

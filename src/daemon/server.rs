@@ -46,6 +46,7 @@ pub async fn accept(
         log::error!("cannot wait for connections");
         return core.stop();
     };
+    core.looked().await; // before that there is nothing to tell anybody
     let connections = Rc::new(Connections::default());
     let mut complained = false;
     loop {

@@ -1,7 +1,7 @@
 //! P4 and P7: a full storage is the command's business, not the storage's fault.
 
 use crate::needs_root;
-use crate::rig::{MEMBER, Person, Rig, RunToEnd, Setup, tool};
+use crate::rig::{MEMBER, Person, Rig, RunToEnd, Setup, start, tool};
 
 /// Runs `fill` in a session until there is no room; sessions go on.
 fn assert_sessions_go_on(rig: &Rig, fill: &str) {
@@ -118,6 +118,41 @@ fn a_need_is_met_to_the_byte_or_denied_with_the_figures_before_anything_is_writt
         rig.log()
             .contains("was refused: 1073741824 bytes (1.0 GiB) needed")
     );
+}
+
+#[test]
+fn a_need_is_judged_by_what_is_mounted_when_it_would_be_granted() {
+    needs_root!("loop devices");
+    let rig = Rig::ext4();
+    rig.must_serve();
+    let need = free(&rig).1 / 4 * 3;
+    let other = rig.make_device("other", 8);
+    let before = rig.status();
+    rig.signal_daemon("STOP");
+    rig.umount(&[]);
+    rig.mount_over(&["-o", "ro,nodev,nosuid,noexec,errors=remount-ro", &other]);
+    rig.prepare().must(0);
+    assert!(
+        free(&rig).0 < need,
+        "the other one is too large for this test"
+    );
+    let need = need.to_string();
+    let early = start(&mut rig.pst(["run", "--need", &need, "--", "echo", "started"]));
+    early.await_stderr("Opening");
+    rig.signal_daemon("CONT");
+    let denied = early.end().must(1);
+    assert_eq!(denied.text(), "", "the command was started");
+    assert!(denied.stderr.contains(" needed, "), "{denied:?}");
+    rig.await_state("ro");
+    let after = rig.status();
+    assert_eq!(after["totals"]["sessions"], before["totals"]["sessions"]);
+    assert_eq!(after["totals"]["denials"], 1, "{after:#}");
+    for past in after["past"].as_array().expect("a list") {
+        assert_ne!(past["ended"], "gone", "{after:#}");
+    }
+    rig.umount(&[]);
+    rig.await_state("absent");
+    rig.do_mount();
 }
 
 #[test]

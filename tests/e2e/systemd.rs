@@ -107,20 +107,23 @@ fn who_comes_to_systemds_socket_while_it_stops_is_left_for_the_next_daemon() {
 }
 
 #[test]
-fn who_needs_more_than_is_free_is_denied_also_before_the_daemon_has_looked() {
+fn who_comes_before_the_daemon_has_looked_is_told_what_it_found() {
     needs_storage!();
     let mut rig = Setup::any().stopped().start();
     // The look is sometimes faster.
     for _ in 0..10 {
         let listener = UnixListener::bind(rig.socket()).expect("bind");
-        let early = start(&mut rig.pst(["run", "--need", "1000G", "--", "echo", "started"]));
+        let status = start(&mut rig.pst(["status"]));
         wait_until("it is in line", || {
             let mut line = [Watch::new(&listener, libc::POLLIN)];
             poll::wait(&mut line, Some(Duration::ZERO)).expect("poll");
             line[0].seen()
         });
         let command = activated(&rig, listener);
+        let early = start(&mut rig.pst(["run", "--need", "1000G", "--", "echo", "started"]));
         rig.start_daemon_as(command);
+        let status = status.end().must(0).text();
+        assert!(status.contains(" ro: "), "{status}");
         let denied = early.end().must(1);
         assert_eq!(denied.text(), "");
         assert!(denied.stderr.contains(" needed, "), "{denied:?}");
