@@ -174,7 +174,7 @@ impl Config {
     }
 }
 
-/// The toml crate's message in its users' words, and on one line whatever it quotes.
+/// The toml crate's message in its users' words, and on one harmless line whatever it quotes.
 fn one_line(message: &str) -> String {
     let mut line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     for (serde, ours) in [
@@ -185,7 +185,7 @@ fn one_line(message: &str) -> String {
     ] {
         line = line.replacen(serde, ours, 1);
     }
-    line
+    escape(&line).to_string()
 }
 
 /// Line and column, both from 1, of a byte.

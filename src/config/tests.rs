@@ -119,6 +119,10 @@ const ERRORS: &[(&str, &str)] = &[
         "1:1: unknown key `foo`, expected one of `socket`, `socket_mode`, `group`, `storage`, `session`, `kvmd_api`",
     ),
     (
+        r#""\u001bc\n" = 1"#,
+        r"1:1: unknown key `\x1bc `, expected one of `socket`, `socket_mode`, `group`, `storage`, `session`, `kvmd_api`",
+    ),
+    (
         "socket = 5",
         "1:10: invalid type: integer `5`, expected a string",
     ),
