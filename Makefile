@@ -44,7 +44,7 @@ cross: ## release binaries for armv7 (PiKVM OS) and aarch64: target/cross/ARCHIT
 	@packaging/cross/build
 
 demo: release ## the main job, on a storage made for it; leaves nothing behind
-	@contrib/demo.sh $(TARGET)/release/pst
+	@contrib/demo.sh "$(TARGET)/release/pst"
 
 lint: ## formatting, lints, manual pages
 	$(CARGO) fmt --check
@@ -54,48 +54,54 @@ lint: ## formatting, lints, manual pages
 	mandoc -Tlint -Wwarning $(MANPAGES)
 
 units: ## what systemd says to the units, and how tight the sandbox is
-	@test -x $(TARGET)/release/pst || $(MAKE) release
-	@packaging/check-units $(TARGET)/release/pst
+	@test -x "$(TARGET)/release/pst" || $(MAKE) release
+	@packaging/check-units "$(TARGET)/release/pst"
 
 # The program has to be there: `make release` first, as who need not be root.
 install: ## to DESTDIR and PREFIX (/usr/local)
-	@test -x $(TARGET)/release/pst || { echo "make release first" >&2; exit 1; }
-	install -D -m 755 $(TARGET)/release/pst $(DESTDIR)$(BINDIR)/pst
-	ln -sf pst $(DESTDIR)$(BINDIR)/kvmd-pst
-	ln -sf pst $(DESTDIR)$(BINDIR)/kvmd-pstrun
-	install -d $(DESTDIR)$(UNITDIR)/$(dir $(MOUNTED))
+	@test -x "$(TARGET)/release/pst" || { echo "make release first" >&2; exit 1; }
+	install -D -m 755 "$(TARGET)/release/pst" "$(DESTDIR)$(BINDIR)/pst"
+	ln -sf pst "$(DESTDIR)$(BINDIR)/kvmd-pst"
+	ln -sf pst "$(DESTDIR)$(BINDIR)/kvmd-pstrun"
+	install -d "$(DESTDIR)$(UNITDIR)/$(dir $(MOUNTED))"
 	for unit in pst.service pst.socket pst-mounted@.service; do \
 	    sed 's|/usr/bin/pst|$(BINDIR)/pst|; s|/usr/share/doc/pst|$(DOCDIR)|' packaging/systemd/$$unit \
-	        | install -m 644 /dev/stdin $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
+	        | install -m 644 /dev/stdin "$(DESTDIR)$(UNITDIR)/$$unit" || exit 1; \
 	done
-	ln -sf ../pst-mounted@.service $(DESTDIR)$(UNITDIR)/$(MOUNTED)
-	install -D -m 644 packaging/sysusers.d/pst.conf $(DESTDIR)$(SYSUSERSDIR)/pst.conf
-	install -D -m 644 packaging/tmpfiles.d/pst.conf $(DESTDIR)$(TMPFILESDIR)/pst.conf
-	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md LICENSE contrib/pst.toml
-	test -e $(DESTDIR)$(SYSCONFDIR)/kvmd/pst.toml || \
-	    install -D -m 644 contrib/pst.toml $(DESTDIR)$(SYSCONFDIR)/kvmd/pst.toml
+	ln -sf ../pst-mounted@.service "$(DESTDIR)$(UNITDIR)/$(MOUNTED)"
+	install -D -m 644 packaging/sysusers.d/pst.conf "$(DESTDIR)$(SYSUSERSDIR)/pst.conf"
+	install -D -m 644 packaging/tmpfiles.d/pst.conf "$(DESTDIR)$(TMPFILESDIR)/pst.conf"
+	install -D -m 644 -t "$(DESTDIR)$(DOCDIR)" README.md LICENSE contrib/pst.toml
+	test -e "$(DESTDIR)$(SYSCONFDIR)/kvmd/pst.toml" || \
+	    install -D -m 644 contrib/pst.toml "$(DESTDIR)$(SYSCONFDIR)/kvmd/pst.toml"
 	for page in $(MANPAGES); do \
-	    install -D -m 644 -t $(DESTDIR)$(MANDIR)/man$${page##*.} $$page || exit 1; \
+	    install -D -m 644 -t "$(DESTDIR)$(MANDIR)/man$${page##*.}" $$page || exit 1; \
 	done
 	for pair in $(MANLINKS); do \
-	    ln -sf $${pair#*:} $(DESTDIR)$(MANDIR)/man$${pair##*.}/$${pair%:*} || exit 1; \
+	    ln -sf $${pair#*:} "$(DESTDIR)$(MANDIR)/man$${pair##*.}/$${pair%:*}" || exit 1; \
 	done
-	install -D -m 644 contrib/completions/pst.bash $(DESTDIR)$(BASHDIR)/pst
-	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) contrib/completions/_pst
-	install -D -m 644 -t $(DESTDIR)$(FISHDIR) contrib/completions/pst.fish
+	install -D -m 644 contrib/completions/pst.bash "$(DESTDIR)$(BASHDIR)/pst"
+	install -D -m 644 -t "$(DESTDIR)$(ZSHDIR)" contrib/completions/_pst
+	install -D -m 644 -t "$(DESTDIR)$(FISHDIR)" contrib/completions/pst.fish
 	for name in $(filter-out pst,$(NAMES)); do \
-	    ln -sf pst $(DESTDIR)$(BASHDIR)/$$name && ln -sf pst.fish $(DESTDIR)$(FISHDIR)/$$name.fish || exit 1; \
+	    ln -sf pst "$(DESTDIR)$(BASHDIR)/$$name" && ln -sf pst.fish "$(DESTDIR)$(FISHDIR)/$$name.fish" || exit 1; \
 	done
 
+# remove DIRECTORY,FILES: below DESTDIR, where they are.
+remove = [ ! -d "$(DESTDIR)$1" ] || { cd "$(DESTDIR)$1" && rm -f $2; }
+page_of = man$(patsubst .%,%,$(suffix $1))/$1
 uninstall: ## what install did; the configuration and the storage stay
-	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,pst kvmd-pst kvmd-pstrun)
-	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,pst.service pst.socket pst-mounted@.service $(MOUNTED))
-	-rmdir $(DESTDIR)$(UNITDIR)/$(dir $(MOUNTED)) 2>/dev/null
-	rm -f $(DESTDIR)$(SYSUSERSDIR)/pst.conf $(DESTDIR)$(TMPFILESDIR)/pst.conf
-	rm -f $(foreach page,$(notdir $(MANPAGES)) $(foreach pair,$(MANLINKS),$(firstword $(subst :, ,$(pair)))),$(DESTDIR)$(MANDIR)/man$(patsubst .%,%,$(suffix $(page)))/$(page))
-	rm -f $(addprefix $(DESTDIR)$(BASHDIR)/,$(NAMES)) $(DESTDIR)$(ZSHDIR)/_pst $(addprefix $(DESTDIR)$(FISHDIR)/,$(addsuffix .fish,$(NAMES)))
-	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,README.md LICENSE pst.toml)
-	-rmdir $(DESTDIR)$(DOCDIR) 2>/dev/null
+	$(call remove,$(BINDIR),$(NAMES))
+	$(call remove,$(UNITDIR),pst.service pst.socket pst-mounted@.service $(MOUNTED))
+	-rmdir "$(DESTDIR)$(UNITDIR)/$(dir $(MOUNTED))" 2>/dev/null
+	$(call remove,$(SYSUSERSDIR),pst.conf)
+	$(call remove,$(TMPFILESDIR),pst.conf)
+	$(call remove,$(MANDIR),$(foreach page,$(notdir $(MANPAGES)) $(foreach pair,$(MANLINKS),$(firstword $(subst :, ,$(pair)))),$(call page_of,$(page))))
+	$(call remove,$(BASHDIR),$(NAMES))
+	$(call remove,$(ZSHDIR),_pst)
+	$(call remove,$(FISHDIR),$(addsuffix .fish,$(NAMES)))
+	$(call remove,$(DOCDIR),README.md LICENSE pst.toml)
+	-rmdir "$(DESTDIR)$(DOCDIR)" 2>/dev/null
 
 deb: release ## target/deb/pst_VERSION_ARCH.deb
 	@packaging/deb/build target/deb
@@ -103,8 +109,8 @@ deb: release ## target/deb/pst_VERSION_ARCH.deb
 # The daemon under the unit's system call filter. But for what systemd does for
 # it there, and the tests leave to it: owning the socket, preparing the mount.
 test-filtered: ## the end-to-end tests under the unit's system call filter
-	@mkdir -p $(TARGET) && tests/filtered --list packaging/systemd/pst.service @chown mount_setattr >$(TARGET)/allowed
-	PST_TEST_LAUNCHER=$(CURDIR)/tests/filtered PST_ALLOWED=$(abspath $(TARGET)/allowed) $(MAKE) test TESTS="--test e2e $(TESTS)"
+	@mkdir -p "$(TARGET)" && tests/filtered --list packaging/systemd/pst.service @chown mount_setattr >"$(TARGET)/allowed"
+	PST_TEST_LAUNCHER="$(CURDIR)/tests/filtered" PST_ALLOWED="$$(realpath "$(TARGET)/allowed")" $(MAKE) test TESTS="--test e2e $(TESTS)"
 
 # As root; makes itself a small Debian tree once (mmdebstrap).
 packaging-test: deb ## install, upgrade, remove and purge of the packages
@@ -118,12 +124,12 @@ vm-test: deb ## a booted system in qemu: systemd, a disk, power cuts
 test: aiohttp ## every test, or in a user namespace what can be
 	@tests/tools
 	@$(CARGO) test --locked $(FEATURES) --no-run
-	@mkdir -p target && rm -f $(LEFT_OUT)
+	@mkdir -p target && rm -f "$(LEFT_OUT)"
 	@if [ "$$(id -u)" = 0 ]; then own=; else own="unshare -rm --"; \
 	    $$own true 2>/dev/null || { own=; echo "no user namespaces here: what mounts is left out"; }; fi; \
-	code=0; PST_LEFT_OUT=$(LEFT_OUT) $$own $(CLEAN) $(CARGO) test --locked $(FEATURES) --no-fail-fast $(TESTS) || code=$$?; \
-	if [ -s $(LEFT_OUT) ]; then \
-	    echo "$$(sort -u $(LEFT_OUT) | wc -l) tests left out:"; sort -u $(LEFT_OUT) | sed 's/^/  /'; \
+	code=0; PST_LEFT_OUT="$(LEFT_OUT)" $$own $(CLEAN) $(CARGO) test --locked $(FEATURES) --no-fail-fast $(TESTS) || code=$$?; \
+	if [ -s "$(LEFT_OUT)" ]; then \
+	    echo "$$(sort -u "$(LEFT_OUT)" | wc -l) tests left out:"; sort -u "$(LEFT_OUT)" | sed 's/^/  /'; \
 	else echo "0 tests left out"; fi; \
 	exit $$code
 
@@ -153,12 +159,12 @@ powercut: ## power cuts for long (PST_POWER_ROUNDS, 20), from PST_POWER_SEED, as
 
 # In a world of its own, so that nobody else's mounts wake the daemon. The
 # build is over by then; in real time (chrt), since of other work on the machine nothing is to be seen.
-BENCHED = x86-64-small=$(abspath $(TARGET))/small/release/pst
+BENCHED = x86-64-small=$$(realpath "$(TARGET)")/small/release/pst
 bench: ## every promised figure, against the kernel's and the shell's, as root
 	@tests/tools
-	@$(CARGO) build --locked --release --no-default-features --target-dir $(TARGET)/small
+	@$(CARGO) build --locked --release --no-default-features --target-dir "$(TARGET)/small"
 	@$(CARGO) bench --locked --bench bench --no-run
-	@PST_BENCH_TABLE=$(abspath $(TARGET))/bench.txt PST_BENCH_BINARIES="$(BENCHED)" \
+	@PST_BENCH_TABLE="$$(realpath "$(TARGET)")/bench.txt" PST_BENCH_BINARIES="$(BENCHED)" \
 	    $(CLEAN) chrt -f 1 unshare --mount --pid --fork --kill-child --mount-proc -- \
 	    $(CARGO) bench --locked --bench bench
 

@@ -13,7 +13,9 @@ fn main() {
     // know it warns and goes on.
     println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     // GNU's linker and LLVM's know the rest; who chose another gets a larger program.
-    let chosen = env::var("CARGO_ENCODED_RUSTFLAGS").is_ok_and(|flags| flags.contains("fuse-ld="));
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let chosen = ["fuse-ld=", "ld-path=", "link-arg=-B", "mold"];
+    let chosen = chosen.iter().any(|choice| flags.contains(choice));
     if env::var("PROFILE").is_ok_and(|profile| profile == "release") && !chosen {
         leave_out_unwinding();
     }
@@ -27,6 +29,6 @@ fn leave_out_unwinding() {
     let Ok(out) = env::var("OUT_DIR") else { return };
     let script = Path::new(&out).join("sections.ld");
     if fs::write(&script, sections).is_ok() {
-        println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", script.display());
+        println!("cargo::rustc-link-arg-bins=-T{}", script.display());
     }
 }

@@ -1,6 +1,7 @@
 //! The command's first moments: from its process to its exec, as the caller would
 //! have started it.
 
+use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -43,7 +44,12 @@ fn advice(name: &[u8], error: &io::Error) -> String {
     let path = Path::new(OsStr::from_bytes(name));
     let file = fs::metadata(path).ok().filter(|_| name.contains(&b'/'));
     match (error.raw_os_error(), file) {
-        (Some(libc::ENOENT), None) if !name.contains(&b'/') => "; it is not in PATH".into(),
+        (Some(libc::ENOENT), None) if !name.contains(&b'/') && !is_in_path(path) => {
+            "; it is not in PATH".into()
+        }
+        (Some(libc::ENOENT), _) if !name.contains(&b'/') => format!(
+            "; it is in PATH: what is missing is its interpreter, see `head -n 1 $(which {shown})`"
+        ),
         (Some(libc::ENOENT), Some(_)) => {
             "; it is there: what is missing is its interpreter, see its first line".into()
         }
@@ -64,6 +70,12 @@ fn advice(name: &[u8], error: &io::Error) -> String {
         (Some(libc::ETXTBSY), _) => format!("; somebody writes to it: see `fuser -v {shown}`"),
         _ => shortage::advice(error).into(),
     }
+}
+
+/// Whether a directory of PATH has something of this name.
+fn is_in_path(name: &Path) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|directory| directory.join(name).exists())
 }
 
 fn lies_on_noexec(path: &Path) -> bool {

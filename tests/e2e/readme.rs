@@ -159,11 +159,9 @@ fn editor(rig: &Rig, text: &str) {
 fn cron(rig: &Rig, place: &Path, line: &str) {
     let command = line.splitn(7, ' ').nth(6).expect("seven fields");
     assert!(!command.contains('%'), "to cron that is a new line");
-    let bin = rig.dir().join("bin").display().to_string();
-    let path = format!("PATH={bin}:/usr/bin:/bin");
     let outcome = rig
         .command("env")
-        .args([&path, "sh", "-c", &to_rig(rig, command)])
+        .args(["PATH=/usr/bin:/bin", "sh", "-c", &to_rig(rig, command)])
         .current_dir(place)
         .stdin(Stdio::null())
         .to_end()

@@ -99,10 +99,10 @@ fn p7_what_cannot_be_executed_is_told_why_and_what_to_do() {
     let path = |name: &str| rig.folder.join(name).display().to_string();
     // Not by this process: another test's fork could hold it open for writing (ETXTBSY).
     let make =
-        "cd $F; echo x > plain; (echo '#!/no/such/thing'; echo x) > script; chmod 755 script;
+        "cd $F; echo x > plain; (echo '#!/no/such/thing'; echo x) > lost-script; chmod 755 lost-script;
         mkdir closed";
     assert!(rig.bash(make).status().unwrap().success());
-    let (plain, script) = (path("plain"), path("script"));
+    let (plain, script) = (path("plain"), path("lost-script"));
     for (name, expected, text) in [
         ("nonexistent-in-path", 127, "; it is not in PATH".to_owned()),
         (
@@ -131,6 +131,13 @@ fn p7_what_cannot_be_executed_is_told_why_and_what_to_do() {
         assert!(said.contains(&text), "{name}: {said}");
         assert!(said.contains(&format!("Can't run {name}: ")), "{said}");
     }
+    let mut in_path = rig.run(&["lost-script"]);
+    in_path.env("PATH", format!("/usr/bin:/bin:{}", rig.folder.display()));
+    let said = why_not(&rig, in_path, 127);
+    assert!(
+        said.contains("; it is in PATH: what is missing is its interpreter"),
+        "{said}"
+    );
     let busy = "cp /bin/true $F/busy; exec 9>>$F/busy; exec $PST run $F/busy";
     let said = why_not(&rig, rig.bash(busy), 126);
     assert!(
