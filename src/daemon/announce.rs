@@ -8,6 +8,7 @@ use super::tell_systemd;
 use super::worker::Report;
 use crate::escape::escape;
 use crate::storage::holders::{Holder, HolderKind};
+use crate::sys::own;
 
 impl Core {
     /// The storage's state, where it is news.
@@ -40,6 +41,7 @@ impl Core {
         }
         if settled && !self.ready.replace(true) {
             tell_systemd("READY=1");
+            own::forget_code_used(); // by the start: the loader, the configuration
             self.changes.note();
         }
     }
