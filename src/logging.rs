@@ -56,10 +56,13 @@ struct Shown<'a, 'b>(&'a mut fmt::Formatter<'b>);
 
 impl fmt::Write for Shown<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for c in text.chars() {
-            match c.is_control() {
-                true => write!(self.0, "{}", c.escape_default())?,
-                false => self.0.write_char(c)?,
+        for run in text.split_inclusive(char::is_control) {
+            match run.chars().next_back().filter(|last| last.is_control()) {
+                Some(last) => {
+                    self.0.write_str(run.strip_suffix(last).unwrap_or(run))?;
+                    write!(self.0, "{}", last.escape_default())?;
+                }
+                None => self.0.write_str(run)?,
             }
         }
         Ok(())
