@@ -1,16 +1,19 @@
 //! One client's connection: its bytes, in time, and which protocol they speak. What is said in it
 //! is that protocol's business.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use async_io::{Async, Timer};
+use async_io::Async;
 use smol::io::{AsyncRead, AsyncWriteExt};
 
+use super::clock::Clock;
 use super::core::Core;
 #[cfg(feature = "kvmd-api")]
 use super::kvmd;
@@ -39,6 +42,7 @@ impl From<io::Error> for Fault {
 /// A client's connection.
 #[derive(Debug)]
 pub struct Connection {
+    clock: Rc<Clock>,
     /// Its stream.
     pub stream: Async<UnixStream>,
     /// Who is at the other end.
@@ -47,11 +51,13 @@ pub struct Connection {
     pub admitted: bool,
     /// When it must have said what it wants.
     deadline: Instant,
+    /// All that had come was read: there is nothing to read until there is news of it.
+    drained: Cell<bool>,
 }
 
 /// Serves a connection to its end. `admitted`: its peer may open sessions.
 pub async fn serve(core: &Core, stream: Async<UnixStream>, peer: Peer, admitted: bool) {
-    let connection = Connection::new(stream, peer, admitted);
+    let connection = Connection::new(&core.clock, stream, peer, admitted);
     let mut early = Vec::new();
     let opening = connection.in_time(connection.opening(&mut early)).await;
     match opening {
@@ -63,8 +69,8 @@ pub async fn serve(core: &Core, stream: Async<UnixStream>, peer: Peer, admitted:
 }
 
 /// Tells a client for which there is no room so, in the protocol in which it begins to speak.
-pub async fn refuse(stream: Async<UnixStream>, peer: Peer, text: String) {
-    let connection = Connection::new(stream, peer, false);
+pub async fn refuse(core: &Core, stream: Async<UnixStream>, peer: Peer, text: String) {
+    let connection = Connection::new(&core.clock, stream, peer, false);
     let mut early = Vec::new();
     match connection.in_time(connection.opening(&mut early)).await {
         #[cfg(feature = "kvmd-api")]
@@ -78,12 +84,14 @@ pub async fn refuse(stream: Async<UnixStream>, peer: Peer, text: String) {
 }
 
 impl Connection {
-    fn new(stream: Async<UnixStream>, peer: Peer, admitted: bool) -> Connection {
+    fn new(clock: &Rc<Clock>, stream: Async<UnixStream>, peer: Peer, admitted: bool) -> Connection {
         Connection {
+            clock: clock.clone(),
             stream,
             peer,
             admitted,
             deadline: Instant::now() + HANDSHAKE,
+            drained: Cell::new(false),
         }
     }
 
@@ -104,7 +112,7 @@ impl Connection {
         said: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
         smol::future::or(said, async {
-            Timer::at(self.deadline).await;
+            self.clock.at(self.deadline).await;
             Err(Fault::Late)
         })
         .await
@@ -112,7 +120,8 @@ impl Connection {
 
     /// Sends bytes, if the client takes them in time.
     pub async fn write(&self, bytes: &[u8]) -> Result<(), Fault> {
-        patiently(async { Ok((&self.stream).write_all(bytes).await?) }).await
+        self.patiently(async { Ok((&self.stream).write_all(bytes).await?) })
+            .await
     }
 
     /// Reads what comes next and hands it on.
@@ -126,23 +135,30 @@ impl Connection {
         cx: &mut Context<'_>,
         take: impl FnOnce(&[u8]),
     ) -> Poll<Result<(), Fault>> {
+        if self.drained.get() {
+            ready!(self.stream.poll_readable(cx))?;
+        }
         let mut buffer = [0; 1280];
         match Pin::new(&mut &self.stream).poll_read(cx, &mut buffer) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => Poll::Ready(Err(Fault::Gone)),
             Poll::Ready(Ok(count)) => {
+                self.drained.set(count < buffer.len());
                 take(buffer.get(..count).unwrap_or(&[]));
                 Poll::Ready(Ok(()))
             }
         }
     }
-}
 
-/// Waits for the client to take something, for as long as one does.
-pub async fn patiently<T>(taken: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    smol::future::or(taken, async {
-        Timer::after(WRITE_PATIENCE).await;
-        Err(Fault::Gone)
-    })
-    .await
+    /// Waits for the client to take something, for as long as one does.
+    pub async fn patiently<T>(
+        &self,
+        taken: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        smol::future::or(taken, async {
+            self.clock.after(WRITE_PATIENCE).await;
+            Err(Fault::Gone)
+        })
+        .await
+    }
 }

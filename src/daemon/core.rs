@@ -12,16 +12,15 @@ use std::sync::mpsc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
-
 use super::arbiter::{Arbiter, Effect, Input, Job, Moment, SessionId, State};
 use super::changes::Changes;
+use super::clock::Clock;
 use super::ledger::{Ledger, Standing};
 use super::seat::Seat;
 use super::shown::Reading;
+use super::tell_systemd;
 use super::times::LAST_ANSWERS;
 use super::worker::Report;
-use super::{forget_dropped_timers, tell_systemd};
 use crate::config::{Config, Place};
 use crate::storage::Facts;
 use crate::storage::holders::Holder;
@@ -32,6 +31,8 @@ use crate::wire::{DaemonMessage, VERSION};
 #[derive(Debug)]
 pub struct Core {
     pub(super) start: Instant,
+    /// The times that are waited for.
+    pub clock: Rc<Clock>,
     pub(super) arbiter: RefCell<Arbiter>,
     jobs: mpsc::Sender<Job>,
     /// Sessions that the arbiter knows.
@@ -89,12 +90,14 @@ impl Core {
         place: &Place,
         access: u32,
         start: Instant,
+        clock: Rc<Clock>,
         jobs: mpsc::Sender<Job>,
     ) -> Rc<Core> {
         let (arbiter, effects) = Arbiter::new(config.session.kill_grace);
         let ledger = Ledger::new(standing(&arbiter), start);
         let core = Rc::new(Core {
             start,
+            clock,
             arbiter: RefCell::new(arbiter),
             jobs,
             seats: RefCell::default(),
@@ -228,22 +231,19 @@ impl Core {
 
     /// Calls the arbiter when it wants to be.
     pub async fn alarm(self: Rc<Self>) {
-        let mut timer = Timer::never();
+        let mut sleep = None;
         loop {
             poll_fn(|cx| {
                 if self.alarm.changed.take() {
-                    match self.alarm.at.get() {
-                        Some(at) => timer.set_at(self.start + at.0),
-                        None => {
-                            timer = Timer::never();
-                            forget_dropped_timers();
-                        }
-                    }
+                    let at = self.alarm.at.get();
+                    sleep = at.map(|at| self.clock.at(self.start + at.0));
                 }
                 self.alarm.waker.replace(Some(cx.waker().clone()));
-                Pin::new(&mut timer).poll(cx)
+                let sleep = sleep.as_mut();
+                sleep.map_or(Poll::Pending, |sleep| Pin::new(sleep).poll(cx))
             })
             .await;
+            sleep = None;
             self.input(Input::Tick);
             self.remind();
         }
@@ -265,7 +265,7 @@ impl Core {
             }
         });
         smol::future::or(sent, async {
-            Timer::after(LAST_ANSWERS).await;
+            self.clock.after(LAST_ANSWERS).await;
         })
         .await;
         if !clean {

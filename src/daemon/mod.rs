@@ -4,6 +4,7 @@
 mod announce;
 pub mod arbiter;
 mod changes;
+mod clock;
 mod connection;
 mod core;
 #[cfg(feature = "kvmd-api")]
@@ -22,15 +23,12 @@ mod watcher;
 mod worker;
 
 use std::cell::Cell;
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer};
+use async_io::Async;
 use log::LevelFilter;
 use smol::LocalExecutor;
 use smol::channel::{Receiver, unbounded};
@@ -45,6 +43,7 @@ use crate::sys::{own, user};
 use crate::systemd;
 
 use self::arbiter::Input;
+use self::clock::Clock;
 use self::core::Core;
 #[cfg(feature = "kvmd-api")]
 pub use self::kvmd::{events, http}; // for the fuzzers
@@ -104,7 +103,8 @@ fn run(config: &Config) -> Result<bool, String> {
     watcher::start(sender.clone()).map_err(|error| format!("cannot watch the mounts: {error}"))?;
     let tasks =
         worker::start(storage, sender).map_err(|e| format!("cannot start a thread: {e}"))?;
-    let core = Core::new(config, &place, access, start, tasks);
+    let clock = Clock::new().map_err(|error| format!("cannot make a timer: {error}"))?;
+    let core = Core::new(config, &place, access, start, clock, tasks);
     async_io::block_on(serve(core, listener, events, events_of))
 }
 
@@ -131,6 +131,7 @@ async fn serve(
         .map_err(|error| format!("cannot receive signals: {error}"))?;
     executor.spawn(take_events(core.clone(), events)).detach();
     executor.spawn(take_signals(core.clone(), signals)).detach();
+    executor.spawn(run_clock(core.clone())).detach();
     executor.spawn(core.clone().alarm()).detach();
     if let Some(group) = group {
         let group = Async::new_nonblocking(group)
@@ -144,7 +145,9 @@ async fn serve(
             .detach();
     }
     if let Some(interval) = systemd::watchdog_interval() {
-        executor.spawn(feed_watchdog(interval)).detach();
+        executor
+            .spawn(feed_watchdog(core.clock.clone(), interval))
+            .detach();
     }
     let Listener { socket, name } = listener;
     let server = server::accept(core.clone(), executor.clone(), socket, name.is_none());
@@ -160,6 +163,14 @@ async fn take_events(core: Rc<Core>, events: Receiver<Event>) {
             Event::Done(report) => core.done(*report),
             Event::MountsChanged => core.input(Input::Disturbed),
         }
+    }
+}
+
+/// Without it nothing would be waited for in time: the daemon ends, and is started anew.
+async fn run_clock(core: Rc<Core>) {
+    if let Err(error) = core.clock.clone().run().await {
+        log::error!("cannot wait for a timer: {error}");
+        core.stop();
     }
 }
 
@@ -188,7 +199,7 @@ async fn take_filesystem_events(
                 }
                 if events.release {
                     core.input(Input::Released);
-                    Timer::after(EVENTS_GATHER).await;
+                    core.clock.after(EVENTS_GATHER).await;
                 }
             }
             Err(error) => {
@@ -203,26 +214,17 @@ async fn take_filesystem_events(
 async fn look_repeatedly(core: Rc<Core>, looking: Rc<Cell<bool>>) {
     core.input(Input::Disturbed);
     for wait in ERROR_LOOKS {
-        Timer::after(wait).await;
+        core.clock.after(wait).await;
         core.input(Input::Disturbed);
     }
     looking.set(false);
 }
 
-async fn feed_watchdog(interval: Duration) {
+async fn feed_watchdog(clock: Rc<Clock>, interval: Duration) {
     loop {
-        Timer::after(interval).await;
+        clock.after(interval).await;
         tell_systemd("WATCHDOG=1");
     }
-}
-
-/// Has the reactor forget timers that were dropped: it goes on sleeping until the first of them
-/// otherwise, and an idle daemon would wake up once for nothing. Only a new timer makes it count
-/// again, so it gets one that is dropped at once.
-fn forget_dropped_timers() {
-    const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    let mut timer = Timer::after(FAR);
-    let _ = Pin::new(&mut timer).poll(&mut Context::from_waker(Waker::noop()));
 }
 
 /// Tells the service manager, if there is one.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 
-use async_io::{Async, Timer};
+use async_io::Async;
 use smol::LocalExecutor;
 
 use super::connection;
@@ -20,6 +20,9 @@ use crate::wire::DenyReason;
 
 /// So many connections are accepted in a row. More would keep those who are in waiting longer.
 const TURN: usize = 64;
+/// So many may come until memory is looked for again. It is mapped for that, which takes longer than
+/// to let one in.
+const LOOK_AFTER: usize = 64;
 /// After more connections at once than these, the end of most gives memory back to the kernel.
 const MANY: usize = 64;
 /// After more than these, the end of the last does: what the rest of many had would stay for good.
@@ -55,7 +58,6 @@ pub async fn accept(
         if lasting && core.stopping() {
             return;
         }
-        connections.look_again();
         // All who are there are counted before any is heard: most of a flood is over its user's
         // share then, which costs little, and is not in the others' way.
         for _ in 0..TURN {
@@ -76,7 +78,7 @@ pub async fn accept(
                     if !std::mem::replace(&mut complained, true) {
                         log::error!("cannot accept a connection: {error}");
                     }
-                    Timer::after(NO_RESOURCES).await;
+                    core.clock.after(NO_RESOURCES).await;
                     break;
                 }
             }
@@ -102,7 +104,7 @@ fn admit(
         Ok(entry) => entry,
         Err(text) => {
             core.refused();
-            return refuse(executor, connections, stream, peer, text);
+            return refuse(core, executor, connections, stream, peer, text);
         }
     };
     let admitted = is_member(&stream, peer, core.access.0);
@@ -152,6 +154,7 @@ fn has_memory(open: usize) -> bool {
 
 /// Denies what it will ask for: in its own protocol, if it can be waited for until it speaks.
 fn refuse(
+    core: &Rc<Core>,
     executor: &Rc<LocalExecutor<'static>>,
     connections: &Rc<Connections>,
     stream: UnixStream,
@@ -165,8 +168,9 @@ fn refuse(
         let Ok(stream) = Async::new(stream) else {
             return;
         };
+        let core = core.clone();
         let task = async move {
-            connection::refuse(stream, peer, text).await;
+            connection::refuse(&core, stream, peer, text).await;
             drop(place);
         };
         return executor.spawn(task).detach();
@@ -196,6 +200,8 @@ struct Counts {
     all: usize,
     /// Fewer open ones than these need no new look whether there is memory.
     vouched: usize,
+    /// So many came since that look.
+    since_look: usize,
     most: usize,
     /// The most since there was none.
     peak: usize,
@@ -210,11 +216,6 @@ impl Connections {
         self.counts.borrow().all >= limit
     }
 
-    /// What was found before others had their turn does not count any more.
-    fn look_again(&self) {
-        self.counts.borrow_mut().vouched = 0;
-    }
-
     /// Counts one in.
     ///
     /// # Errors
@@ -226,6 +227,10 @@ impl Connections {
         limit: usize,
     ) -> Result<Entry, String> {
         let mut counts = self.counts.borrow_mut();
+        counts.since_look += 1;
+        if counts.since_look >= LOOK_AFTER {
+            (counts.since_look, counts.vouched) = (0, 0);
+        }
         let own = counts.by_user.get(&uid).copied().unwrap_or(0);
         let all = counts.all;
         let full = counts.all >= limit || own >= share(uid, limit);
@@ -277,7 +282,6 @@ impl Drop for Entry {
         if counts.all == 0 {
             // What the last of many leave is theirs too.
             counts.most = counts.most.max(std::mem::take(&mut counts.peak));
-            super::forget_dropped_timers(); // of handshakes that were in time
         }
         let many = counts.most > MANY && counts.all <= counts.most / 4;
         if many || counts.most > SEVERAL && counts.all == 0 {

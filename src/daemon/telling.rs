@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 
-use async_io::Timer;
 use smol::io::AsyncWriteExt;
 
 use super::arbiter::SessionId;
@@ -33,7 +32,7 @@ pub async fn serve(core: &Core, connection: &Connection, watch: bool) -> Result<
         let watcher = core.changes.watcher();
         loop {
             teller.tell().await?;
-            Timer::after(WATCH_EVERY).await;
+            core.clock.after(WATCH_EVERY).await;
             watcher.after(teller.seen()).await;
         }
     };

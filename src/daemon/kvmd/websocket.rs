@@ -6,7 +6,6 @@ use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use async_io::Timer;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Bytes, Error, Message};
@@ -14,7 +13,8 @@ use tungstenite::{Bytes, Error, Message};
 use super::events::{self, Event};
 use super::state;
 use crate::daemon::arbiter::{CloseResult, Input, RevokeReason};
-use crate::daemon::connection::{Connection, Fault, patiently};
+use crate::daemon::clock::Sleep;
+use crate::daemon::connection::{Connection, Fault};
 use crate::daemon::core::Core;
 use crate::daemon::seat::{Notice, Occupied};
 use crate::daemon::times::{CHANGES_EVERY, PING_EVERY};
@@ -51,7 +51,7 @@ pub async fn session(
         flushed: true,
         told: 0,
         rest: None,
-        ping: Timer::after(PING_EVERY),
+        ping: core.clock.after(PING_EVERY),
         answered: true,
         complaints: 0,
     };
@@ -86,8 +86,8 @@ struct Talk<'a> {
     /// The number of sessions that it was told of.
     told: usize,
     /// Runs while it is too early to tell it of another number.
-    rest: Option<Timer>,
-    ping: Timer,
+    rest: Option<Sleep>,
+    ping: Sleep,
     /// It has said something since the last ping.
     answered: bool,
     complaints: u32,
@@ -124,7 +124,7 @@ impl Talk<'_> {
                 self.write(Message::Ping(Bytes::new()))?;
             }
             Turn::Changed => {
-                self.rest = Some(Timer::after(CHANGES_EVERY));
+                self.rest = Some(self.core.clock.after(CHANGES_EVERY));
                 self.tell(true)?;
             }
             Turn::Said(Ok(message)) => return self.said(message).await,
@@ -256,7 +256,10 @@ impl Talk<'_> {
     /// Sends what is left to be sent, if the client takes it in time.
     async fn flush(&mut self) -> Result<(), Fault> {
         self.flushed = false;
-        patiently(poll_fn(|cx| self.poll_flush(cx))).await
+        let connection = self.connection;
+        connection
+            .patiently(poll_fn(|cx| self.poll_flush(cx)))
+            .await
     }
 
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, Fault>> {
@@ -267,7 +270,7 @@ impl Talk<'_> {
             return Poll::Pending; // any other step would send the answer to its close frame
         }
         if self.stage != Stage::Over && Pin::new(&mut self.ping).poll(cx).is_ready() {
-            self.ping.set_after(PING_EVERY);
+            self.ping = self.core.clock.after(PING_EVERY);
             return Poll::Ready(Ok(Turn::Ping));
         }
         ready!(self.poll_flush(cx))?;

@@ -1,0 +1,219 @@
+//! The daemon's times: what waits for them, on one timer of the kernel's.
+//!
+//! Not `async_io::Timer`: whoever waits for one anew interrupts the reactor, and where that is
+//! async-io's thread just then, nobody waits for anything else until it comes back from a sleep. A
+//! dropped one wakes up an idle daemon besides.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use async_io::Async;
+
+use crate::sys::timer::Timer;
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Clock {
+    timer: Timer,
+    /// By time, and by number where that is the same.
+    waiting: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    numbers: Cell<u64>,
+    /// When the timer goes off.
+    set: Cell<Option<Instant>>,
+}
+
+impl Clock {
+    /// A clock that stands still until it is [`run`](Clock::run).
+    pub fn new() -> io::Result<Rc<Clock>> {
+        Ok(Rc::new(Clock {
+            timer: Timer::new()?,
+            waiting: RefCell::default(),
+            numbers: Cell::new(0),
+            set: Cell::new(None),
+        }))
+    }
+
+    /// Ends at that time.
+    pub fn at(self: &Rc<Clock>, time: Instant) -> Sleep {
+        Sleep {
+            clock: self.clone(),
+            time,
+            number: None,
+        }
+    }
+
+    /// Ends after that time.
+    pub fn after(self: &Rc<Clock>, time: Duration) -> Sleep {
+        self.at(Instant::now() + time)
+    }
+
+    /// Wakes who waits, for as long as it is polled.
+    pub async fn run(self: Rc<Clock>) -> io::Result<()> {
+        let timer = Async::new_nonblocking(&self.timer)?;
+        loop {
+            timer.readable().await?;
+            if !self.timer.take()? {
+                continue; // it was set anew meanwhile
+            }
+            let now = Instant::now();
+            let later = self.waiting.borrow_mut().split_off(&(now, u64::MAX));
+            for waker in self.waiting.replace(later).into_values() {
+                waker.wake();
+            }
+            self.set.set(None);
+            self.set_timer();
+        }
+    }
+
+    /// Has the timer go off for who waits for the earliest time.
+    fn set_timer(&self) {
+        let first = self.waiting.borrow().keys().next().map(|(time, _)| *time);
+        if self.set.replace(first) == first {
+            return;
+        }
+        let after = first.map(|time| time.saturating_duration_since(Instant::now()));
+        if let Err(error) = self.timer.set(after) {
+            log::error!("cannot set a timer: {error}");
+        }
+    }
+}
+
+/// Ends at its time.
+#[derive(Debug)]
+pub struct Sleep {
+    clock: Rc<Clock>,
+    time: Instant,
+    /// Once it waits.
+    number: Option<u64>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let clock = self.clock.clone();
+        if let Some(number) = self.number {
+            return match clock.waiting.borrow_mut().get_mut(&(self.time, number)) {
+                Some(waker) => {
+                    waker.clone_from(cx.waker());
+                    Poll::Pending
+                }
+                None => Poll::Ready(()),
+            };
+        }
+        let number = clock.numbers.get() + 1;
+        clock.numbers.set(number);
+        self.number = Some(number);
+        let waker = cx.waker().clone();
+        clock
+            .waiting
+            .borrow_mut()
+            .insert((self.time, number), waker);
+        clock.set_timer();
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        let Some(number) = self.number else { return };
+        let forgotten = self.clock.waiting.borrow_mut().remove(&(self.time, number));
+        if forgotten.is_some() {
+            self.clock.set_timer();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::poll::{self, Watch};
+    use smol::LocalExecutor;
+    use std::future::poll_fn;
+    use std::task::Waker;
+
+    const SHORT: Duration = Duration::from_millis(5);
+    const LONG: Duration = Duration::from_secs(100);
+
+    /// What comes of `future` while a clock runs.
+    fn with_clock<T>(clock: &Rc<Clock>, future: impl Future<Output = T>) -> T {
+        let executor = LocalExecutor::new();
+        let running = executor.spawn(clock.clone().run());
+        let out = async_io::block_on(executor.run(future));
+        drop(running);
+        out
+    }
+
+    fn begun(mut sleep: Sleep) -> Sleep {
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut sleep).poll(&mut context).is_pending());
+        sleep
+    }
+
+    fn goes_off(clock: &Clock, within: Duration) -> bool {
+        let mut watches = [Watch::new(&clock.timer, libc::POLLIN)];
+        poll::wait(&mut watches, Some(within)).unwrap();
+        watches[0].seen()
+    }
+
+    #[test]
+    fn each_ends_in_its_turn_and_none_before_its_time() {
+        let clock = Clock::new().unwrap();
+        let start = Instant::now();
+        let times = [4, 1, 3, 1, 0, 2].map(|count| start + count * SHORT);
+        let ended = RefCell::new(Vec::new());
+        with_clock(&clock, async {
+            let executor = LocalExecutor::new();
+            let tasks = times.map(|time| {
+                let (sleep, ended) = (clock.at(time), &ended);
+                executor.spawn(async move {
+                    sleep.await;
+                    assert!(Instant::now() >= time);
+                    ended.borrow_mut().push(time);
+                })
+            });
+            executor
+                .run(async {
+                    for task in tasks {
+                        task.await;
+                    }
+                })
+                .await;
+        });
+        let mut sorted = times;
+        sorted.sort();
+        assert_eq!(ended.into_inner(), sorted);
+        assert!(clock.waiting.borrow().is_empty());
+        assert_eq!(clock.set.get(), None);
+    }
+
+    #[test]
+    fn the_timer_goes_off_for_nobody_who_does_not_wait() {
+        let clock = Clock::new().unwrap();
+        let asked = clock.after(SHORT);
+        assert_eq!(clock.set.get(), None, "not begun");
+        let short = begun(asked);
+        let long = begun(clock.after(LONG));
+        assert_eq!(clock.set.get(), Some(short.time));
+        drop(short);
+        assert_eq!(clock.set.get(), Some(long.time));
+        assert!(!goes_off(&clock, 4 * SHORT));
+        drop(long);
+        assert_eq!(clock.set.get(), None);
+        drop(begun(clock.after(SHORT)));
+        assert!(!goes_off(&clock, 4 * SHORT));
+    }
+
+    #[test]
+    fn who_waits_now_is_woken_and_not_who_did() {
+        let clock = Clock::new().unwrap();
+        let mut sleep = begun(clock.after(SHORT));
+        with_clock(&clock, poll_fn(|cx| Pin::new(&mut sleep).poll(cx)));
+    }
+}
