@@ -84,7 +84,8 @@ fn order(sight: &Sight, own: (u64, u64)) -> Finding {
                 escape_path(&ours)
             ),
             format!(
-                "put {} before {} in PATH: until then scripts get the other program",
+                "remove {}, or put {} before {} in PATH: until then scripts get the other program",
+                escape_path(&first),
                 escape_path(ours.parent().unwrap_or(&ours)),
                 escape_path(first.parent().unwrap_or(&first))
             ),

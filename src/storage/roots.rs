@@ -143,19 +143,27 @@ fn own(directory: BorrowedFd<'_>, path: &Path, owner: Owner) -> Result<(), Troub
 }
 
 fn refused(path: &Path, error: &io::Error) -> Trouble {
+    // While the daemon runs, what is made writable by hand does not stay so.
+    let by_hand = |what| {
+        format!(
+            "as root stop the daemon, `mount -o remount,rw` the storage, {what}, and start the \
+             daemon"
+        )
+    };
     let why = match error.raw_os_error() {
-        Some(libc::ELOOP) => "a symbolic link stands in its place; remove it".to_owned(),
-        Some(libc::ENOTDIR) => {
-            "something that is no directory stands in its place; remove it".into()
-        }
+        Some(libc::ELOOP) => format!(
+            "a symbolic link stands in its place; {}",
+            by_hand("remove it")
+        ),
+        Some(libc::ENOTDIR) => format!(
+            "something that is no directory stands in its place; {}",
+            by_hand("remove it")
+        ),
         Some(libc::EXDEV) => "another filesystem is mounted there; unmount it".into(),
         Some(libc::EACCES | libc::EPERM) => {
             format!("{error}; run `pst prepare` as root while the daemon is stopped")
         }
-        Some(libc::ENOSPC) => format!(
-            "{error}; as root stop the daemon, `mount -o remount,rw` the storage, delete something \
-             there, and start the daemon"
-        ),
+        Some(libc::ENOSPC) => format!("{error}; {}", by_hand("delete something there")),
         _ => error.to_string(),
     };
     Trouble::Error(format!("cannot use {}: {why}", escape_path(path)))
