@@ -51,7 +51,9 @@ pub struct Connection {
     pub admitted: bool,
     /// When it must have said what it wants.
     deadline: Instant,
-    /// All that had come was read: there is nothing to read until there is news of it.
+    /// The last read found less than it had room for: it is asked for news before the next one.
+    /// Should there be something to read after all, the reactor says so at once: it is told of what
+    /// there is, not of what comes (epoll(7), level-triggered).
     drained: Cell<bool>,
 }
 
@@ -135,7 +137,9 @@ impl Connection {
         cx: &mut Context<'_>,
         take: impl FnOnce(&[u8]),
     ) -> Poll<Result<(), Fault>> {
-        if self.drained.get() {
+        // Once: what wakes us then is followed by a read, also where the reactor takes the news for
+        // old and asks again.
+        if self.drained.take() {
             ready!(self.stream.poll_readable(cx))?;
         }
         let mut buffer = [0; 1280];

@@ -292,7 +292,8 @@ impl Alarm {
 }
 
 impl Ending {
-    fn end(&self, clean: bool) {
+    /// The daemon's last step, or that it can go on no longer.
+    pub(super) fn end(&self, clean: bool) {
         self.clean.set(Some(clean));
         self.wake();
     }

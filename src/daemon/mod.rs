@@ -166,11 +166,11 @@ async fn take_events(core: Rc<Core>, events: Receiver<Event>) {
     }
 }
 
-/// Without it nothing would be waited for in time: the daemon ends, and is started anew.
+/// Without it nothing would be waited for in time: the daemon ends at once, and is started anew.
 async fn run_clock(core: Rc<Core>) {
     if let Err(error) = core.clock.clone().run().await {
         log::error!("cannot wait for a timer: {error}");
-        core.stop();
+        core.ending.end(false);
     }
 }
 

@@ -200,7 +200,7 @@ struct Counts {
     all: usize,
     /// Fewer open ones than these need no new look whether there is memory.
     vouched: usize,
-    /// So many came since that look.
+    /// So many came since they were vouched for.
     since_look: usize,
     most: usize,
     /// The most since there was none.
@@ -286,6 +286,7 @@ impl Drop for Entry {
         let many = counts.most > MANY && counts.all <= counts.most / 4;
         if many || counts.most > SEVERAL && counts.all == 0 {
             counts.most = counts.all;
+            counts.vouched = 0; // what they had is not ours any more
             own::trim_memory();
         }
     }
