@@ -2,7 +2,6 @@
 //! anybody, however long he does not look.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
@@ -11,7 +10,8 @@ use std::task::{Poll, Waker};
 pub struct Changes {
     last: Cell<u64>,
     watchers: Cell<u64>,
-    waiting: RefCell<BTreeMap<u64, Waker>>,
+    /// By their numbers, in no order.
+    waiting: RefCell<Vec<(u64, Waker)>>,
 }
 
 impl Changes {
@@ -23,7 +23,7 @@ impl Changes {
     /// Something changed: gives that a number, and wakes who waits.
     pub fn note(&self) -> u64 {
         self.last.set(self.last.get() + 1);
-        for waker in self.waiting.take().into_values() {
+        for (_, waker) in self.waiting.take() {
             waker.wake();
         }
         self.last.get()
@@ -54,7 +54,13 @@ impl Watcher<'_> {
                 return Poll::Ready(());
             }
             let mut waiting = self.changes.waiting.borrow_mut();
-            waiting.insert(self.number, cx.waker().clone());
+            match waiting
+                .iter_mut()
+                .find(|(number, _)| *number == self.number)
+            {
+                Some((_, waker)) => waker.clone_from(cx.waker()),
+                None => waiting.push((self.number, cx.waker().clone())),
+            }
             Poll::Pending
         })
         .await;
@@ -63,7 +69,8 @@ impl Watcher<'_> {
 
 impl Drop for Watcher<'_> {
     fn drop(&mut self) {
-        self.changes.waiting.borrow_mut().remove(&self.number);
+        let mut waiting = self.changes.waiting.borrow_mut();
+        waiting.retain(|(number, _)| *number != self.number);
     }
 }
 

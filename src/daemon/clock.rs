@@ -5,7 +5,6 @@
 //! dropped one wakes up an idle daemon besides.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -21,11 +20,18 @@ use crate::sys::timer::Timer;
 #[derive(Debug)]
 pub struct Clock {
     timer: Async<Timer>,
-    /// By time, and by number where that is the same.
-    waiting: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    /// In no order: they are few, and at most as many as connections.
+    waiting: RefCell<Vec<Waiting>>,
     numbers: Cell<u64>,
     /// When the timer goes off.
     set: Cell<Option<Instant>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    time: Instant,
+    number: u64,
+    waker: Waker,
 }
 
 impl Clock {
@@ -61,18 +67,28 @@ impl Clock {
                 continue; // it was set anew meanwhile
             }
             let now = Instant::now();
-            let later = self.waiting.borrow_mut().split_off(&(now, u64::MAX));
-            for waker in self.waiting.replace(later).into_values() {
-                waker.wake();
+            while let Some(due) = self.take(|one| one.time <= now) {
+                due.waker.wake();
             }
             self.set.set(None);
             self.set_timer();
         }
     }
 
+    /// Takes out one who waits, if there is one such.
+    fn take(&self, is_wanted: impl Fn(&Waiting) -> bool) -> Option<Waiting> {
+        let mut waiting = self.waiting.borrow_mut();
+        let at = waiting.iter().position(is_wanted)?;
+        let taken = waiting.swap_remove(at);
+        if waiting.is_empty() {
+            *waiting = Vec::new(); // what many took is given back
+        }
+        Some(taken)
+    }
+
     /// Has the timer go off for who waits for the earliest time.
     fn set_timer(&self) {
-        let first = self.waiting.borrow().keys().next().map(|(time, _)| *time);
+        let first = self.waiting.borrow().iter().map(|one| one.time).min();
         if self.set.replace(first) == first {
             return;
         }
@@ -98,9 +114,10 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let clock = self.clock.clone();
         if let Some(number) = self.number {
-            return match clock.waiting.borrow_mut().get_mut(&(self.time, number)) {
-                Some(waker) => {
-                    waker.clone_from(cx.waker());
+            let mut waiting = clock.waiting.borrow_mut();
+            return match waiting.iter_mut().find(|one| one.number == number) {
+                Some(one) => {
+                    one.waker.clone_from(cx.waker());
                     Poll::Pending
                 }
                 None => Poll::Ready(()),
@@ -109,11 +126,11 @@ impl Future for Sleep {
         let number = clock.numbers.get() + 1;
         clock.numbers.set(number);
         self.number = Some(number);
-        let waker = cx.waker().clone();
-        clock
-            .waiting
-            .borrow_mut()
-            .insert((self.time, number), waker);
+        clock.waiting.borrow_mut().push(Waiting {
+            time: self.time,
+            number,
+            waker: cx.waker().clone(),
+        });
         clock.set_timer();
         Poll::Pending
     }
@@ -122,7 +139,7 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
-        let forgotten = self.clock.waiting.borrow_mut().remove(&(self.time, number));
+        let forgotten = self.clock.take(|one| one.number == number);
         if forgotten.is_some() {
             self.clock.set_timer();
         }
@@ -162,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn each_ends_in_its_turn_and_none_before_its_time() {
+    fn each_ends_and_none_before_its_time() {
         let clock = Clock::new().unwrap();
         let start = Instant::now();
         let times = [4, 1, 3, 1, 0, 2].map(|count| start + count * SHORT);
@@ -185,6 +202,7 @@ mod tests {
                 })
                 .await;
         });
+        ended.borrow_mut().sort();
         let mut sorted = times;
         sorted.sort();
         assert_eq!(ended.into_inner(), sorted);

@@ -1,7 +1,6 @@
 //! Accepting: who may come in, and how many. What is said then is the session's business.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -205,9 +204,17 @@ struct Counts {
     most: usize,
     /// The most since there was none.
     peak: usize,
-    by_user: BTreeMap<u32, usize>,
+    /// Of each user who has some, in no order.
+    by_user: Vec<(u32, usize)>,
     /// A refusal was logged since the last connection ended.
     refused: bool,
+}
+
+impl Counts {
+    fn of_user(&mut self, uid: u32) -> Option<&mut usize> {
+        let mut users = self.by_user.iter_mut();
+        users.find_map(|(user, own)| (*user == uid).then_some(own))
+    }
 }
 
 impl Connections {
@@ -231,7 +238,7 @@ impl Connections {
         if counts.since_look >= LOOK_AFTER {
             (counts.since_look, counts.vouched) = (0, 0);
         }
-        let own = counts.by_user.get(&uid).copied().unwrap_or(0);
+        let own = counts.of_user(uid).map_or(0, |own| *own);
         let all = counts.all;
         let full = counts.all >= limit || own >= share(uid, limit);
         let refusal = match full {
@@ -254,7 +261,10 @@ impl Connections {
         counts.all += 1;
         counts.most = counts.most.max(counts.all);
         counts.peak = counts.peak.max(counts.all);
-        counts.by_user.insert(uid, own + 1);
+        match counts.of_user(uid) {
+            Some(own) => *own += 1,
+            None => counts.by_user.push((uid, 1)),
+        }
         Ok(Entry {
             connections: self.clone(),
             uid,
@@ -273,12 +283,10 @@ impl Drop for Entry {
         let mut counts = self.connections.counts.borrow_mut();
         counts.all -= 1;
         counts.refused = false;
-        if let Some(own) = counts.by_user.get_mut(&self.uid) {
+        if let Some(own) = counts.of_user(self.uid) {
             *own -= 1;
-            if *own == 0 {
-                counts.by_user.remove(&self.uid);
-            }
         }
+        counts.by_user.retain(|(_, own)| *own > 0);
         if counts.all == 0 {
             // What the last of many leave is theirs too.
             counts.most = counts.most.max(std::mem::take(&mut counts.peak));
