@@ -48,7 +48,7 @@ Notes:
   'pst run'; called as kvmd-pst, it is 'pst daemon'.
 ";
 
-/// Manage the storage, in the foreground, until SIGTERM or SIGINT.
+/// Manage the storage, in the foreground, until SIGTERM, SIGINT or SIGHUP.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     usage = "[-c FILE] [--log-level LEVEL]",
@@ -76,9 +76,10 @@ struct DaemonArgs {
     example = "{command_name} -- sh -c 'date > $KVMD_PST_DATA/stamp'",
     note = "COMMAND finds the storage's directory in KVMD_PST_DATA. Options of pst end at\n-- or at the first word that is none.",
     error_code(1, "the storage was denied, lost, or not brought to the medium"),
-    error_code(2, "bad usage"),
+    error_code(2, "bad usage, or an error in the config file"),
     error_code(126, "COMMAND cannot be executed"),
-    error_code(127, "COMMAND was not found")
+    error_code(127, "COMMAND was not found"),
+    error_code(128, "and N more: signal N ended COMMAND")
 )]
 struct RunArgs {
     /// say nothing but errors
@@ -101,7 +102,7 @@ struct RunArgs {
     error_code(0, "all is well"),
     error_code(1, "the storage is stuck, failed, unprepared or absent"),
     error_code(2, "bad usage; the output cannot be written"),
-    error_code(3, "no daemon answers")
+    error_code(3, "no daemon answers, or it ends during --watch")
 )]
 struct StatusArgs {
     /// JSON, for programs

@@ -218,12 +218,24 @@ pub enum ReceiveError {
 
 impl std::error::Error for ReceiveError {}
 
+/// What is said of a message that nobody asked for.
+pub const OUT_OF_PLACE: &str = "the daemon's answer is out of place; see `pst check`";
+
 impl fmt::Display for ReceiveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => write!(f, "the daemon went away; see `systemctl status pst`"),
-            Self::Io(error) => write!(f, "the connection to the daemon failed: {error}"),
-            Self::Decode(error) => write!(f, "the daemon's answer is not understood: {error}"),
+            Self::Io(error) => write!(
+                f,
+                "the connection to the daemon failed: {error}; see `systemctl status pst`"
+            ),
+            Self::Decode(error @ DecodeError::Version(_)) => {
+                write!(f, "the daemon's answer is not understood: {error}")
+            }
+            Self::Decode(error) => write!(
+                f,
+                "the daemon's answer is not understood: {error}; see `pst check`"
+            ),
         }
     }
 }

@@ -34,12 +34,14 @@ fn absent(place: &Place, text: &str, sight: &Sight) -> Finding {
     if !sight.is_root() && text.contains("Permission denied") {
         return Finding::unseen(Id::Mount, text);
     }
-    let text = text.split(": run ").next().unwrap_or(text);
-    Finding::error(
-        Id::Mount,
-        text,
-        format!("run `mount {point}` as root; if that fails, `dmesg` and `e2fsck` know why"),
-    )
+    match text.split_once(": run ") {
+        Some((text, next)) => Finding::error(
+            Id::Mount,
+            text,
+            format!("run {next} as root; if that fails, `dmesg` and `e2fsck` know why"),
+        ),
+        None => Finding::error(Id::Mount, text, format!("see `ls -ld {point}`")),
+    }
 }
 
 fn how(found: &Found) -> String {
@@ -69,7 +71,7 @@ fn options(found: &Found) -> Finding {
             Id::MountOptions,
             format!("mounted without {}", missing.join(", ")),
             format!(
-                "see to its options in fstab, then `umount {0} && mount {0}`",
+                "see to its options in fstab, then `umount {0} && mount {0} && systemctl restart pst`",
                 escape_path(&found.mount.point)
             ),
         ),

@@ -34,6 +34,10 @@ pub use crate::wire::{Phase, State};
 
 use super::times::{LOOK_EVERY, REVOKE_MARGIN};
 
+/// Why a session is lost whose storage somebody remounted.
+const READ_ONLY_BY_HAND: &str = "somebody made the storage read-only during a session \
+     (`mount -o remount,ro`?); run the command again";
+
 /// Where a session stands that is not, or no longer, simply granted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stage {
@@ -215,9 +219,7 @@ impl Arbiter {
             // Its period ends, whatever is there now.
         } else if seen.condition != Condition::Ready || (!seen.writable && self.relied_on()) {
             let loss = match seen.condition {
-                Condition::Ready => {
-                    Condition::Failed("somebody made it read-only during a session".into())
-                }
+                Condition::Ready => Condition::Failed(READ_ONLY_BY_HAND.into()),
                 other => other,
             };
             self.lose(loss, now, out);

@@ -13,11 +13,11 @@ use std::time::Instant;
 use async_io::Async;
 use smol::io::{AsyncRead, AsyncWriteExt};
 
-use super::clock::Clock;
 use super::core::Core;
 #[cfg(feature = "kvmd-api")]
 use super::kvmd;
 use super::session;
+use super::timers::Timers;
 use super::times::{HANDSHAKE, WRITE_PATIENCE};
 use crate::sys::socket::Peer;
 use crate::wire::{DenyReason, Opening, opening};
@@ -42,7 +42,7 @@ impl From<io::Error> for Fault {
 /// A client's connection.
 #[derive(Debug)]
 pub struct Connection {
-    clock: Rc<Clock>,
+    timers: Rc<Timers>,
     /// Its stream.
     pub stream: Async<UnixStream>,
     /// Who is at the other end.
@@ -59,7 +59,7 @@ pub struct Connection {
 
 /// Serves a connection to its end. `admitted`: its peer may open sessions.
 pub async fn serve(core: &Core, stream: Async<UnixStream>, peer: Peer, admitted: bool) {
-    let connection = Connection::new(&core.clock, stream, peer, admitted);
+    let connection = Connection::new(&core.timers, stream, peer, admitted);
     let mut early = Vec::new();
     let opening = connection.in_time(connection.opening(&mut early)).await;
     match opening {
@@ -72,7 +72,7 @@ pub async fn serve(core: &Core, stream: Async<UnixStream>, peer: Peer, admitted:
 
 /// Tells a client for which there is no room so, in the protocol in which it begins to speak.
 pub async fn refuse(core: &Core, stream: Async<UnixStream>, peer: Peer, text: String) {
-    let connection = Connection::new(&core.clock, stream, peer, false);
+    let connection = Connection::new(&core.timers, stream, peer, false);
     let mut early = Vec::new();
     match connection.in_time(connection.opening(&mut early)).await {
         #[cfg(feature = "kvmd-api")]
@@ -86,9 +86,14 @@ pub async fn refuse(core: &Core, stream: Async<UnixStream>, peer: Peer, text: St
 }
 
 impl Connection {
-    fn new(clock: &Rc<Clock>, stream: Async<UnixStream>, peer: Peer, admitted: bool) -> Connection {
+    fn new(
+        timers: &Rc<Timers>,
+        stream: Async<UnixStream>,
+        peer: Peer,
+        admitted: bool,
+    ) -> Connection {
         Connection {
-            clock: clock.clone(),
+            timers: timers.clone(),
             stream,
             peer,
             admitted,
@@ -114,7 +119,7 @@ impl Connection {
         said: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
         smol::future::or(said, async {
-            self.clock.at(self.deadline).await;
+            self.timers.at(self.deadline).await;
             Err(Fault::Late)
         })
         .await
@@ -160,7 +165,7 @@ impl Connection {
         taken: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
         smol::future::or(taken, async {
-            self.clock.after(WRITE_PATIENCE).await;
+            self.timers.after(WRITE_PATIENCE).await;
             Err(Fault::Gone)
         })
         .await

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use super::arbiter::{Arbiter, Effect, Input, Job, Moment, SessionId, State};
 use super::changes::Changes;
-use super::clock::Clock;
 use super::ledger::{Ledger, Standing};
 use super::seat::Seat;
 use super::shown::Reading;
 use super::tell_systemd;
+use super::timers::Timers;
 use super::times::LAST_ANSWERS;
 use super::worker::Report;
 use crate::config::{Config, Place};
@@ -32,7 +32,7 @@ use crate::wire::{DaemonMessage, VERSION};
 pub struct Core {
     pub(super) start: Instant,
     /// The times that are waited for.
-    pub clock: Rc<Clock>,
+    pub timers: Rc<Timers>,
     pub(super) arbiter: RefCell<Arbiter>,
     jobs: mpsc::Sender<Job>,
     /// Sessions that the arbiter knows.
@@ -90,14 +90,14 @@ impl Core {
         place: &Place,
         access: u32,
         start: Instant,
-        clock: Rc<Clock>,
+        timers: Rc<Timers>,
         jobs: mpsc::Sender<Job>,
     ) -> Rc<Core> {
         let (arbiter, effects) = Arbiter::new(config.session.kill_grace);
         let ledger = Ledger::new(standing(&arbiter), start);
         let core = Rc::new(Core {
             start,
-            clock,
+            timers,
             arbiter: RefCell::new(arbiter),
             jobs,
             seats: RefCell::default(),
@@ -236,7 +236,7 @@ impl Core {
             poll_fn(|cx| {
                 if self.alarm.changed.take() {
                     let at = self.alarm.at.get();
-                    sleep = at.map(|at| self.clock.at(self.start + at.0));
+                    sleep = at.map(|at| self.timers.at(self.start + at.0));
                 }
                 self.alarm.waker.replace(Some(cx.waker().clone()));
                 let sleep = sleep.as_mut();
@@ -265,7 +265,7 @@ impl Core {
             }
         });
         smol::future::or(sent, async {
-            self.clock.after(LAST_ANSWERS).await;
+            self.timers.after(LAST_ANSWERS).await;
         })
         .await;
         if !clean {
@@ -292,8 +292,7 @@ impl Alarm {
 }
 
 impl Ending {
-    /// The daemon's last step, or that it can go on no longer.
-    pub(super) fn end(&self, clean: bool) {
+    fn end(&self, clean: bool) {
         self.clean.set(Some(clean));
         self.wake();
     }

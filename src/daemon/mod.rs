@@ -4,7 +4,6 @@
 mod announce;
 pub mod arbiter;
 mod changes;
-mod clock;
 mod connection;
 mod core;
 #[cfg(feature = "kvmd-api")]
@@ -18,6 +17,7 @@ mod server;
 mod session;
 mod shown;
 mod telling;
+mod timers;
 mod times;
 mod watcher;
 mod worker;
@@ -43,12 +43,12 @@ use crate::sys::{own, user};
 use crate::systemd;
 
 use self::arbiter::Input;
-use self::clock::Clock;
 use self::core::Core;
 #[cfg(feature = "kvmd-api")]
 pub use self::kvmd::{events, http}; // for the fuzzers
 pub use self::ledger::REMEMBERED;
 use self::listener::Listener;
+use self::timers::Timers;
 pub use self::times::FORGOTTEN;
 use self::times::{ERROR_LOOKS, EVENTS_GATHER};
 
@@ -103,8 +103,8 @@ fn run(config: &Config) -> Result<bool, String> {
     watcher::start(sender.clone()).map_err(|error| format!("cannot watch the mounts: {error}"))?;
     let tasks =
         worker::start(storage, sender).map_err(|e| format!("cannot start a thread: {e}"))?;
-    let clock = Clock::new().map_err(|error| format!("cannot make a timer: {error}"))?;
-    let core = Core::new(config, &place, access, start, clock, tasks);
+    let timers = Timers::new().map_err(|error| format!("cannot make a timer: {error}"))?;
+    let core = Core::new(config, &place, access, start, timers, tasks);
     async_io::block_on(serve(core, listener, events, events_of))
 }
 
@@ -131,7 +131,7 @@ async fn serve(
         .map_err(|error| format!("cannot receive signals: {error}"))?;
     executor.spawn(take_events(core.clone(), events)).detach();
     executor.spawn(take_signals(core.clone(), signals)).detach();
-    executor.spawn(run_clock(core.clone())).detach();
+    executor.spawn(run_timers(core.clone())).detach();
     executor.spawn(core.clone().alarm()).detach();
     if let Some(group) = group {
         let group = Async::new_nonblocking(group)
@@ -146,7 +146,7 @@ async fn serve(
     }
     if let Some(interval) = systemd::watchdog_interval() {
         executor
-            .spawn(feed_watchdog(core.clock.clone(), interval))
+            .spawn(feed_watchdog(core.timers.clone(), interval))
             .detach();
     }
     let Listener { socket, name } = listener;
@@ -166,11 +166,12 @@ async fn take_events(core: Rc<Core>, events: Receiver<Event>) {
     }
 }
 
-/// Without it nothing would be waited for in time: the daemon ends at once, and is started anew.
-async fn run_clock(core: Rc<Core>) {
-    if let Err(error) = core.clock.clone().run().await {
+/// Without it nothing would be waited for in time, an orderly end neither: the daemon ends as it
+/// is, and is started anew.
+async fn run_timers(core: Rc<Core>) {
+    if let Err(error) = core.timers.clone().run().await {
         log::error!("cannot wait for a timer: {error}");
-        core.ending.end(false);
+        std::process::exit(1);
     }
 }
 
@@ -199,7 +200,7 @@ async fn take_filesystem_events(
                 }
                 if events.release {
                     core.input(Input::Released);
-                    core.clock.after(EVENTS_GATHER).await;
+                    core.timers.after(EVENTS_GATHER).await;
                 }
             }
             Err(error) => {
@@ -214,15 +215,15 @@ async fn take_filesystem_events(
 async fn look_repeatedly(core: Rc<Core>, looking: Rc<Cell<bool>>) {
     core.input(Input::Disturbed);
     for wait in ERROR_LOOKS {
-        core.clock.after(wait).await;
+        core.timers.after(wait).await;
         core.input(Input::Disturbed);
     }
     looking.set(false);
 }
 
-async fn feed_watchdog(clock: Rc<Clock>, interval: Duration) {
+async fn feed_watchdog(timers: Rc<Timers>, interval: Duration) {
     loop {
-        clock.after(interval).await;
+        timers.after(interval).await;
         tell_systemd("WATCHDOG=1");
     }
 }

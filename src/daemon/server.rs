@@ -77,7 +77,7 @@ pub async fn accept(
                     if !std::mem::replace(&mut complained, true) {
                         log::error!("cannot accept a connection: {error}");
                     }
-                    core.clock.after(NO_RESOURCES).await;
+                    core.timers.after(NO_RESOURCES).await;
                     break;
                 }
             }
@@ -199,7 +199,7 @@ struct Counts {
     all: usize,
     /// Fewer open ones than these need no new look whether there is memory.
     vouched: usize,
-    /// So many came since they were vouched for.
+    /// So many came since that was last forgotten.
     since_look: usize,
     most: usize,
     /// The most since there was none.

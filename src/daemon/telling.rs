@@ -32,7 +32,7 @@ pub async fn serve(core: &Core, connection: &Connection, watch: bool) -> Result<
         let watcher = core.changes.watcher();
         loop {
             teller.tell().await?;
-            core.clock.after(WATCH_EVERY).await;
+            core.timers.after(WATCH_EVERY).await;
             watcher.after(teller.seen()).await;
         }
     };

@@ -3,7 +3,7 @@
 use super::opening::{Patience, code_of, ending_signal};
 use super::or;
 use super::output::Output;
-use crate::client::Connection;
+use crate::client::{Connection, OUT_OF_PLACE};
 use crate::escape::escape;
 use crate::sys::poll::Watch;
 use crate::sys::signal::{self, Signals};
@@ -59,7 +59,7 @@ fn answer_of(connection: &mut Connection) -> Option<Result<(), String>> {
         Ok(Some(DaemonMessage::Error { text, .. })) => {
             Err(format!("the daemon refused: {}", escape(&text)))
         }
-        Ok(Some(_)) => Err("the daemon's answer is out of place".into()),
+        Ok(Some(_)) => Err(OUT_OF_PLACE.into()),
         Err(error) => Err(error.to_string()),
     })
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Failure;
 use super::output::Output;
-use crate::client::{self, Connection};
+use crate::client::{self, Connection, OUT_OF_PLACE};
 use crate::escape::escape;
 use crate::sys::poll::{self, Watch};
 use crate::sys::signal::{self, Signals};
@@ -45,6 +45,7 @@ pub fn ask(
         ControlFlow::Continue(Err(error)) => {
             // To put it in words may take long, and there is nothing left to pass signals on to.
             signal::restore_mask();
+            signal::block([libc::SIGTTOU]); // that it is said must stop nobody
             return Err(Failure::new(error));
         }
         ControlFlow::Break(failure) => return Err(failure),
@@ -102,7 +103,7 @@ fn grant(answer: DaemonMessage) -> Result<Grant, Failure> {
             "the daemon refused: {}",
             escape(&text)
         ))),
-        _ => Err(Failure::new("the daemon's answer is out of place")),
+        _ => Err(Failure::new(OUT_OF_PLACE)),
     }
 }
 

@@ -212,7 +212,7 @@ impl Run<'_> {
     /// The keeper is lost, or does not do its work: its orphans come to us.
     fn end_without_keeper(self, reaped: bool) -> Ending {
         let output = self.output;
-        output.error("The command's keeper was lost: ending the command");
+        output.error("The command's keeper was lost: ending the command; run it again");
         if !reaped {
             let _ = self.keeper.pid.signal_child(libc::SIGKILL);
             self.await_keeper();

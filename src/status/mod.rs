@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use self::layout::Page;
 use self::snapshot::Collector;
 use self::watch::Display;
-use crate::client::{self, Connection, ReceiveError};
+use crate::client::{self, Connection, OUT_OF_PLACE, ReceiveError};
 use crate::escape::escape;
 use crate::sys::poll::{self, Watch};
 use crate::sys::{signal, terminal};
@@ -191,5 +191,5 @@ fn take(collector: &mut Collector, message: DaemonMessage) -> Result<bool, Fault
 }
 
 fn out_of_place() -> Fault {
-    Fault::Daemon("the daemon's answer is out of place".into())
+    Fault::Daemon(OUT_OF_PLACE.into())
 }

@@ -164,7 +164,7 @@ fn refused(path: &Path, error: &io::Error) -> Trouble {
             format!("{error}; run `pst prepare` as root while the daemon is stopped")
         }
         Some(libc::ENOSPC) => format!("{error}; {}", by_hand("delete something there")),
-        _ => error.to_string(),
+        _ => format!("{error}; see `dmesg`"),
     };
     Trouble::Error(format!("cannot use {}: {why}", escape_path(path)))
 }

@@ -231,7 +231,7 @@ impl Storage {
                 found.repair(&format!("the kernel has given it up: {error}"))
             }
             _ => format!(
-                "{}: cannot be made read-only: {error}",
+                "{}: cannot be made read-only: {error}; see `dmesg`",
                 escape_path(&self.place.mount)
             ),
         }
@@ -302,7 +302,7 @@ impl Storage {
             Some(libc::EROFS | libc::EACCES) => {
                 "; is the card write-protected, or the device set read-only?"
             }
-            _ => "",
+            _ => "; see `dmesg`",
         };
         format!(
             "{} ({}) cannot be made {mode}: {error}{hint}",

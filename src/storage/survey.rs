@@ -60,7 +60,16 @@ pub enum Flag {
 /// The condition, with what to do about it, if nothing is mounted there.
 pub fn find(place: &Place) -> Result<Found, Condition> {
     let point = &place.mount;
-    let root = file::open_directory(point).map_err(|error| cannot(point, "open", &error))?;
+    let root = file::open_directory(point).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Condition::Absent(
+            format!(
+                "there is no {}: run `mkdir -p {0} && mount {0}`",
+                escape_path(point)
+            )
+            .into(),
+        ),
+        _ => cannot(point, "open", &error),
+    })?;
     let id = file::mount_id(root.as_fd()).map_err(|error| cannot(point, "identify", &error))?;
     if !id.is_root {
         return Err(Condition::Absent(
@@ -76,7 +85,11 @@ pub fn find(place: &Place) -> Result<Found, Condition> {
     let Some(mount) = all.iter().find(|mount| mount.id == id.shown).cloned() else {
         // It went between the two calls.
         return Err(Condition::Absent(
-            format!("{} was unmounted just now", escape_path(point)).into(),
+            format!(
+                "{} was unmounted just now: run `mount {0}`",
+                escape_path(point)
+            )
+            .into(),
         ));
     };
     let flag = flag(&mount, &all);

@@ -137,7 +137,7 @@ pub fn restore_mask() {
     }
 }
 
-/// Blocks these besides, for [`Signals`] to read: by a process of one thread.
+/// Blocks these besides, in a process of one thread: for [`Signals`] to read, or for good.
 pub fn block(signals: impl IntoIterator<Item = libc::c_int>) {
     let set = set_of(signals);
     // SAFETY: a valid set; the old one is not asked for.
@@ -184,9 +184,9 @@ const KERNEL: libc::pid_t = -1;
 
 impl Received {
     /// Whether it is a key's, or another of those that a terminal's whole foreground group gets.
-    /// The kernel tells a hang-up to the session's leader alone.
+    /// A hang-up is told to the session's leader; the group is told of its end, if it ends.
     pub fn from_terminal(&self) -> bool {
-        let keys = [libc::SIGINT, libc::SIGQUIT, libc::SIGWINCH, libc::SIGTTOU];
+        let keys = [libc::SIGINT, libc::SIGQUIT, libc::SIGWINCH];
         self.sender == KERNEL && keys.contains(&self.signal)
     }
 }

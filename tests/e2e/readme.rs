@@ -31,7 +31,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "make install",
         "packaging/deb/build calls it; make packaging-test and make vm-test run what it installs",
     ),
-    ("start var-lib-kvmd-pst.mount", "make vm-test does it"),
+    ("restart var-lib-kvmd-pst.mount", "make vm-test does it"),
     ("srv-notes.mount", "make vm-test does it"),
     (
         "pacman -U",

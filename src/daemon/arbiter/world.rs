@@ -302,7 +302,7 @@ impl<M: Machine> World<M> {
 /// What the world gives as the reason of every failure.
 const WHY: &str = "it failed";
 /// What the arbiter says itself.
-const BY_HAND: &str = "somebody made it read-only during a session";
+const BY_HAND: &str = super::READ_ONLY_BY_HAND;
 
 fn why() -> Text {
     WHY.into()

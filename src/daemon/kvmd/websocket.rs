@@ -13,10 +13,10 @@ use tungstenite::{Bytes, Error, Message};
 use super::events::{self, Event};
 use super::state;
 use crate::daemon::arbiter::{CloseResult, Input, RevokeReason};
-use crate::daemon::clock::Sleep;
 use crate::daemon::connection::{Connection, Fault};
 use crate::daemon::core::Core;
 use crate::daemon::seat::{Notice, Occupied};
+use crate::daemon::timers::Sleep;
 use crate::daemon::times::{CHANGES_EVERY, PING_EVERY};
 use crate::escape::escape;
 
@@ -51,7 +51,7 @@ pub async fn session(
         flushed: true,
         told: 0,
         rest: None,
-        ping: core.clock.after(PING_EVERY),
+        ping: core.timers.after(PING_EVERY),
         answered: true,
         complaints: 0,
     };
@@ -124,7 +124,7 @@ impl Talk<'_> {
                 self.write(Message::Ping(Bytes::new()))?;
             }
             Turn::Changed => {
-                self.rest = Some(self.core.clock.after(CHANGES_EVERY));
+                self.rest = Some(self.core.timers.after(CHANGES_EVERY));
                 self.tell(true)?;
             }
             Turn::Said(Ok(message)) => return self.said(message).await,
@@ -270,7 +270,7 @@ impl Talk<'_> {
             return Poll::Pending; // any other step would send the answer to its close frame
         }
         if self.stage != Stage::Over && Pin::new(&mut self.ping).poll(cx).is_ready() {
-            self.ping = self.core.clock.after(PING_EVERY);
+            self.ping = self.core.timers.after(PING_EVERY);
             return Poll::Ready(Ok(Turn::Ping));
         }
         ready!(self.poll_flush(cx))?;

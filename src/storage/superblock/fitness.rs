@@ -29,7 +29,8 @@ impl Storage {
             if period.id != found.id {
                 self.space = None;
                 let text = format!(
-                    "{} was mounted anew, or something else over it, during a session",
+                    "{} was mounted anew, or something else over it, during a session; see \
+                     `findmnt {0}`, and run the command again",
                     escape_path(&self.place.mount)
                 );
                 return Err(not(Condition::Absent(text.into())));

@@ -139,8 +139,18 @@ fn check_finds_a_storage_that_is_not_mounted() {
     rig.umount(&[]);
     rig.await_state("absent");
     let screen = must_find(&rig, &[("error", "mount"), ("error", "state")]);
-    let advice = format!("-> run `mount {}`", rig.mount().display());
+    let mount = rig.mount();
+    let mount = mount.display();
+    let advice = format!("-> run `mount {mount}`");
     assert!(screen.contains(&advice), "{screen}");
+    fs::remove_dir(rig.mount()).expect("remove");
+    let denied = rig.sh("true").must(1);
+    let screen = must_find(&rig, &[("error", "mount"), ("error", "state")]);
+    fs::create_dir(rig.mount()).expect("make"); // as the rig takes it away
+    let advice = format!("run `mkdir -p {mount} && mount {mount}`");
+    for said in [denied.stderr, screen] {
+        assert!(said.contains(&advice), "{said}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The daemon's times: what waits for them, on one timer of the kernel's.
+//! The daemon's timers, all on one of the kernel's.
 //!
 //! Not `async_io::Timer`: whoever waits for one anew interrupts the reactor, and where that is
 //! async-io's thread just then, nobody waits for anything else until it comes back from a sleep. A
@@ -18,9 +18,9 @@ use crate::sys::timer::Timer;
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Clock {
+pub struct Timers {
     timer: Async<Timer>,
-    /// In no order: they are few, and at most as many as connections.
+    /// In no order: they are few, and never more than some for each connection.
     waiting: RefCell<Vec<Waiting>>,
     numbers: Cell<u64>,
     /// When the timer goes off.
@@ -34,10 +34,10 @@ struct Waiting {
     waker: Waker,
 }
 
-impl Clock {
-    /// A clock that stands still until it is [`run`](Clock::run).
-    pub fn new() -> io::Result<Rc<Clock>> {
-        Ok(Rc::new(Clock {
+impl Timers {
+    /// None yet; none goes off until they are [`run`](Timers::run).
+    pub fn new() -> io::Result<Rc<Timers>> {
+        Ok(Rc::new(Timers {
             timer: Async::new_nonblocking(Timer::new()?)?,
             waiting: RefCell::default(),
             numbers: Cell::new(0),
@@ -46,21 +46,21 @@ impl Clock {
     }
 
     /// Ends at that time.
-    pub fn at(self: &Rc<Clock>, time: Instant) -> Sleep {
+    pub fn at(self: &Rc<Timers>, time: Instant) -> Sleep {
         Sleep {
-            clock: self.clone(),
+            timers: self.clone(),
             time,
             number: None,
         }
     }
 
     /// Ends after that time.
-    pub fn after(self: &Rc<Clock>, time: Duration) -> Sleep {
+    pub fn after(self: &Rc<Timers>, time: Duration) -> Sleep {
         self.at(Instant::now() + time)
     }
 
     /// Wakes who waits, for as long as it is polled.
-    pub async fn run(self: Rc<Clock>) -> io::Result<()> {
+    pub async fn run(self: Rc<Timers>) -> io::Result<()> {
         loop {
             self.timer.readable().await?;
             if !self.timer.get_ref().take()? {
@@ -95,6 +95,7 @@ impl Clock {
         let after = first.map(|time| time.saturating_duration_since(Instant::now()));
         if let Err(error) = self.timer.get_ref().set(after) {
             log::error!("cannot set a timer: {error}");
+            self.set.set(None);
         }
     }
 }
@@ -102,7 +103,7 @@ impl Clock {
 /// Ends at its time.
 #[derive(Debug)]
 pub struct Sleep {
-    clock: Rc<Clock>,
+    timers: Rc<Timers>,
     time: Instant,
     /// Once it waits.
     number: Option<u64>,
@@ -112,9 +113,9 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let clock = self.clock.clone();
+        let timers = self.timers.clone();
         if let Some(number) = self.number {
-            let mut waiting = clock.waiting.borrow_mut();
+            let mut waiting = timers.waiting.borrow_mut();
             return match waiting.iter_mut().find(|one| one.number == number) {
                 Some(one) => {
                     one.waker.clone_from(cx.waker());
@@ -123,15 +124,15 @@ impl Future for Sleep {
                 None => Poll::Ready(()),
             };
         }
-        let number = clock.numbers.get() + 1;
-        clock.numbers.set(number);
+        let number = timers.numbers.get() + 1;
+        timers.numbers.set(number);
         self.number = Some(number);
-        clock.waiting.borrow_mut().push(Waiting {
+        timers.waiting.borrow_mut().push(Waiting {
             time: self.time,
             number,
             waker: cx.waker().clone(),
         });
-        clock.set_timer();
+        timers.set_timer();
         Poll::Pending
     }
 }
@@ -139,9 +140,9 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
-        let forgotten = self.clock.take(|one| one.number == number);
+        let forgotten = self.timers.take(|one| one.number == number);
         if forgotten.is_some() {
-            self.clock.set_timer();
+            self.timers.set_timer();
         }
     }
 }
@@ -157,10 +158,10 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(5);
     const LONG: Duration = Duration::from_secs(60);
 
-    /// What comes of `future` while a clock runs.
-    fn with_clock<T>(clock: &Rc<Clock>, future: impl Future<Output = T>) -> T {
+    /// What comes of `future` while a timers runs.
+    fn with_timers<T>(timers: &Rc<Timers>, future: impl Future<Output = T>) -> T {
         let executor = LocalExecutor::new();
-        let running = executor.spawn(clock.clone().run());
+        let running = executor.spawn(timers.clone().run());
         let out = async_io::block_on(executor.run(future));
         drop(running);
         out
@@ -172,22 +173,22 @@ mod tests {
         sleep
     }
 
-    fn goes_off(clock: &Clock, within: Duration) -> bool {
-        let mut watches = [Watch::new(&clock.timer, libc::POLLIN)];
+    fn goes_off(timers: &Timers, within: Duration) -> bool {
+        let mut watches = [Watch::new(&timers.timer, libc::POLLIN)];
         poll::wait(&mut watches, Some(within)).unwrap();
         watches[0].seen()
     }
 
     #[test]
     fn each_ends_and_none_before_its_time() {
-        let clock = Clock::new().unwrap();
+        let timers = Timers::new().unwrap();
         let start = Instant::now();
         let times = [4, 1, 3, 1, 0, 2].map(|count| start + count * SHORT);
         let ended = RefCell::new(Vec::new());
-        with_clock(&clock, async {
+        with_timers(&timers, async {
             let executor = LocalExecutor::new();
             let tasks = times.map(|time| {
-                let (sleep, ended) = (clock.at(time), &ended);
+                let (sleep, ended) = (timers.at(time), &ended);
                 executor.spawn(async move {
                     sleep.await;
                     assert!(Instant::now() >= time);
@@ -206,36 +207,36 @@ mod tests {
         let mut sorted = times;
         sorted.sort();
         assert_eq!(ended.into_inner(), sorted);
-        assert!(clock.waiting.borrow().is_empty());
-        assert_eq!(clock.set.get(), None);
+        assert!(timers.waiting.borrow().is_empty());
+        assert_eq!(timers.set.get(), None);
     }
 
     #[test]
     fn the_timer_goes_off_for_nobody_who_does_not_wait() {
-        let clock = Clock::new().unwrap();
-        let asked = clock.after(SHORT);
-        assert_eq!(clock.set.get(), None, "not begun");
+        let timers = Timers::new().unwrap();
+        let asked = timers.after(SHORT);
+        assert_eq!(timers.set.get(), None, "not begun");
         let short = begun(asked);
-        let long = begun(clock.after(LONG));
-        assert_eq!(clock.set.get(), Some(short.time));
+        let long = begun(timers.after(LONG));
+        assert_eq!(timers.set.get(), Some(short.time));
         drop(short);
-        assert_eq!(clock.set.get(), Some(long.time));
-        assert!(!goes_off(&clock, 4 * SHORT));
+        assert_eq!(timers.set.get(), Some(long.time));
+        assert!(!goes_off(&timers, 4 * SHORT));
         drop(long);
-        assert_eq!(clock.set.get(), None);
-        drop(begun(clock.after(SHORT)));
-        assert!(!goes_off(&clock, 4 * SHORT));
+        assert_eq!(timers.set.get(), None);
+        drop(begun(timers.after(SHORT)));
+        assert!(!goes_off(&timers, 4 * SHORT));
     }
 
     #[test]
     fn who_waits_now_is_woken_and_not_who_did() {
-        let clock = Clock::new().unwrap();
-        let mut sleep = begun(clock.after(SHORT));
+        let timers = Timers::new().unwrap();
+        let mut sleep = begun(timers.after(SHORT));
         let waited = poll_fn(|cx| Pin::new(&mut sleep).poll(cx).map(|()| true));
         let bound = async {
-            async_io::Timer::after(LONG).await; // another clock
+            async_io::Timer::after(LONG).await; // another timers
             false
         };
-        assert!(with_clock(&clock, smol::future::or(waited, bound)));
+        assert!(with_timers(&timers, smol::future::or(waited, bound)));
     }
 }
