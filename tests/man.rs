@@ -92,3 +92,41 @@ fn pst_toml_has_the_samples_keys_and_defaults() {
     }
     assert!(count > 10, "the sample's keys are not found");
 }
+
+/// The fields of `status::json`'s structures below `kind`, named as the page names them.
+fn json_fields(code: &str, kind: &str, above: &str, out: &mut Vec<String>) {
+    let body = code.split("\nstruct ").find_map(|part| {
+        let (name, body) = part.split_once(" {\n")?;
+        (name.trim_end_matches("<'a>") == kind).then_some(body)
+    });
+    let (body, _) = body.unwrap().split_once("\n}").unwrap();
+    let fields = body.lines().map(str::trim);
+    for field in fields.filter(|line| !line.starts_with("///")) {
+        let (name, of) = field.trim_end_matches(',').split_once(": ").unwrap();
+        let list = if of.starts_with("Vec<") { "[]" } else { "" };
+        let name = format!("{above}{name}{list}");
+        let inner = of.trim_start_matches("Vec<").trim_start_matches("Option<");
+        let inner = inner.trim_end_matches('>').trim_end_matches("<'a");
+        if code.contains(&format!("\nstruct {inner}")) {
+            json_fields(code, inner, &format!("{name}."), out);
+        }
+        out.push(name);
+    }
+}
+
+#[test]
+fn the_fields_of_pst_status_are_those_of_its_json() {
+    let mut code = Vec::new();
+    json_fields(&source("src/status/json.rs"), "Status", "", &mut code);
+    let page = source("contrib/man/pst-status.1");
+    let (_, page) = page.split_once(".Sh JSON\n").unwrap();
+    let (page, _) = page.split_once("\n.Sh ").unwrap();
+    let names = page.lines().filter_map(|line| line.strip_prefix(".It Va "));
+    let mut page: Vec<String> = names.map(str::to_owned).collect();
+    // What only holds others need not be told of itself.
+    code.retain(|name| page.contains(name) || !["daemon", "storage", "totals"].contains(&&**name));
+    assert!(code.len() > 40, "the fields are not found: {code:?}");
+    code.sort();
+    page.sort();
+    assert_eq!(code, page);
+}
