@@ -1,7 +1,8 @@
 //! What ext4 itself has counted on a filesystem, from its folder in /sys. Reading it costs the
 //! medium nothing.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::wire::{Figures, Incident};
@@ -45,6 +46,13 @@ fn number(folder: &Path, name: &str) -> Option<u64> {
 }
 
 fn text(folder: &Path, name: &str) -> Option<String> {
-    let text = fs::read_to_string(folder.join(name)).ok()?;
+    attribute(&folder.join(name))
+}
+
+/// An attribute of sysfs(5), which comes whole with one read.
+pub(super) fn attribute(path: &Path) -> Option<String> {
+    let mut text = [0; 512];
+    let length = File::open(path).ok()?.read(&mut text).ok()?;
+    let text = std::str::from_utf8(text.get(..length)?).ok()?;
     Some(text.trim().to_owned())
 }

@@ -1,6 +1,6 @@
 //! What the storage costs its device: remounts, and bytes written. It only counts.
 
-use std::fs;
+use super::figures::attribute;
 
 /// What was counted since the daemon's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Meter {
 /// Bytes written to a block device or partition since it is there; `None` if it is none.
 /// Field 7 of Linux's Documentation/block/stat.rst: in sectors of 512 bytes, whatever the device's.
 fn bytes_written((major, minor): (u32, u32)) -> Option<u64> {
-    let text = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+    let text = attribute(format!("/sys/dev/block/{major}:{minor}/stat").as_ref())?;
     let sectors: u64 = text.split_ascii_whitespace().nth(6)?.parse().ok()?;
     sectors.checked_mul(512)
 }

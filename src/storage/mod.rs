@@ -6,6 +6,7 @@ pub mod condition;
 pub mod figures;
 pub mod guard;
 pub mod holders;
+pub mod host;
 pub mod lock;
 pub mod meter;
 pub mod mountinfo;

@@ -51,7 +51,8 @@ impl Mount {
 /// Reads a mountinfo file whole. One read of 16 KiB does for most machines.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(16 * 1024);
-    File::open(path)?.read_to_end(&mut text)?;
+    // Taken whole, it is not asked for its size first, which is 0.
+    File::open(path)?.take(u64::MAX).read_to_end(&mut text)?;
     Ok(text)
 }
 

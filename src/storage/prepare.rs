@@ -7,9 +7,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::condition::Condition;
+use super::host::{Flag, Host};
 use super::lock::{DeviceLock, LockError};
 use super::roots::{self, Owner, Trouble};
-use super::survey::{self, Flag, Found, escape_path};
+use super::survey::{self, Found, escape_path};
 use crate::config::{Config, Place};
 use crate::logging;
 use crate::sys::file;
@@ -30,12 +31,13 @@ pub fn main(config: Config) -> ExitCode {
 fn prepare(config: &Config) -> Result<(), String> {
     let place = config.place().map_err(|error| error.to_string())?;
     let owner = Owner::of(&place)?;
-    let found = survey::find(&place).map_err(|condition| match condition {
-        Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text) => {
-            text.to_string()
-        }
-        Condition::Ready => "the storage is ready".into(),
-    })?;
+    let found =
+        survey::find(&place, &mut Host::default()).map_err(|condition| match condition {
+            Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text) => {
+                text.to_string()
+            }
+            Condition::Ready => "the storage is ready".into(),
+        })?;
     if let Some(text) = found.refusal(&place) {
         return Err(text);
     }

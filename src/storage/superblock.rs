@@ -11,6 +11,7 @@ use super::condition::{Condition, Remount, Seen, Text};
 use super::figures;
 use super::guard::Guard;
 use super::holders::Holder;
+use super::host::Host;
 use super::lock::Claim;
 use super::meter::{Counts, Meter};
 use super::roots::{self, Owner, Trouble};
@@ -44,6 +45,7 @@ pub struct Storage {
     /// The mount that lost data, and why it is not called well until it is mounted anew.
     spoiled: Option<(MountId, String)>,
     searcher: Searcher,
+    host: Host,
     facts: Facts,
     meter: Meter,
     /// `st_dev` of the data root, while writable.
@@ -64,6 +66,7 @@ impl Storage {
             accepted: None,
             spoiled: None,
             searcher: Searcher::default(),
+            host: Host::default(),
             facts: Facts::default(),
             meter: Meter::default(),
             data_device: 0,
@@ -169,7 +172,7 @@ impl Storage {
         let period = match self.period.take() {
             Some(period) => period,
             // Writable before this daemon came, or by somebody's hand.
-            None => match survey::find(&self.place) {
+            None => match survey::find(&self.place, &mut self.host) {
                 // What was not looked at yet may be something that is not ours to switch.
                 Ok(found) if self.accepted == Some(found.id) => Period {
                     errors: None,
@@ -225,8 +228,8 @@ impl Storage {
 
     /// Why it is not made read-only. EROFS: what the kernel has given up it does not remount; where
     /// it gives up by going read-only (Linux before 6.12) that is the first to be seen of it.
-    fn refused(&self, error: &io::Error) -> String {
-        match survey::find(&self.place) {
+    fn refused(&mut self, error: &io::Error) -> String {
+        match survey::find(&self.place, &mut self.host) {
             Ok(found) if error.raw_os_error() == Some(libc::EROFS) => {
                 found.repair(&format!("the kernel has given it up: {error}"))
             }
@@ -253,7 +256,7 @@ impl Storage {
         let searcher = &mut self.searcher;
         match &self.period {
             Some(period) => searcher.find(period.root.as_fd()),
-            None => survey::find(&self.place)
+            None => survey::find(&self.place, &mut self.host)
                 .map_or(Vec::new(), |found| searcher.find(found.root.as_fd())),
         }
     }
@@ -263,7 +266,7 @@ impl Storage {
     /// # Errors
     /// A line that names who has it.
     pub fn claim(&mut self) -> Result<(), String> {
-        match survey::find(&self.place) {
+        match survey::find(&self.place, &mut self.host) {
             Ok(found) => self.claim.take_patiently(&found.mount),
             Err(_) => Ok(()),
         }

@@ -4,17 +4,16 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use super::condition::Condition;
+use super::host::{Flag, Host};
 use super::mountinfo::{self, Mount};
 use crate::config::Place;
 use crate::escape::escape;
 use crate::sys::file::{self, MountId};
 
-/// The mounts of the host: there the flag is set that all later namespaces copy.
-const HOST: &str = "/proc/1/mountinfo";
 const OWN: &str = "/proc/self/mountinfo";
 
 /// What the outside is told of the storage besides its state.
@@ -43,22 +42,11 @@ pub struct Found {
     pub flag: Flag,
 }
 
-/// The mount's own read-only flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flag {
-    /// Clear: prepared.
-    Clear,
-    /// Set in this namespace, which is the one that counts.
-    SetHere,
-    /// Set in the host's namespace; only a process there can clear it.
-    SetInHost,
-}
-
 /// Opens and identifies what is mounted at the place.
 ///
 /// # Errors
 /// The condition, with what to do about it, if nothing is mounted there.
-pub fn find(place: &Place) -> Result<Found, Condition> {
+pub fn find(place: &Place, host: &mut Host) -> Result<Found, Condition> {
     let point = &place.mount;
     let root = file::open_directory(point).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Condition::Absent(
@@ -92,7 +80,7 @@ pub fn find(place: &Place) -> Result<Found, Condition> {
             .into(),
         ));
     };
-    let flag = flag(&mount, &all);
+    let flag = host.flag(&mount, &all);
     Ok(Found {
         root,
         id,
@@ -197,28 +185,6 @@ pub fn journal_error(root: std::os::fd::BorrowedFd<'_>) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// `all` are this namespace's mounts. They are not read again where it is the host's: the kernel
-/// takes as long for them as for switching a superblock.
-fn flag(mount: &Mount, all: &[Mount]) -> Flag {
-    let read = || mountinfo::read(Path::new(HOST)).map(|text| mountinfo::parse(&text));
-    let host = (!is_host()).then(|| read().unwrap_or_default());
-    let same = |other: &&Mount| other.point == mount.point && other.device == mount.device;
-    let there = host.as_deref().unwrap_or(all).iter().rfind(same);
-    match there {
-        // The same mount, not a copy: this is the host's namespace.
-        Some(there) if there.id == mount.id && there.read_only => Flag::SetHere,
-        Some(there) if there.read_only => Flag::SetInHost,
-        None if mount.read_only => Flag::SetHere,
-        _ => Flag::Clear,
-    }
-}
-
-/// Whether this is the host's mount namespace; see namespaces(7).
-fn is_host() -> bool {
-    let of = |path: &str| fs::metadata(path).map(|file| (file.dev(), file.ino()));
-    matches!((of("/proc/self/ns/mnt"), of("/proc/1/ns/mnt")), (Ok(own), Ok(host)) if own == host)
 }
 
 fn has_block_device(mount: &Mount) -> bool {

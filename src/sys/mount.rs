@@ -110,6 +110,16 @@ pub fn clear_mount_read_only(root: BorrowedFd<'_>, noatime: bool) -> io::Result<
 /// Waits, without end, until one of these open mountinfo files tells of a change in its mount
 /// namespace. proc_pid_mountinfo(5) (POLLPRI); epoll(7) does not serve for these.
 pub fn wait_for_change(files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    poll_for_change(files, -1).map(drop)
+}
+
+/// Whether the mount namespace of this open mountinfo file has changed since it was opened or last
+/// asked. proc_pid_mountinfo(5) (POLLPRI).
+pub fn has_changed(file: BorrowedFd<'_>) -> io::Result<bool> {
+    poll_for_change(&[file], 0)
+}
+
+fn poll_for_change(files: &[BorrowedFd<'_>], timeout: libc::c_int) -> io::Result<bool> {
     let watch = |file: &BorrowedFd<'_>| libc::pollfd {
         fd: file.as_raw_fd(),
         events: libc::POLLPRI,
@@ -118,10 +128,11 @@ pub fn wait_for_change(files: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut watches: Vec<libc::pollfd> = files.iter().map(watch).collect();
     loop {
         // SAFETY: the array is live and as long as said.
-        let result = unsafe { libc::poll(watches.as_mut_ptr(), watches.len() as libc::nfds_t, -1) };
+        let result =
+            unsafe { libc::poll(watches.as_mut_ptr(), watches.len() as libc::nfds_t, timeout) };
         match check(result) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other.map(drop),
+            other => return other.map(|count| count > 0),
         }
     }
 }

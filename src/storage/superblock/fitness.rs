@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 
 use super::super::condition::{Condition, Seen};
 use super::super::figures;
-use super::super::survey::{self, Flag, Found, escape_path};
+use super::super::host::Flag;
+use super::super::survey::{self, Found, escape_path};
 use super::Storage;
 use crate::sys::file;
 use crate::sys::mount::{Mode, clear_mount_read_only};
@@ -18,7 +19,7 @@ impl Storage {
             condition,
             writable: false,
         };
-        let mut found = survey::find(&self.place).map_err(|condition| {
+        let mut found = survey::find(&self.place, &mut self.host).map_err(|condition| {
             // Before Linux 6.8 the next mount may get the same number.
             self.accepted = None;
             self.spoiled = None;
