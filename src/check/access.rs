@@ -1,6 +1,5 @@
 //! Who may open sessions: the access group, the caller, the socket.
 
-use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -57,7 +56,7 @@ fn no_group(name: &str) -> Finding {
 }
 
 /// Who has the group as a supplementary one, or as the primary one in /etc/passwd.
-fn members(sight: &Sight, gid: u32) -> BTreeSet<String> {
+fn members(sight: &Sight, gid: u32) -> Vec<String> {
     let passwd = fs::read(sight.at("/etc/passwd")).unwrap_or_default();
     let passwd = String::from_utf8_lossy(&passwd).into_owned();
     let primary = passwd.lines().filter_map(|line| {
@@ -66,14 +65,17 @@ fn members(sight: &Sight, gid: u32) -> BTreeSet<String> {
         let found: u32 = fields.nth(2)?.parse().ok()?;
         (found == gid).then(|| name.to_owned())
     });
-    user::group_members(gid)
+    let mut members: Vec<String> = user::group_members(gid)
         .into_iter()
         .chain(primary)
-        .collect()
+        .collect();
+    members.sort();
+    members.dedup();
+    members
 }
 
 /// The groups that the daemon would see: those of this process, not of the database.
-fn caller(sight: &Sight, gid: u32, group: &str, members: &BTreeSet<String>) -> Finding {
+fn caller(sight: &Sight, gid: u32, group: &str, members: &[String]) -> Finding {
     if sight.is_root() {
         return Finding::ok(Id::Access, "root may open sessions");
     }
@@ -192,7 +194,7 @@ mod tests {
         let tree = Tree::new();
         tree.file("/proc/self/status", STATUS);
         let mut sight = tree.0.clone();
-        let level = |sight: &Sight, gid| caller(sight, gid, "g", &BTreeSet::new()).level;
+        let level = |sight: &Sight, gid| caller(sight, gid, "g", &[]).level;
         assert_eq!(level(&sight, 99), Level::Ok, "root");
         sight.user = 64_001;
         assert_eq!(level(&sight, 8), Level::Ok);
@@ -205,7 +207,7 @@ mod tests {
         let tree = Tree::new();
         let mut sight = tree.0.clone();
         sight.user = user::uid_by_name("daemon").unwrap().unwrap();
-        let found = caller(&sight, 64100, "g", &["daemon".to_owned()].into());
+        let found = caller(&sight, 64100, "g", &["daemon".to_owned()]);
         assert_eq!(found.advice.as_deref(), Some("log in anew"));
     }
 
@@ -215,6 +217,6 @@ mod tests {
         let passwd = "root:x:0:0::/:/bin/sh\nann:x:5001:4000000001::/:/bin/sh\nbroken\n";
         tree.file("/etc/passwd", passwd);
         let found = members(&tree.0, 4_000_000_001);
-        assert_eq!(found, ["ann".to_owned()].into());
+        assert_eq!(found, ["ann"]);
     }
 }
