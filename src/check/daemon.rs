@@ -212,7 +212,8 @@ fn stranger(shown: &str, error: &ReceiveError, peer: Option<Peer>, sight: &Sight
     let fault = match error {
         // What it said before, as HTTP does, is no whole message.
         ReceiveError::Closed => "it hung up".to_owned(),
-        other => other.to_string(),
+        ReceiveError::Io(error) => error.to_string(),
+        ReceiveError::Decode(error) => format!("its answer is not understood: {error}"),
     };
     Finding::error(
         Id::Daemon,

@@ -16,7 +16,7 @@ pub fn look(place: &Place, sight: &Sight, findings: &mut Vec<Finding>) -> Option
     let found = match survey::find(place, &mut Host::default()) {
         Ok(found) => found,
         Err(Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text)) => {
-            findings.push(absent(place, &text, sight));
+            findings.push(absent(&text, sight));
             return None;
         }
         Err(Condition::Ready) => return None, // an error that is none: there is no such thing
@@ -30,8 +30,7 @@ pub fn look(place: &Place, sight: &Sight, findings: &mut Vec<Finding>) -> Option
     Some(found)
 }
 
-fn absent(place: &Place, text: &str, sight: &Sight) -> Finding {
-    let point = escape_path(&place.mount);
+fn absent(text: &str, sight: &Sight) -> Finding {
     if !sight.is_root() && text.contains("Permission denied") {
         return Finding::unseen(Id::Mount, text);
     }
@@ -41,7 +40,7 @@ fn absent(place: &Place, text: &str, sight: &Sight) -> Finding {
             text,
             format!("run {next} as root; if that fails, `dmesg` and `e2fsck` know why"),
         ),
-        None => Finding::error(Id::Mount, text, format!("see `ls -ld {point}`")),
+        None => Finding::told(Id::Mount, text, "see `dmesg`"),
     }
 }
 

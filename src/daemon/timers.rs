@@ -158,7 +158,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(5);
     const LONG: Duration = Duration::from_secs(60);
 
-    /// What comes of `future` while a timers runs.
+    /// What comes of `future` while they run.
     fn with_timers<T>(timers: &Rc<Timers>, future: impl Future<Output = T>) -> T {
         let executor = LocalExecutor::new();
         let running = executor.spawn(timers.clone().run());
@@ -234,7 +234,7 @@ mod tests {
         let mut sleep = begun(timers.after(SHORT));
         let waited = poll_fn(|cx| Pin::new(&mut sleep).poll(cx).map(|()| true));
         let bound = async {
-            async_io::Timer::after(LONG).await; // another timers
+            async_io::Timer::after(LONG).await; // not one of these
             false
         };
         assert!(with_timers(&timers, smol::future::or(waited, bound)));

@@ -48,7 +48,8 @@ impl Mount {
     }
 }
 
-/// Reads a mountinfo file whole. One read of 16 KiB does for most machines.
+/// Reads a mountinfo file whole. The kernel gives about a page a read; 16 KiB are enough for most
+/// machines, and need not grow.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(16 * 1024);
     // Taken whole, it is not asked for its size first, which is 0.

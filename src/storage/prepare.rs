@@ -61,7 +61,7 @@ fn cannot_clear(point: &str, error: &io::Error) -> String {
     let hint = match error.raw_os_error() {
         Some(libc::EPERM) => ": this takes root, in the namespace where it was mounted",
         Some(libc::ENOSYS) => ": this needs Linux 5.12 or later",
-        _ => "",
+        _ => "; see `dmesg`",
     };
     format!("cannot clear the read-only flag of the mount on {point}: {error}{hint}")
 }
@@ -102,14 +102,14 @@ fn check_roots(socket: &Path, found: &Found, place: &Place, owner: Owner) -> Res
 fn mend(mount: BorrowedFd<'_>, place: &Place, owner: Owner) -> Result<(), String> {
     let point = escape_path(&place.mount);
     switch_superblock(mount, Mode::ReadWrite)
-        .map_err(|error| format!("cannot make {point} read-write: {error}"))?;
+        .map_err(|error| format!("cannot make {point} read-write: {error}; see `dmesg`"))?;
     let mended = match roots::mend(mount, place, owner) {
         Ok(_) => Ok(()),
         Err(Trouble::Error(text)) => Err(text),
         Err(Trouble::NeedsWrite) => Err(format!("{point} did not keep what was mended")),
     };
     let back = switch_superblock(mount, Mode::ReadOnly)
-        .map_err(|error| format!("cannot make {point} read-only again: {error}"));
+        .map_err(|error| format!("cannot make {point} read-only again: {error}; see `dmesg`"));
     let sync = file::sync_filesystem(mount)
         .map_err(|error| format!("{point}: data could not be written to the medium: {error}"));
     mended.and(back).and(sync)

@@ -147,7 +147,12 @@ impl Storage {
         };
         match data.map(|data| file::status(data.as_fd())) {
             Ok(Ok(status)) => self.data_device = status.device,
-            Ok(Err(error)) => return unfit(format!("cannot look at the data root: {error}"), true),
+            Ok(Err(error)) => {
+                return unfit(
+                    format!("cannot look at the data root: {error}; see `dmesg`"),
+                    true,
+                );
+            }
             Err(Trouble::Error(text)) => return unfit(text, true),
             Err(Trouble::NeedsWrite) => return unfit("the data root is not there".into(), true),
         }
@@ -234,8 +239,9 @@ impl Storage {
                 found.repair(&format!("the kernel has given it up: {error}"))
             }
             _ => format!(
-                "{}: cannot be made read-only: {error}; see `dmesg`",
-                escape_path(&self.place.mount)
+                "{}: cannot be made read-only: {error}{}",
+                escape_path(&self.place.mount),
+                hint(error)
             ),
         }
     }
@@ -299,19 +305,24 @@ impl Storage {
     }
 
     fn cannot_switch(&self, found: &Found, mode: &str, error: &io::Error) -> String {
-        let hint = match error.raw_os_error() {
-            Some(libc::ENOSYS) => "; this needs Linux 5.12 or later",
-            Some(libc::EPERM) => "; the daemon needs CAP_SYS_ADMIN",
-            Some(libc::EROFS | libc::EACCES) => {
-                "; is the card write-protected, or the device set read-only?"
-            }
-            _ => "; see `dmesg`",
-        };
         format!(
-            "{} ({}) cannot be made {mode}: {error}{hint}",
+            "{} ({}) cannot be made {mode}: {error}{}",
             escape_path(&found.mount.point),
-            escape_path(&found.mount.source)
+            escape_path(&found.mount.source),
+            hint(error)
         )
+    }
+}
+
+/// What to do about a superblock that is not switched.
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOSYS) => "; this needs Linux 5.12 or later",
+        Some(libc::EPERM) => "; the daemon needs CAP_SYS_ADMIN",
+        Some(libc::EROFS | libc::EACCES) => {
+            "; is the card write-protected, or the device set read-only?"
+        }
+        _ => "; see `dmesg`",
     }
 }
 

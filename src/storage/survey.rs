@@ -194,7 +194,12 @@ fn has_block_device(mount: &Mount) -> bool {
 }
 
 fn cannot(path: &Path, what: &str, error: &io::Error) -> Condition {
-    Condition::Absent(format!("cannot {what} {}: {error}", escape_path(path)).into())
+    let shown = escape_path(path);
+    let see = match error.raw_os_error() {
+        Some(libc::ENOTDIR | libc::ELOOP | libc::EACCES) => format!("`ls -ld {shown}`"),
+        _ => "`dmesg`".to_owned(),
+    };
+    Condition::Absent(format!("cannot {what} {shown}: {error}; see {see}").into())
 }
 
 /// A path, safe to print.
