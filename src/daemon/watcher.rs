@@ -8,7 +8,7 @@ use std::thread;
 
 use super::Event;
 use super::times::MOUNTS_GATHER;
-use crate::sys::mount::wait_for_change;
+use crate::sys::mount::has_changed;
 
 /// Starts the thread; it lives as long as the daemon.
 ///
@@ -23,9 +23,13 @@ pub fn start(events: smol::channel::Sender<Event>) -> io::Result<()> {
             let mut files = vec![own.as_fd()];
             files.extend(host.as_ref().map(AsFd::as_fd));
             loop {
-                if let Err(error) = wait_for_change(&files) {
-                    log::error!("cannot wait for changes of the mounts: {error}");
-                    return;
+                match has_changed(&files, None) {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(error) => {
+                        log::error!("cannot wait for changes of the mounts: {error}");
+                        return;
+                    }
                 }
                 if events.try_send(Event::MountsChanged).is_err() {
                     return;

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::mountinfo::{self, Mount};
 use crate::sys::mount::has_changed;
@@ -93,7 +94,7 @@ impl Host {
     /// True where that cannot be told.
     fn changed(&mut self) -> bool {
         match &self.file {
-            Some(file) => has_changed(file.as_fd()).unwrap_or(true),
+            Some(file) => has_changed(&[file.as_fd()], Some(Duration::ZERO)).unwrap_or(true),
             None => {
                 self.file = File::open(HOST).ok();
                 true

@@ -3,8 +3,10 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use super::check;
+use super::poll::{self, Watch};
 
 /// Whether a superblock takes writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,34 +109,14 @@ pub fn clear_mount_read_only(root: BorrowedFd<'_>, noatime: bool) -> io::Result<
     .map(drop)
 }
 
-/// Waits, without end, until one of these open mountinfo files tells of a change in its mount
-/// namespace. proc_pid_mountinfo(5) (POLLPRI); epoll(7) does not serve for these.
-pub fn wait_for_change(files: &[BorrowedFd<'_>]) -> io::Result<()> {
-    poll_for_change(files, -1).map(drop)
-}
-
-/// Whether the mount namespace of this open mountinfo file has changed since it was opened or last
-/// asked. proc_pid_mountinfo(5) (POLLPRI).
-pub fn has_changed(file: BorrowedFd<'_>) -> io::Result<bool> {
-    poll_for_change(&[file], 0)
-}
-
-fn poll_for_change(files: &[BorrowedFd<'_>], timeout: libc::c_int) -> io::Result<bool> {
-    let watch = |file: &BorrowedFd<'_>| libc::pollfd {
-        fd: file.as_raw_fd(),
-        events: libc::POLLPRI,
-        revents: 0,
-    };
-    let mut watches: Vec<libc::pollfd> = files.iter().map(watch).collect();
-    loop {
-        // SAFETY: the array is live and as long as said.
-        let result =
-            unsafe { libc::poll(watches.as_mut_ptr(), watches.len() as libc::nfds_t, timeout) };
-        match check(result) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other.map(|count| count > 0),
-        }
-    }
+/// Whether one of these open mountinfo files tells of a change in its mount namespace, since it was
+/// opened or last asked, or does so within this time (`None`: whatever it takes, or a signal).
+/// proc_pid_mountinfo(5) (POLLPRI); epoll(7) does not serve for these.
+pub fn has_changed(files: &[BorrowedFd<'_>], within: Option<Duration>) -> io::Result<bool> {
+    let watches = files.iter().map(|file| Watch::new(file, libc::POLLPRI));
+    let mut watches: Vec<Watch<'_>> = watches.collect();
+    poll::wait(&mut watches, within)?;
+    Ok(watches.iter().any(Watch::seen))
 }
 
 #[cfg(test)]
