@@ -54,8 +54,9 @@ fn alive(sight: &Sight, found: &Found) -> Finding {
 
 /// Whether its superblock is read-only now. A session may have come since it was found.
 fn is_read_only(sight: &Sight, found: &Found) -> bool {
-    let text = mountinfo::read(&sight.at("/proc/self/mountinfo")).unwrap_or_default();
-    let now = mountinfo::parse(&text);
+    let file = File::open(sight.at("/proc/self/mountinfo"));
+    let now = file.and_then(|file| mountinfo::read(&file));
+    let now = now.unwrap_or_default();
     let now = now
         .iter()
         .find(|mount| mount.point == found.mount.point && mount.id == found.mount.id);

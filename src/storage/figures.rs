@@ -2,7 +2,7 @@
 //! medium nothing.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::wire::{Figures, Incident};
@@ -21,10 +21,43 @@ pub fn read(device: (u32, u32)) -> Option<Figures> {
     })
 }
 
-/// How many errors ext4 has counted on its filesystem on `device`, since it was last checked;
-/// `None` for another filesystem.
-pub fn errors_counted(device: (u32, u32)) -> Option<u64> {
-    number(&folder(device)?, "errors_count")
+/// An attribute of sysfs(5) that is read often, and kept open for that: what it tells of may go all
+/// the same, and come again.
+#[derive(Debug)]
+pub struct Kept {
+    device: (u32, u32),
+    path: fn((u32, u32)) -> Option<PathBuf>,
+    file: Option<File>,
+}
+
+impl Kept {
+    /// How many errors ext4 has counted on its filesystem on `device`, since it was last checked;
+    /// nothing for another filesystem.
+    pub fn errors(device: (u32, u32)) -> Kept {
+        Kept {
+            device,
+            path: |device| Some(folder(device)?.join("errors_count")),
+            file: None,
+        }
+    }
+
+    /// What was done with a block device: Linux's Documentation/block/stat.rst.
+    pub fn statistics(device: (u32, u32)) -> Kept {
+        Kept {
+            device,
+            path: |(major, minor)| Some(format!("/sys/dev/block/{major}:{minor}/stat").into()),
+            file: None,
+        }
+    }
+
+    /// What it says now; `None` where it is not to be had.
+    pub fn read(&mut self) -> Option<String> {
+        if let Some(text) = self.file.as_ref().and_then(attribute) {
+            return Some(text);
+        }
+        self.file = File::open((self.path)(self.device)?).ok();
+        attribute(self.file.as_ref()?)
+    }
 }
 
 fn folder((major, minor): (u32, u32)) -> Option<PathBuf> {
@@ -46,13 +79,13 @@ fn number(folder: &Path, name: &str) -> Option<u64> {
 }
 
 fn text(folder: &Path, name: &str) -> Option<String> {
-    attribute(&folder.join(name))
+    attribute(&File::open(folder.join(name)).ok()?)
 }
 
 /// An attribute of sysfs(5), which comes whole with one read.
-pub(super) fn attribute(path: &Path) -> Option<String> {
+fn attribute(file: &File) -> Option<String> {
     let mut text = [0; 512];
-    let length = File::open(path).ok()?.read(&mut text).ok()?;
+    let length = file.read_at(&mut text, 0).ok()?;
     let text = std::str::from_utf8(text.get(..length)?).ok()?;
     Some(text.trim().to_owned())
 }

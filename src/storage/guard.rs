@@ -27,13 +27,17 @@ impl Guard {
         let Some(group) = &self.0 else {
             return;
         };
-        if group.watch(root, ALL).is_err() {
-            // Older kernels know no error events, but writers' closes.
-            let _ = group.watch(root, WRITERS);
-        }
-        if mode == Mode::ReadWrite {
-            // Writers are welcome now. An error here costs wake-ups only.
-            let _ = group.unwatch(root, WRITERS);
+        match mode {
+            Mode::ReadOnly if group.watch(root, ALL).is_err() => {
+                // Older kernels know no error events, but writers' closes.
+                let _ = group.watch(root, WRITERS);
+            }
+            Mode::ReadOnly => {}
+            // Writers are welcome now; errors are watched for since it was read-only. An error here
+            // costs wake-ups only.
+            Mode::ReadWrite => {
+                let _ = group.unwatch(root, WRITERS);
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
-//! What the storage costs its device: remounts, and bytes written. It only counts.
+//! What is counted of the storage: remounts, bytes written to its device, and errors.
 
-use super::figures::attribute;
+use super::figures::Kept;
+
+/// No device has this number.
+const NONE: (u32, u32) = (0, 0);
 
 /// What was counted since the daemon's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,12 +17,26 @@ pub struct Counts {
 }
 
 /// The counter. It follows the storage from device to device.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Meter {
     counts: Counts,
     device: (u32, u32),
+    statistics: Kept,
+    errors: Kept,
     /// What the device's own counter last said; `None` if it has none.
     last: Option<u64>,
+}
+
+impl Default for Meter {
+    fn default() -> Meter {
+        Meter {
+            counts: Counts::default(),
+            device: NONE,
+            statistics: Kept::statistics(NONE),
+            errors: Kept::errors(NONE),
+            last: None,
+        }
+    }
 }
 
 impl Meter {
@@ -27,8 +44,11 @@ impl Meter {
     pub fn follow(&mut self, device: (u32, u32)) {
         if self.device != device {
             self.device = device;
+            self.statistics = Kept::statistics(device);
+            self.errors = Kept::errors(device);
             self.last = None;
             self.read();
+            self.errors(); // opened now, so that there is a descriptor for it
         }
     }
 
@@ -42,9 +62,14 @@ impl Meter {
 
     /// Reads the device's counter.
     pub fn read(&mut self) -> Counts {
-        let now = bytes_written(self.device);
+        let now = self.statistics.read().and_then(|text| written(&text));
         self.take(now);
         self.counts
+    }
+
+    /// How many errors ext4 has counted since it was last checked; `None` for another filesystem.
+    pub fn errors(&mut self) -> Option<u64> {
+        self.errors.read()?.parse().ok()
     }
 
     fn take(&mut self, now: Option<u64>) {
@@ -57,11 +82,10 @@ impl Meter {
     }
 }
 
-/// Bytes written to a block device or partition since it is there; `None` if it is none.
-/// Field 7 of Linux's Documentation/block/stat.rst: in sectors of 512 bytes, whatever the device's.
-fn bytes_written((major, minor): (u32, u32)) -> Option<u64> {
-    let text = attribute(format!("/sys/dev/block/{major}:{minor}/stat").as_ref())?;
-    let sectors: u64 = text.split_ascii_whitespace().nth(6)?.parse().ok()?;
+/// Bytes written to a block device or partition since it is there. Field 7: in sectors of 512 bytes,
+/// whatever the device's.
+fn written(statistics: &str) -> Option<u64> {
+    let sectors: u64 = statistics.split_ascii_whitespace().nth(6)?.parse().ok()?;
     sectors.checked_mul(512)
 }
 

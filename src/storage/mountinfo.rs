@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// One line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,22 +43,26 @@ impl Mount {
             .find(|word| self.has(word))
     }
 
+    /// Whether its superblock alone refuses writes, and nothing is wrong with it.
+    pub fn rests(&self) -> bool {
+        self.superblock_read_only() && !self.read_only && self.given_up().is_none()
+    }
+
     fn has(&self, option: &str) -> bool {
         self.options.split(',').any(|word| word == option)
     }
 }
 
-/// Reads a mountinfo file whole. The kernel gives about a page a read; 16 KiB are enough for most
-/// machines, and need not grow.
-pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads and understands a mountinfo file from where it stands; lines that are none are passed over.
+pub fn read(file: &File) -> io::Result<Vec<Mount>> {
+    // The kernel gives about a page a read; this is enough for most machines, and need not grow.
     let mut text = Vec::with_capacity(16 * 1024);
     // Taken whole, it is not asked for its size first, which is 0.
-    File::open(path)?.take(u64::MAX).read_to_end(&mut text)?;
-    Ok(text)
+    file.take(u64::MAX).read_to_end(&mut text)?;
+    Ok(parse(&text))
 }
 
-/// Understands a whole mountinfo; lines that are none are passed over.
-pub fn parse(text: &[u8]) -> Vec<Mount> {
+fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|byte| *byte == b'\n')
         .filter_map(parse_line)
         .collect()
@@ -122,6 +126,7 @@ fn octal(digits: &[u8]) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     const LINE: &[u8] = b"42 27 7:0 / /var/lib/kvmd/pst rw,nosuid,noatime shared:1 master:2 - ext4 /dev/loop0 ro,errors=remount-ro";
 
@@ -158,11 +163,10 @@ mod tests {
 
     #[test]
     fn this_machines_own_file_is_understood() {
-        let text = read(Path::new("/proc/self/mountinfo")).unwrap();
-        let lines = text
-            .split(|b| *b == b'\n')
-            .filter(|l| !l.is_empty())
-            .count();
-        assert_eq!(parse(&text).len(), lines);
+        let path = "/proc/self/mountinfo";
+        let lines = std::fs::read(path).unwrap();
+        let lines = lines.split(|b| *b == b'\n').filter(|l| !l.is_empty());
+        let mounts = read(&File::open(path).unwrap()).unwrap();
+        assert_eq!(mounts.len(), lines.count());
     }
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::condition::Condition;
-use super::host::{Flag, Host};
 use super::lock::{DeviceLock, LockError};
+use super::mounts::{Flag, Mounts};
 use super::roots::{self, Owner, Trouble};
 use super::survey::{self, Found, escape_path};
 use crate::config::{Config, Place};
@@ -32,7 +32,7 @@ fn prepare(config: &Config) -> Result<(), String> {
     let place = config.place().map_err(|error| error.to_string())?;
     let owner = Owner::of(&place)?;
     let found =
-        survey::find(&place, &mut Host::default()).map_err(|condition| match condition {
+        survey::find(&place, &mut Mounts::default()).map_err(|condition| match condition {
             Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text) => {
                 text.to_string()
             }

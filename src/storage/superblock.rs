@@ -8,12 +8,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use super::condition::{Condition, Remount, Seen, Text};
-use super::figures;
 use super::guard::Guard;
 use super::holders::Holder;
-use super::host::Host;
 use super::lock::Claim;
 use super::meter::{Counts, Meter};
+use super::mounts::Mounts;
 use super::roots::{self, Owner, Trouble};
 use super::search::Searcher;
 use super::survey::{self, Facts, Found, escape_path};
@@ -45,7 +44,7 @@ pub struct Storage {
     /// The mount that lost data, and why it is not called well until it is mounted anew.
     spoiled: Option<(MountId, String)>,
     searcher: Searcher,
-    host: Host,
+    mounts: Mounts,
     facts: Facts,
     meter: Meter,
     /// `st_dev` of the data root, while writable.
@@ -66,7 +65,7 @@ impl Storage {
             accepted: None,
             spoiled: None,
             searcher: Searcher::default(),
-            host: Host::default(),
+            mounts: Mounts::default(),
             facts: Facts::default(),
             meter: Meter::default(),
             data_device: 0,
@@ -97,6 +96,7 @@ impl Storage {
 
     /// Looks whether the storage is there, prepared and healthy; prepares it if this process can.
     pub fn look(&mut self) -> Seen {
+        self.mounts.forget(); // something happened, and perhaps to the superblock
         match self.survey() {
             Ok(found) => {
                 let writable = !found.mount.superblock_read_only();
@@ -131,11 +131,11 @@ impl Storage {
             Err(Trouble::Error(text)) => return unfit(text, was_writable),
             other => other.ok(),
         };
-        let errors = figures::errors_counted(found.mount.device);
+        let errors = self.meter.errors();
         let switched = switch_superblock(found.root.as_fd(), Mode::ReadWrite);
         self.meter.remounted(switched.is_ok());
         if let Err(error) = switched {
-            let text = self.cannot_switch(&found, "read-write", &error);
+            let text = self.refused(Mode::ReadWrite, &error);
             return Seen {
                 condition: Condition::Failed(text.into()),
                 writable: was_writable,
@@ -177,7 +177,7 @@ impl Storage {
         let period = match self.period.take() {
             Some(period) => period,
             // Writable before this daemon came, or by somebody's hand.
-            None => match survey::find(&self.place, &mut self.host) {
+            None => match survey::find(&self.place, &mut self.mounts) {
                 // What was not looked at yet may be something that is not ours to switch.
                 Ok(found) if self.accepted == Some(found.id) => Period {
                     errors: None,
@@ -210,7 +210,7 @@ impl Storage {
                 Remount::Done
             }
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Remount::Busy,
-            Err(error) => Remount::Failed(self.refused(&error).into()),
+            Err(error) => Remount::Failed(self.refused(Mode::ReadOnly, &error).into()),
         };
         if held && remount == Remount::Busy && sync.is_ok() && !release {
             self.keep_roots(root);
@@ -231,16 +231,27 @@ impl Storage {
         }
     }
 
-    /// Why it is not made read-only. EROFS: what the kernel has given up it does not remount; where
-    /// it gives up by going read-only (Linux before 6.12) that is the first to be seen of it.
-    fn refused(&mut self, error: &io::Error) -> String {
-        match survey::find(&self.place, &mut self.host) {
-            Ok(found) if error.raw_os_error() == Some(libc::EROFS) => {
+    /// Why it is not switched. What the kernel has given up it does not remount, and before it is
+    /// asked to that may not have been seen.
+    fn refused(&mut self, mode: Mode, error: &io::Error) -> String {
+        self.mounts.forget();
+        let found = survey::find(&self.place, &mut self.mounts).ok();
+        if let Some(illness) = found.as_ref().and_then(Found::illness) {
+            return illness;
+        }
+        match found {
+            // Where it gives up by going read-only (Linux before 6.12) nothing else shows it.
+            Some(found) if mode == Mode::ReadOnly && error.raw_os_error() == Some(libc::EROFS) => {
                 found.repair(&format!("the kernel has given it up: {error}"))
             }
             _ => format!(
-                "{}: cannot be made read-only: {error}{}",
+                "{} ({}) cannot be made {}: {error}{}",
                 escape_path(&self.place.mount),
+                self.facts.device,
+                match mode {
+                    Mode::ReadOnly => "read-only",
+                    Mode::ReadWrite => "read-write",
+                },
                 hint(error)
             ),
         }
@@ -262,7 +273,7 @@ impl Storage {
         let searcher = &mut self.searcher;
         match &self.period {
             Some(period) => searcher.find(period.root.as_fd()),
-            None => survey::find(&self.place, &mut self.host)
+            None => survey::find(&self.place, &mut self.mounts)
                 .map_or(Vec::new(), |found| searcher.find(found.root.as_fd())),
         }
     }
@@ -272,7 +283,7 @@ impl Storage {
     /// # Errors
     /// A line that names who has it.
     pub fn claim(&mut self) -> Result<(), String> {
-        match survey::find(&self.place, &mut self.host) {
+        match survey::find(&self.place, &mut self.mounts) {
             Ok(found) => self.claim.take_patiently(&found.mount),
             Err(_) => Ok(()),
         }
@@ -302,15 +313,6 @@ impl Storage {
         );
         self.spoiled = Some((period.id, text.clone()));
         Err(text.into())
-    }
-
-    fn cannot_switch(&self, found: &Found, mode: &str, error: &io::Error) -> String {
-        format!(
-            "{} ({}) cannot be made {mode}: {error}{}",
-            escape_path(&found.mount.point),
-            escape_path(&found.mount.source),
-            hint(error)
-        )
     }
 }
 

@@ -6,15 +6,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::condition::Condition;
-use super::host::{Flag, Host};
-use super::mountinfo::{self, Mount};
+use super::mountinfo::Mount;
+use super::mounts::{Flag, Mounts, OWN};
 use crate::config::Place;
 use crate::escape::escape;
-use crate::sys::file::{self, MountId};
-
-const OWN: &str = "/proc/self/mountinfo";
+use crate::sys::file::{self, MountId, Space};
 
 /// What the outside is told of the storage besides its state.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -37,16 +36,18 @@ pub struct Found {
     /// Its line in this namespace's mountinfo.
     pub mount: Mount,
     /// All of this namespace's mounts.
-    pub all: Vec<Mount>,
+    pub all: Arc<[Mount]>,
     /// The flag that decides whether processes can write once the superblock lets them.
     pub flag: Flag,
+    /// How much is free there.
+    pub space: Option<Space>,
 }
 
 /// Opens and identifies what is mounted at the place.
 ///
 /// # Errors
 /// The condition, with what to do about it, if nothing is mounted there.
-pub fn find(place: &Place, host: &mut Host) -> Result<Found, Condition> {
+pub fn find(place: &Place, mounts: &mut Mounts) -> Result<Found, Condition> {
     let point = &place.mount;
     let root = file::open_directory(point).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Condition::Absent(
@@ -68,9 +69,18 @@ pub fn find(place: &Place, host: &mut Host) -> Result<Found, Condition> {
             .into(),
         ));
     }
-    let text = mountinfo::read(Path::new(OWN)).map_err(|e| cannot(Path::new(OWN), "read", &e))?;
-    let all = mountinfo::parse(&text);
-    let Some(mount) = all.iter().find(|mount| mount.id == id.shown).cloned() else {
+    let space = file::space(root.as_fd()).ok();
+    let read_only = space.is_some_and(|space| space.read_only);
+    let unread = |error| cannot(Path::new(OWN), "read", &error);
+    let is_it = |mount: &&Mount| mount.id == id.shown;
+    let mut all = mounts.own().map_err(unread)?;
+    // A superblock that rested and still refuses writes most likely rests. Where it does not, the
+    // filesystem tells of an error, which is followed by a look, or the kernel refuses to switch it.
+    if !(read_only && all.iter().find(is_it).is_some_and(Mount::rests)) {
+        mounts.forget();
+        all = mounts.own().map_err(unread)?;
+    }
+    let Some(mount) = all.iter().find(is_it).cloned() else {
         // It went between the two calls.
         return Err(Condition::Absent(
             format!(
@@ -80,13 +90,14 @@ pub fn find(place: &Place, host: &mut Host) -> Result<Found, Condition> {
             .into(),
         ));
     };
-    let flag = host.flag(&mount, &all);
+    let flag = mounts.flag(&mount, &all);
     Ok(Found {
         root,
         id,
         mount,
         all,
         flag,
+        space,
     })
 }
 

@@ -309,7 +309,7 @@ fn p5_switched_to_read_only_past_the_mounts_during_a_session_it_ends_it() {
     let victim = rig.victim_with(write);
     victim.await_stdout("written");
     rig.switch_by_hand(Mode::ReadOnly);
-    victim.must_be_lost("read-only");
+    victim.must_be_lost_at_a_look("read-only");
     assert_eq!(rig.on_medium("/data/kept"), "kept");
     rig.await_state("ro");
     rig.must_serve();
@@ -326,7 +326,7 @@ fn p3_switched_to_read_only_past_the_mounts_nobody_is_started_in_vain() {
     if late.code() != 0 {
         assert_eq!(late.must(1).text(), "", "the command was started");
     }
-    victim.must_be_lost("read-only");
+    victim.must_be_lost_at_a_look("read-only");
     rig.await_state("ro");
     rig.must_serve();
 }

@@ -4,11 +4,9 @@
 use std::os::fd::AsFd;
 
 use super::super::condition::{Condition, Seen};
-use super::super::figures;
-use super::super::host::Flag;
+use super::super::mounts::Flag;
 use super::super::survey::{self, Found, escape_path};
 use super::Storage;
-use crate::sys::file;
 use crate::sys::mount::{Mode, clear_mount_read_only};
 use crate::sys::own;
 
@@ -19,7 +17,7 @@ impl Storage {
             condition,
             writable: false,
         };
-        let mut found = survey::find(&self.place, &mut self.host).map_err(|condition| {
+        let mut found = survey::find(&self.place, &mut self.mounts).map_err(|condition| {
             // Before Linux 6.8 the next mount may get the same number.
             self.accepted = None;
             self.spoiled = None;
@@ -38,7 +36,7 @@ impl Storage {
             }
         }
         self.facts = found.facts();
-        self.space = file::space(found.root.as_fd()).ok();
+        self.space = found.space;
         self.meter.follow(found.mount.device);
         if self.accepted != Some(found.id) {
             if let Some(text) = found.refusal(&self.place) {
@@ -96,7 +94,7 @@ impl Storage {
     /// writes it back.
     fn silent_error(&mut self, found: &Found) -> Option<String> {
         let period = self.period.as_mut()?;
-        let counted = figures::errors_counted(found.mount.device);
+        let counted = self.meter.errors();
         if counted <= period.errors || found.mount.superblock_read_only() {
             return None;
         }

@@ -40,6 +40,13 @@ impl Victim {
             .any(|line| line.contains("ERROR") && line.contains(reason));
         assert!(told, "no error with {reason:?}: {ended:?}");
     }
+
+    /// The same where the kernel tells of nothing, so that only the timer has it looked at.
+    #[track_caller]
+    pub fn must_be_lost_at_a_look(self, reason: &str) {
+        wait_until("its command is dead", || !alive(self.command));
+        self.must_be_lost(reason);
+    }
 }
 
 impl Rig {
