@@ -18,30 +18,41 @@ use crate::sys::descriptor;
 /// A service manager that reads nothing for so long costs a message, not the daemon.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Tells the service manager about the state: lines such as `READY=1` or `STATUS=…`; sd_notify(3).
-/// Does nothing without NOTIFY_SOCKET.
-pub fn notify(state: &str) -> io::Result<()> {
-    match variable("NOTIFY_SOCKET") {
-        Some(socket) => notify_at(&socket, state),
-        None => Ok(()),
-    }
-}
+/// The service manager, as far as it wants to be told of anything: sd_notify(3).
+#[derive(Debug, Default)]
+pub struct Manager(Option<(UnixDatagram, SocketAddr)>);
 
-fn notify_at(socket: &OsStr, state: &str) -> io::Result<()> {
-    let address = match socket.as_bytes() {
-        [b'/', ..] => SocketAddr::from_pathname(socket)?,
-        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
-        _ => {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "NOTIFY_SOCKET is neither a path nor an abstract name",
-            ));
+impl Manager {
+    /// The one that NOTIFY_SOCKET names.
+    pub fn new() -> io::Result<Manager> {
+        let socket = variable("NOTIFY_SOCKET");
+        socket.map_or(Ok(Manager::default()), |socket| Manager::at(&socket))
+    }
+
+    fn at(socket: &OsStr) -> io::Result<Manager> {
+        let address = match socket.as_bytes() {
+            [b'/', ..] => SocketAddr::from_pathname(socket)?,
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+            _ => {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "NOTIFY_SOCKET is neither a path nor an abstract name",
+                ));
+            }
+        };
+        let sender = UnixDatagram::unbound()?;
+        sender.set_write_timeout(Some(NOTIFY_TIMEOUT))?;
+        Ok(Manager(Some((sender, address))))
+    }
+
+    /// Tells it about the state: lines such as `READY=1` or `STATUS=…`. One that is not there is
+    /// told nothing.
+    pub fn tell(&self, state: &str) -> io::Result<()> {
+        match &self.0 {
+            Some((sender, address)) => sender.send_to_addr(state.as_bytes(), address).map(drop),
+            None => Ok(()),
         }
-    };
-    let sender = UnixDatagram::unbound()?;
-    sender.set_write_timeout(Some(NOTIFY_TIMEOUT))?;
-    sender.send_to_addr(state.as_bytes(), &address)?;
-    Ok(())
+    }
 }
 
 /// Why the service manager's socket cannot be used.
@@ -190,8 +201,11 @@ mod tests {
         let dir = Dir::new("notify");
         let path = dir.0.join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
-        notify_at(path.as_os_str(), "READY=1\nSTATUS=idle\n").unwrap();
-        assert_eq!(received(&manager), "READY=1\nSTATUS=idle\n");
+        let told = Manager::at(path.as_os_str()).unwrap();
+        for state in ["READY=1\nSTATUS=idle\n", "STOPPING=1"] {
+            told.tell(state).unwrap();
+            assert_eq!(received(&manager), state);
+        }
     }
 
     #[test]
@@ -199,18 +213,20 @@ mod tests {
         let name = format!("pst-notify-{}", process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();
-        notify_at(OsStr::new(&format!("@{name}")), "STOPPING=1").unwrap();
+        let told = Manager::at(OsStr::new(&format!("@{name}"))).unwrap();
+        told.tell("STOPPING=1").unwrap();
         assert_eq!(received(&manager), "STOPPING=1");
     }
 
     #[test]
     fn no_manager_and_no_address_are_errors() {
-        let error = notify_at(OsStr::new("/nonexistent/notify"), "READY=1").unwrap_err();
+        let gone = Manager::at(OsStr::new("/nonexistent/notify")).unwrap();
+        let error = gone.tell("READY=1").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        let error = notify_at(OsStr::new("vsock:2:1"), "READY=1").unwrap_err();
+        let error = Manager::at(OsStr::new("vsock:2:1")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
         let long = format!("/{}", "x".repeat(200));
-        assert!(notify_at(OsStr::new(&long), "READY=1").is_err());
+        assert!(Manager::at(OsStr::new(&long)).is_err());
     }
 
     #[test]
@@ -221,7 +237,8 @@ mod tests {
         let filler = UnixDatagram::unbound().unwrap();
         filler.set_nonblocking(true).unwrap();
         while filler.send_to(b"x", &path).is_ok() {}
-        let error = notify_at(path.as_os_str(), "WATCHDOG=1").unwrap_err();
+        let told = Manager::at(path.as_os_str()).unwrap();
+        let error = told.tell("WATCHDOG=1").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 
@@ -276,7 +293,7 @@ mod tests {
         assert!(flags.contains("flags:\t02000002"), "close-on-exec: {flags}");
         assert!(listen_fds().is_err(), "taken twice");
         assert_eq!(watchdog_interval(), Some(Duration::from_secs(10)));
-        notify("READY=1").unwrap();
+        Manager::new().unwrap().tell("READY=1").unwrap();
         let path = listener.local_addr().unwrap();
         UnixStream::connect(path.as_pathname().unwrap()).unwrap();
         listener.accept().unwrap();

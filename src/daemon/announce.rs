@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::arbiter::{Condition, Outcome, Remount, State};
 use super::core::{Core, standing};
-use super::tell_systemd;
 use super::worker::Report;
 use crate::escape::escape;
 use crate::storage::holders::{Holder, HolderKind};
@@ -28,7 +27,7 @@ impl Core {
         let passing = matches!(state, State::GoingRo | State::GoingRw);
         let remounted = !passing && self.remounted.take();
         if !passing && (self.ready.get() || settled) && self.told.get() != Some(state) {
-            self.told.set(Some(state));
+            let before = self.told.replace(Some(state));
             let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
             let level = match state {
                 State::Failed => log::Level::Error,
@@ -37,10 +36,19 @@ impl Core {
                 _ => log::Level::Info,
             };
             log::log!(level, "storage is {}{reason}", state.as_str());
-            tell_systemd(&format!("STATUS=storage is {}{reason}", state.as_str()));
+            // Not of each remount: to hear of it would cost the manager more than it costs us.
+            match (is_well(state), before.is_some_and(is_well)) {
+                (true, true) => {}
+                (true, false) => {
+                    self.tell_manager("STATUS=storage is read-only, or writable for sessions")
+                }
+                (false, _) => {
+                    self.tell_manager(&format!("STATUS=storage is {}{reason}", state.as_str()));
+                }
+            }
         }
         if settled && !self.ready.replace(true) {
-            tell_systemd("READY=1");
+            self.tell_manager("READY=1");
             own::forget_code_used(); // by the start: the loader, the configuration
             self.changes.note();
         }
@@ -95,4 +103,8 @@ impl Core {
         self.holders.replace(holders);
         self.changes.note();
     }
+}
+
+fn is_well(state: State) -> bool {
+    matches!(state, State::ReadOnly | State::ReadWrite)
 }

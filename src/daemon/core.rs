@@ -17,7 +17,6 @@ use super::changes::Changes;
 use super::ledger::{Ledger, Standing};
 use super::seat::Seat;
 use super::shown::Reading;
-use super::tell_systemd;
 use super::timers::Timers;
 use super::times::LAST_ANSWERS;
 use super::worker::Report;
@@ -25,6 +24,7 @@ use crate::config::{Config, Place};
 use crate::storage::Facts;
 use crate::storage::holders::Holder;
 use crate::sys::file::Space;
+use crate::systemd::Manager;
 use crate::wire::{DaemonMessage, VERSION};
 
 /// See the module's text.
@@ -35,6 +35,7 @@ pub struct Core {
     pub timers: Rc<Timers>,
     pub(super) arbiter: RefCell<Arbiter>,
     jobs: mpsc::Sender<Job>,
+    manager: Manager,
     /// Sessions that the arbiter knows.
     pub(super) seats: RefCell<BTreeMap<SessionId, Rc<Seat>>>,
     pub(super) ledger: RefCell<Ledger>,
@@ -92,6 +93,7 @@ impl Core {
         start: Instant,
         timers: Rc<Timers>,
         jobs: mpsc::Sender<Job>,
+        manager: Manager,
     ) -> Rc<Core> {
         let (arbiter, effects) = Arbiter::new(config.session.kill_grace);
         let ledger = Ledger::new(standing(&arbiter), start);
@@ -100,6 +102,7 @@ impl Core {
             timers,
             arbiter: RefCell::new(arbiter),
             jobs,
+            manager,
             seats: RefCell::default(),
             ledger: RefCell::new(ledger),
             changes: Changes::default(),
@@ -163,8 +166,15 @@ impl Core {
     /// Begins the end.
     pub fn stop(&self) {
         self.stopping.set(true);
-        tell_systemd("STOPPING=1");
+        self.tell_manager("STOPPING=1");
         self.input(Input::Stop);
+    }
+
+    /// Tells the service manager, if there is one.
+    pub fn tell_manager(&self, state: &str) {
+        if let Err(error) = self.manager.tell(state) {
+            log::warn!("cannot tell the service manager '{state}': {error}");
+        }
     }
 
     /// Whether the daemon is on its way out.

@@ -104,7 +104,11 @@ fn run(config: &Config) -> Result<bool, String> {
     let tasks =
         worker::start(storage, sender).map_err(|e| format!("cannot start a thread: {e}"))?;
     let timers = Timers::new().map_err(|error| format!("cannot make a timer: {error}"))?;
-    let core = Core::new(config, &place, access, start, timers, tasks);
+    let manager = systemd::Manager::new().unwrap_or_else(|error| {
+        log::warn!("cannot tell the service manager anything: {error}");
+        systemd::Manager::default()
+    });
+    let core = Core::new(config, &place, access, start, timers, tasks, manager);
     async_io::block_on(serve(core, listener, events, events_of))
 }
 
@@ -146,7 +150,7 @@ async fn serve(
     }
     if let Some(interval) = systemd::watchdog_interval() {
         executor
-            .spawn(feed_watchdog(core.timers.clone(), interval))
+            .spawn(feed_watchdog(core.clone(), interval))
             .detach();
     }
     let Listener { socket, name } = listener;
@@ -221,16 +225,9 @@ async fn look_repeatedly(core: Rc<Core>, looking: Rc<Cell<bool>>) {
     looking.set(false);
 }
 
-async fn feed_watchdog(timers: Rc<Timers>, interval: Duration) {
+async fn feed_watchdog(core: Rc<Core>, interval: Duration) {
     loop {
-        timers.after(interval).await;
-        tell_systemd("WATCHDOG=1");
-    }
-}
-
-/// Tells the service manager, if there is one.
-fn tell_systemd(state: &str) {
-    if let Err(error) = systemd::notify(state) {
-        log::warn!("cannot tell the service manager '{state}': {error}");
+        core.timers.after(interval).await;
+        core.tell_manager("WATCHDOG=1");
     }
 }

@@ -17,18 +17,22 @@ use crate::rig::{Rig, RunToEnd, Setup, start, wait_until};
 fn systemd_is_told_ready_status_and_stopping() {
     needs_storage!();
     let mut rig = Rig::any(); // has waited for READY=1
-    rig.await_notice("STATUS=");
-    let session = rig.session();
-    session.end().must(0);
+    let well = "STATUS=storage is read-only, or writable for sessions";
+    rig.await_notice(well);
+    rig.session().end().must(0);
+    rig.await_state("ro");
+    rig.umount(&[]);
     let notices = rig.notices();
+    let told = |line: &str| {
+        let notices = notices.lock().expect("lock");
+        notices.iter().filter(|told| told.starts_with(line)).count()
+    };
+    wait_until("what is wrong", || told("STATUS=storage is absent: ") == 1);
+    rig.ends_anyhow();
     rig.stop_daemon();
-    crate::rig::wait_until("STOPPING=1", || {
-        notices
-            .lock()
-            .expect("lock")
-            .iter()
-            .any(|line| line == "STOPPING=1")
-    });
+    wait_until("STOPPING=1", || told("STOPPING=1") == 1);
+    // It is told nothing of a session's remounts.
+    assert_eq!((told(well), told("STATUS=")), (1, 2));
 }
 
 #[test]
