@@ -13,6 +13,7 @@ mod processes;
 mod rig;
 mod silence;
 mod table;
+mod watched;
 mod wear;
 
 use std::fs::{self, File};
@@ -56,12 +57,15 @@ fn measure() -> Vec<Row> {
     let mut rows = vec![processes::starts(&rig)];
     rig.start_daemon();
     let memory = processes::idle_memory(&rig);
-    rows.splice(0..0, processes::runs(&rig, &storage()));
+    let by_hand = storage();
+    rows.splice(0..0, processes::runs(&rig, &by_hand));
     rows.extend(rates(&rig));
     rows.extend(durable_rates(&mut rig));
     rows.push(memory);
     rows.extend(processes::crowds(&rig));
     rows.push(processes::run_memory(&rig));
+    rows.extend(watched::rows(&rig, &by_hand));
+    drop(by_hand);
     rows.extend(wear::rows(&mut rig));
     drop(rig);
     rows.push(silence.end());
