@@ -53,7 +53,7 @@ impl Mount {
     }
 }
 
-/// Reads and understands a mountinfo file from where it stands; lines that are none are passed over.
+/// Reads and understands a mountinfo file from where it stands.
 pub fn read(file: &File) -> io::Result<Vec<Mount>> {
     // The kernel gives about a page a read; this is enough for most machines, and need not grow.
     let mut text = Vec::with_capacity(16 * 1024);
@@ -62,7 +62,8 @@ pub fn read(file: &File) -> io::Result<Vec<Mount>> {
     Ok(parse(&text))
 }
 
-fn parse(text: &[u8]) -> Vec<Mount> {
+/// Understands a whole mountinfo; lines that are none are passed over.
+pub fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|byte| *byte == b'\n')
         .filter_map(parse_line)
         .collect()
