@@ -23,44 +23,22 @@ pub fn read(device: (u32, u32)) -> Option<Figures> {
 
 /// An attribute of sysfs(5) that is read often, and kept open for that: what it tells of may go all
 /// the same, and come again.
-#[derive(Debug)]
-pub struct Kept {
-    device: (u32, u32),
-    path: fn((u32, u32)) -> Option<PathBuf>,
-    file: Option<File>,
-}
+#[derive(Debug, Default)]
+pub struct Kept(Option<File>);
 
 impl Kept {
-    /// How many errors ext4 has counted on its filesystem on `device`, since it was last checked;
-    /// nothing for another filesystem.
-    pub fn errors(device: (u32, u32)) -> Kept {
-        Kept {
-            device,
-            path: |device| Some(folder(device)?.join("errors_count")),
-            file: None,
-        }
-    }
-
-    /// What was done with a block device: Linux's Documentation/block/stat.rst.
-    pub fn statistics(device: (u32, u32)) -> Kept {
-        Kept {
-            device,
-            path: |(major, minor)| Some(format!("/sys/dev/block/{major}:{minor}/stat").into()),
-            file: None,
-        }
-    }
-
-    /// What it says now; `None` where it is not to be had.
-    pub fn read(&mut self) -> Option<String> {
-        if let Some(text) = self.file.as_ref().and_then(attribute) {
+    /// What it says now; `None` where it is not to be had. `path` leads to it.
+    pub fn read(&mut self, path: impl FnOnce() -> Option<PathBuf>) -> Option<String> {
+        if let Some(text) = self.0.as_ref().and_then(attribute) {
             return Some(text);
         }
-        self.file = File::open((self.path)(self.device)?).ok();
-        attribute(self.file.as_ref()?)
+        self.0 = File::open(path()?).ok();
+        attribute(self.0.as_ref()?)
     }
 }
 
-fn folder((major, minor): (u32, u32)) -> Option<PathBuf> {
+/// Where the ext4 on `device` has its attributes; `None` where there is no such device.
+pub fn folder((major, minor): (u32, u32)) -> Option<PathBuf> {
     let link = fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok()?;
     Some(Path::new("/sys/fs/ext4").join(link.file_name()?))
 }

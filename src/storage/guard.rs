@@ -22,7 +22,7 @@ const WRITERS: Events = Events {
 pub struct Guard(pub Option<Group>);
 
 impl Guard {
-    /// Watches the filesystem below `root` for what matters in this mode.
+    /// Watches the filesystem below `root` for what matters in this mode. It is read-only first.
     pub fn set(&self, root: BorrowedFd<'_>, mode: Mode) {
         let Some(group) = &self.0 else {
             return;
@@ -33,8 +33,7 @@ impl Guard {
                 let _ = group.watch(root, WRITERS);
             }
             Mode::ReadOnly => {}
-            // Writers are welcome now; errors are watched for since it was read-only. An error here
-            // costs wake-ups only.
+            // Writers are welcome now; errors are still watched for. An error here costs wake-ups only.
             Mode::ReadWrite => {
                 let _ = group.unwatch(root, WRITERS);
             }

@@ -1,9 +1,6 @@
 //! What is counted of the storage: remounts, bytes written to its device, and errors.
 
-use super::figures::Kept;
-
-/// No device has this number.
-const NONE: (u32, u32) = (0, 0);
+use super::figures::{self, Kept};
 
 /// What was counted since the daemon's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,7 +14,7 @@ pub struct Counts {
 }
 
 /// The counter. It follows the storage from device to device.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Meter {
     counts: Counts,
     device: (u32, u32),
@@ -27,25 +24,13 @@ pub struct Meter {
     last: Option<u64>,
 }
 
-impl Default for Meter {
-    fn default() -> Meter {
-        Meter {
-            counts: Counts::default(),
-            device: NONE,
-            statistics: Kept::statistics(NONE),
-            errors: Kept::errors(NONE),
-            last: None,
-        }
-    }
-}
-
 impl Meter {
     /// This is the device now: what was written to it before is not ours.
     pub fn follow(&mut self, device: (u32, u32)) {
         if self.device != device {
             self.device = device;
-            self.statistics = Kept::statistics(device);
-            self.errors = Kept::errors(device);
+            self.statistics = Kept::default();
+            self.errors = Kept::default();
             self.last = None;
             self.read();
             self.errors(); // opened now, so that there is a descriptor for it
@@ -62,14 +47,17 @@ impl Meter {
 
     /// Reads the device's counter.
     pub fn read(&mut self) -> Counts {
-        let now = self.statistics.read().and_then(|text| written(&text));
+        let (major, minor) = self.device;
+        let path = || Some(format!("/sys/dev/block/{major}:{minor}/stat").into());
+        let now = self.statistics.read(path).and_then(|text| written(&text));
         self.take(now);
         self.counts
     }
 
     /// How many errors ext4 has counted since it was last checked; `None` for another filesystem.
     pub fn errors(&mut self) -> Option<u64> {
-        self.errors.read()?.parse().ok()
+        let path = || Some(figures::folder(self.device)?.join("errors_count"));
+        self.errors.read(path)?.parse().ok()
     }
 
     fn take(&mut self, now: Option<u64>) {
@@ -82,8 +70,8 @@ impl Meter {
     }
 }
 
-/// Bytes written to a block device or partition since it is there. Field 7: in sectors of 512 bytes,
-/// whatever the device's.
+/// Bytes written to a block device or partition since it is there. Field 7 of Linux's
+/// Documentation/block/stat.rst: in sectors of 512 bytes, whatever the device's.
 fn written(statistics: &str) -> Option<u64> {
     let sectors: u64 = statistics.split_ascii_whitespace().nth(6)?.parse().ok()?;
     sectors.checked_mul(512)

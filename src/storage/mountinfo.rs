@@ -43,7 +43,7 @@ impl Mount {
             .find(|word| self.has(word))
     }
 
-    /// Whether its superblock alone refuses writes, and nothing is wrong with it.
+    /// Whether its superblock refuses writes, the mount itself does not, and nothing is wrong with it.
     pub fn rests(&self) -> bool {
         self.superblock_read_only() && !self.read_only && self.given_up().is_none()
     }
@@ -55,7 +55,7 @@ impl Mount {
 
 /// Reads and understands a mountinfo file from where it stands.
 pub fn read(file: &File) -> io::Result<Vec<Mount>> {
-    // The kernel gives about a page a read; this is enough for most machines, and need not grow.
+    // The kernel gives about a page a read; 16 KiB are enough for most machines, and need not grow.
     let mut text = Vec::with_capacity(16 * 1024);
     // Taken whole, it is not asked for its size first, which is 0.
     file.take(u64::MAX).read_to_end(&mut text)?;

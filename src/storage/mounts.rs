@@ -46,16 +46,16 @@ impl Default for Mounts {
 }
 
 impl Mounts {
-    /// This namespace's mounts. What they say of superblocks may be older: that one changes is no
-    /// change of the mounts.
+    /// This namespace's mounts. Those that are kept may be older in what they say of superblocks,
+    /// whose changes are not told as changes of the mounts: they are read anew unless they `will_do`.
     ///
     /// # Errors
     /// [`OWN`] cannot be read.
-    pub fn own(&mut self) -> io::Result<Arc<[Mount]>> {
-        self.own.all()
+    pub fn own(&mut self, will_do: impl FnOnce(&[Mount]) -> bool) -> io::Result<Arc<[Mount]>> {
+        self.own.all(will_do)
     }
 
-    /// The next time they are read anew.
+    /// This namespace's are read anew the next time.
     pub fn forget(&mut self) {
         self.own.all = None;
     }
@@ -63,11 +63,12 @@ impl Mounts {
     /// Which flag is set of this mount, for the processes that count. `all` are this namespace's
     /// mounts.
     pub fn flag(&mut self, mount: &Mount, all: &Arc<[Mount]>) -> Flag {
+        let same = |other: &&Mount| other.point == mount.point && other.device == mount.device;
         let all = match *self.in_host.get_or_insert_with(in_host) {
             true => Some(all.clone()),
-            false => self.host.all().ok(),
+            // A directory above it that was renamed is told by nobody.
+            false => self.host.all(|kept| kept.iter().any(|m| same(&m))).ok(),
         };
-        let same = |other: &&Mount| other.point == mount.point && other.device == mount.device;
         match all.as_ref().and_then(|all| all.iter().rfind(same)) {
             // The same mount, not a copy: this is the host's namespace.
             Some(there) if there.id == mount.id && there.read_only => Flag::SetHere,
@@ -97,13 +98,13 @@ impl Table {
         }
     }
 
-    fn all(&mut self) -> io::Result<Arc<[Mount]>> {
+    fn all(&mut self, will_do: impl FnOnce(&[Mount]) -> bool) -> io::Result<Arc<[Mount]>> {
         let opened = self.file.take();
         let file = opened.map_or_else(|| File::open(self.path), Ok)?;
         // Asked before they are read: what comes after that is told the next time.
         let changed = has_changed(&[file.as_fd()], Some(Duration::ZERO)).unwrap_or(true);
         let all = match self.all.take() {
-            Some(all) if !changed => all,
+            Some(all) if !changed && will_do(&all) => all,
             _ => read(&file)?.into(),
         };
         self.file = Some(file);

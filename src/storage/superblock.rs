@@ -115,7 +115,7 @@ impl Storage {
         }
     }
 
-    /// Looks afresh and goes read-write.
+    /// Looks, and goes read-write.
     pub fn make_writable(&mut self) -> Seen {
         let found = match self.survey() {
             Ok(found) => found,
@@ -240,7 +240,7 @@ impl Storage {
             return illness;
         }
         match found {
-            // Where it gives up by going read-only (Linux before 6.12) nothing else shows it.
+            // It still reads `rw`, and before Linux 6.15 nothing else shows it.
             Some(found) if mode == Mode::ReadOnly && error.raw_os_error() == Some(libc::EROFS) => {
                 found.repair(&format!("the kernel has given it up: {error}"))
             }

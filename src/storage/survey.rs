@@ -33,7 +33,7 @@ pub struct Found {
     pub root: OwnedFd,
     /// Which mount it is.
     pub id: MountId,
-    /// Its line in this namespace's mountinfo.
+    /// Its line in this namespace's mountinfo, perhaps of before if its superblock rested then.
     pub mount: Mount,
     /// All of this namespace's mounts.
     pub all: Arc<[Mount]>,
@@ -73,13 +73,10 @@ pub fn find(place: &Place, mounts: &mut Mounts) -> Result<Found, Condition> {
     let read_only = space.is_some_and(|space| space.read_only);
     let unread = |error| cannot(Path::new(OWN), "read", &error);
     let is_it = |mount: &&Mount| mount.id == id.shown;
-    let mut all = mounts.own().map_err(unread)?;
-    // A superblock that rested and still refuses writes most likely rests. Where it does not, the
-    // filesystem tells of an error, which is followed by a look, or the kernel refuses to switch it.
-    if !(read_only && all.iter().find(is_it).is_some_and(Mount::rests)) {
-        mounts.forget();
-        all = mounts.own().map_err(unread)?;
-    }
+    // A superblock that rested and still refuses writes most likely rests. Where it does not, its
+    // journal says so when it is asked, or the kernel when it is to switch it.
+    let rests = |kept: &[Mount]| read_only && kept.iter().find(is_it).is_some_and(Mount::rests);
+    let all = mounts.own(rests).map_err(unread)?;
     let Some(mount) = all.iter().find(is_it).cloned() else {
         // It went between the two calls.
         return Err(Condition::Absent(

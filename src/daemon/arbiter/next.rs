@@ -15,7 +15,7 @@ impl Arbiter {
             }
         }
         if self.lost() {
-            // The old period must end first; what comes after it is looked at afresh.
+            // The old period must end first; what comes after it is looked at anew.
             let (reason, text) = denial(&self.condition);
             self.deny_waiting(reason, &text, out, |_| true);
         }
@@ -35,7 +35,7 @@ impl Arbiter {
 
     fn next_job(&mut self, now: Moment) -> Option<Job> {
         let waiting = self.any(|s| matches!(s, Stage::Waiting { .. }));
-        // Who looks afresh anyway need not wait for looks, of which others can cause any number.
+        // Who looks anyway need not wait for looks, of which others can cause any number.
         if self.look && (self.held || !waiting) {
             return Some(Job::Look);
         }

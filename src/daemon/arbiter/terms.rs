@@ -19,7 +19,7 @@ pub struct Moment(pub Duration);
 pub enum Job {
     /// Look at the mount and its health. Answer: [`Outcome::Looked`].
     Look,
-    /// Look afresh, and if all is well go read-write and hold the root's descriptor.
+    /// Look, and if all is well go read-write and hold the root's descriptor.
     /// Answer: [`Outcome::MadeWritable`].
     MakeWritable,
     /// Remount read-only, then sync through the held descriptor, then let go of it; it stays

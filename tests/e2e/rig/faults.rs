@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use pst::sys::file::open_directory;
 use pst::sys::mount::{Mode, switch_superblock};
@@ -11,7 +12,11 @@ use pst::sys::mount::{Mode, switch_superblock};
 use super::ground::{attach, sparse};
 use super::job::{Job, RunToEnd, alive, start, tool};
 use super::namespace::Namespace;
+use super::wait::holds_within;
 use super::{Rig, observe, promptly, wait_until};
+
+/// A writable storage is looked at each second; what follows has time for a busy machine.
+const AT_A_LOOK: Duration = Duration::from_secs(4);
 
 /// A session whose command lives until it is killed.
 pub struct Victim {
@@ -44,7 +49,8 @@ impl Victim {
     /// The same where the kernel tells of nothing, so that only the timer has it looked at.
     #[track_caller]
     pub fn must_be_lost_at_a_look(self, reason: &str) {
-        wait_until("its command is dead", || !alive(self.command));
+        let dead = holds_within(AT_A_LOOK, || !alive(self.command));
+        assert!(dead, "not within {AT_A_LOOK:?}: its command is dead");
         self.must_be_lost(reason);
     }
 }

@@ -43,6 +43,12 @@ impl Rig {
         superblock.contains("emergency_ro") || mode(&superblock) == "ro"
     }
 
+    /// The kernel says of it that it was shut down, as it does since Linux 6.15.
+    pub fn shows_shutdown(&self) -> bool {
+        let (_, superblock) = self.mountinfo().expect("mounted");
+        superblock.contains("shutdown")
+    }
+
     /// The options of the mount and of the superblock.
     fn mountinfo(&self) -> Option<(String, String)> {
         let whose = self
