@@ -86,8 +86,13 @@ impl Rig {
             let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
             numbers.is_some_and(|all| all.split_whitespace().next_back() == Some(there))
         };
-        let mut mine = observe::marked(&self.ground.id).into_iter();
-        mine.find(is_it).expect("a process")
+        let mut found = None;
+        // In the middle of an exec it has no environment, by which it would be known.
+        wait_until("the process is seen", || {
+            found = observe::marked(&self.ground.id).into_iter().find(is_it);
+            found.is_some()
+        });
+        found.expect("seen")
     }
 
     /// Fails unless a session is denied at once, with this in the reason.
