@@ -64,7 +64,7 @@ fn measure() -> Vec<Row> {
     rows.push(memory);
     rows.extend(processes::crowds(&rig));
     rows.push(processes::run_memory(&rig));
-    rows.extend(watched::rows(&rig, &by_hand));
+    rows.extend(watched::rows(&mut rig, &by_hand));
     drop(by_hand);
     rows.extend(wear::rows(&mut rig));
     drop(rig);
