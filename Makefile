@@ -158,7 +158,8 @@ powercut: ## power cuts for long (PST_POWER_ROUNDS, 20), from PST_POWER_SEED, as
 	@PST_REQUIRE_ALL=1 PST_POWER_ROUNDS=$${PST_POWER_ROUNDS:-20} $(CARGO) test --locked --test powercut -- --nocapture
 
 # In a world of its own, so that nobody else's mounts wake the daemon. The
-# build is over by then; in real time (chrt), since of other work on the machine nothing is to be seen.
+# build is over by then; in real time (chrt), since of other work on the machine nothing is to be seen
+# (but for the watch's rows, which are of a service's processor time).
 BENCHED = x86-64-small=$$(realpath "$(TARGET)")/small/release/pst
 bench: ## every promised figure, against the kernel's and the shell's, as root
 	@tests/tools

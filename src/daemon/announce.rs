@@ -36,7 +36,8 @@ impl Core {
                 _ => log::Level::Info,
             };
             log::log!(level, "storage is {}{reason}", state.as_str());
-            // Not of each remount: PID 1 passes each STATUS on to the whole bus, which costs more.
+            // Not of each remount: PID 1 passes each STATUS on to the whole bus, which costs more
+            // than the remount.
             match (is_well(state), before.is_some_and(is_well)) {
                 (true, true) => {}
                 (true, false) => {

@@ -36,7 +36,8 @@ impl Mount {
     }
 
     /// The word with which the kernel says that it has given the filesystem up, if it has.
-    /// ext4 shows these since Linux 6.15; before, an error made it plainly `ro`.
+    /// ext4 shows these since Linux 6.15. Before, an error made it plainly `ro`, and from 6.12 on
+    /// (as in what earlier series got later, 6.1 for one) it shows nothing and still reads `rw`.
     pub fn given_up(&self) -> Option<&'static str> {
         ["emergency_ro", "shutdown"]
             .into_iter()

@@ -55,7 +55,7 @@ impl Mounts {
         self.own.all(will_do)
     }
 
-    /// This namespace's are read anew the next time.
+    /// This namespace's mounts are read anew the next time.
     pub fn forget(&mut self) {
         self.own.all = None;
     }
@@ -66,7 +66,7 @@ impl Mounts {
         let same = |other: &&Mount| other.point == mount.point && other.device == mount.device;
         let all = match *self.in_host.get_or_insert_with(in_host) {
             true => Some(all.clone()),
-            // A directory above it that was renamed is told by nobody.
+            // That a directory above it was renamed is told by nobody.
             false => self.host.all(|kept| kept.iter().any(|m| same(&m))).ok(),
         };
         match all.as_ref().and_then(|all| all.iter().rfind(same)) {
@@ -121,4 +121,24 @@ fn read(mut file: &File) -> io::Result<Vec<Mount>> {
 fn in_host() -> bool {
     let of = |path: &str| fs::metadata(path).map(|file| (file.dev(), file.ino()));
     matches!((of("/proc/self/ns/mnt"), of("/proc/1/ns/mnt")), (Ok(own), Ok(host)) if own == host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_will_not_do_is_read_anew_and_what_will_is_kept() {
+        // Other tests mount meanwhile, and what changed is read anew whatever will do.
+        for _ in 0..10_000 {
+            let mut own = Table::of(OWN);
+            let first = own.all(|_| true).unwrap();
+            let second = own.all(|_| true).unwrap();
+            assert!(!Arc::ptr_eq(&second, &own.all(|_| false).unwrap()));
+            if Arc::ptr_eq(&first, &second) {
+                return;
+            }
+        }
+        panic!("never kept");
+    }
 }

@@ -240,7 +240,7 @@ impl Storage {
             return illness;
         }
         match found {
-            // It still reads `rw`, and before Linux 6.15 nothing else shows it.
+            // It still reads `rw`, and nothing shows it where `given_up` finds no word.
             Some(found) if mode == Mode::ReadOnly && error.raw_os_error() == Some(libc::EROFS) => {
                 found.repair(&format!("the kernel has given it up: {error}"))
             }

@@ -36,8 +36,8 @@ impl Rig {
         });
     }
 
-    /// Whether the kernel gave the filesystem up after an error; before Linux 6.15
-    /// it only made it read-only.
+    /// Whether the kernel shows that it gave the filesystem up after an error: by a word since Linux
+    /// 6.15, before 6.12 by `ro`. Those between, and 6.1 of today, show nothing.
     pub fn is_given_up(&self) -> bool {
         let (_, superblock) = self.mountinfo().expect("mounted");
         superblock.contains("emergency_ro") || mode(&superblock) == "ro"
