@@ -68,7 +68,7 @@ fn measure(rig: &Rig, by_hand: &Rig) -> Vec<Row> {
         Row::new("  what of that is there only with the watch")
             .rounds(ROUNDS)
             .measured(format!("{:.1} %", added.median()))
-            .target("<= 0.5 %", added.median() <= 0.5),
+            .target("<= 1 %", added.median() <= 1.0),
     ]
 }
 
