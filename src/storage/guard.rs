@@ -22,7 +22,8 @@ const WRITERS: Events = Events {
 pub struct Guard(pub Option<Group>);
 
 impl Guard {
-    /// Watches the filesystem below `root` for what matters in this mode. `ReadOnly` is always set first.
+    /// Watches the filesystem below `root` for what matters in this mode. `ReadOnly` is always set
+    /// first.
     pub fn set(&self, root: BorrowedFd<'_>, mode: Mode) {
         let Some(group) = &self.0 else {
             return;

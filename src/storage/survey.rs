@@ -33,7 +33,8 @@ pub struct Found {
     pub root: OwnedFd,
     /// Which mount it is.
     pub id: MountId,
-    /// Its line in this namespace's mountinfo, perhaps from an earlier reading, in which its superblock rested.
+    /// Its line in this namespace's mountinfo, perhaps from an earlier reading, in which its
+    /// superblock rested.
     pub mount: Mount,
     /// All of this namespace's mounts.
     pub all: Arc<[Mount]>,
