@@ -103,11 +103,7 @@ fn mend(mount: BorrowedFd<'_>, place: &Place, owner: Owner) -> Result<(), String
     let point = escape_path(&place.mount);
     switch_superblock(mount, Mode::ReadWrite)
         .map_err(|error| format!("cannot make {point} read-write: {error}; see `dmesg`"))?;
-    let mended = match roots::mend(mount, place, owner) {
-        Ok(_) => Ok(()),
-        Err(Trouble::Error(text)) => Err(text),
-        Err(Trouble::NeedsWrite) => Err(format!("{point} did not keep what was mended")),
-    };
+    let mended = roots::mend(mount, place, owner).map(drop);
     let back = switch_superblock(mount, Mode::ReadOnly)
         .map_err(|error| format!("cannot make {point} read-only again: {error}; see `dmesg`"));
     let sync = file::sync_filesystem(mount)

@@ -9,7 +9,8 @@ use std::path::{Component, Path};
 
 use super::survey::escape_path;
 use crate::config::Place;
-use crate::sys::{file, user};
+use crate::sys::file::{self, Status};
+use crate::sys::user;
 
 /// Members may create there, and not remove each other's entries.
 const MODE: u32 = 0o1775;
@@ -54,11 +55,17 @@ pub enum Trouble {
     Error(String),
 }
 
-/// Checks both roots without writing. Returns the data root.
+impl From<String> for Trouble {
+    fn from(text: String) -> Trouble {
+        Trouble::Error(text)
+    }
+}
+
+/// Checks both roots without writing. Returns the data root's `st_dev`.
 ///
 /// # Errors
 /// [`Trouble::NeedsWrite`] if [`mend`] would change something; an error for what it would refuse.
-pub fn check(mount: BorrowedFd<'_>, place: &Place, owner: Owner) -> Result<OwnedFd, Trouble> {
+pub fn check(mount: BorrowedFd<'_>, place: &Place, owner: Owner) -> Result<u64, Trouble> {
     walk(mount, place, |parent, path, name| {
         let directory = match file::open_directory_beneath(parent, name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -66,16 +73,20 @@ pub fn check(mount: BorrowedFd<'_>, place: &Place, owner: Owner) -> Result<Owned
             }
             other => other.map_err(|error| refused(path, &error))?,
         };
-        is_right(directory.as_fd(), path, owner)
-            .and_then(|right| right.then_some(directory).ok_or(Trouble::NeedsWrite))
+        let status = status(&directory, path)?;
+        match is_right(&status, owner) {
+            true => Ok((directory, status.device)),
+            false => Err(Trouble::NeedsWrite),
+        }
     })
 }
 
-/// Makes both roots what they should be; the storage must be writable. Returns the data root.
+/// Makes both roots what they should be; the storage must be writable. Returns the data root's
+/// `st_dev`.
 ///
 /// # Errors
-/// [`Trouble::Error`] for what stands in the way.
-pub fn mend(mount: BorrowedFd<'_>, place: &Place, owner: Owner) -> Result<OwnedFd, Trouble> {
+/// A line for what stands in the way.
+pub fn mend(mount: BorrowedFd<'_>, place: &Place, owner: Owner) -> Result<u64, String> {
     walk(mount, place, |parent, path, name| {
         if name != Path::new(".") {
             let c_name = CString::new(name.as_os_str().as_bytes())
@@ -89,60 +100,65 @@ pub fn mend(mount: BorrowedFd<'_>, place: &Place, owner: Owner) -> Result<OwnedF
         }
         let directory =
             file::open_directory_beneath(parent, name).map_err(|error| refused(path, &error))?;
-        if !is_right(directory.as_fd(), path, owner)? {
+        let status = status(&directory, path)?;
+        if !is_right(&status, owner) {
             own(directory.as_fd(), path, owner)?;
         }
-        Ok(directory)
+        Ok((directory, status.device))
     })
 }
 
 /// Calls `each(parent, path, name)` for the storage root and every directory down to the data root;
-/// it opens the directory `name` below `parent`. Returns the last.
-fn walk(
+/// it opens the directory `name` below `parent`, and tells its `st_dev`. Returns the last one's.
+fn walk<E: From<String>>(
     mount: BorrowedFd<'_>,
     place: &Place,
-    mut each: impl FnMut(BorrowedFd<'_>, &Path, &Path) -> Result<OwnedFd, Trouble>,
-) -> Result<OwnedFd, Trouble> {
+    mut each: impl FnMut(BorrowedFd<'_>, &Path, &Path) -> Result<(OwnedFd, u64), E>,
+) -> Result<u64, E> {
     let below = place
         .root
         .strip_prefix(&place.mount)
         .unwrap_or(Path::new(""));
     let mut path = place.mount.clone();
-    let mut directory = if below.as_os_str().is_empty() {
+    let (mut directory, mut device) = if below.as_os_str().is_empty() {
         each(mount, &path, Path::new("."))?
     } else {
-        mount.try_clone_to_owned().map_err(|e| refused(&path, &e))?
+        let mount = mount.try_clone_to_owned();
+        (mount.map_err(|error| refused(&path, &error))?, 0) // it is no root of ours
     };
     for part in below.components().chain(place.data.components()) {
         if let Component::Normal(name) = part {
             path.push(name);
-            directory = each(directory.as_fd(), &path, Path::new(name))?;
+            (directory, device) = each(directory.as_fd(), &path, Path::new(name))?;
         }
     }
-    Ok(directory)
+    Ok(device)
 }
 
-fn is_right(directory: BorrowedFd<'_>, path: &Path, owner: Owner) -> Result<bool, Trouble> {
-    let status = file::status(directory).map_err(|error| refused(path, &error))?;
-    Ok((status.uid, status.gid, status.mode) == (owner.uid, owner.gid, MODE))
+fn status(directory: &OwnedFd, path: &Path) -> Result<Status, String> {
+    file::status(directory.as_fd()).map_err(|error| refused(path, &error))
 }
 
-fn own(directory: BorrowedFd<'_>, path: &Path, owner: Owner) -> Result<(), Trouble> {
+fn is_right(status: &Status, owner: Owner) -> bool {
+    (status.uid, status.gid, status.mode) == (owner.uid, owner.gid, MODE)
+}
+
+fn own(directory: BorrowedFd<'_>, path: &Path, owner: Owner) -> Result<(), String> {
     let change = file::set_owner(directory, owner.uid, owner.gid);
     change
         .and_then(|()| file::set_mode(directory, MODE))
         .map_err(|error| {
-            Trouble::Error(format!(
+            format!(
                 "cannot give {} to {}:{} with mode {MODE:o}: {error}; run `pst prepare` as root \
                  while the daemon is stopped",
                 escape_path(path),
                 owner.uid,
                 owner.gid
-            ))
+            )
         })
 }
 
-fn refused(path: &Path, error: &io::Error) -> Trouble {
+fn refused(path: &Path, error: &io::Error) -> String {
     // While the daemon runs, what is made writable by hand does not stay so.
     let by_hand = |what| {
         format!(
@@ -166,5 +182,5 @@ fn refused(path: &Path, error: &io::Error) -> Trouble {
         Some(libc::ENOSPC) => format!("{error}; {}", by_hand("delete something there")),
         _ => format!("{error}; see `dmesg`"),
     };
-    Trouble::Error(format!("cannot use {}: {why}", escape_path(path)))
+    format!("cannot use {}: {why}", escape_path(path))
 }

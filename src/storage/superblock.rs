@@ -127,7 +127,7 @@ impl Storage {
             writable,
         };
         // Before anything is written: what would be refused is refused without wear.
-        let data = match roots::check(found.root.as_fd(), &self.place, self.owner) {
+        let right = match roots::check(found.root.as_fd(), &self.place, self.owner) {
             Err(Trouble::Error(text)) => return unfit(text, was_writable),
             other => other.ok(),
         };
@@ -141,20 +141,13 @@ impl Storage {
                 writable: was_writable,
             };
         }
-        let data = match data {
-            Some(data) => Ok(data),
-            None => roots::mend(found.root.as_fd(), &self.place, self.owner),
-        };
-        match data.map(|data| file::status(data.as_fd())) {
-            Ok(Ok(status)) => self.data_device = status.device,
-            Ok(Err(error)) => {
-                return unfit(
-                    format!("cannot look at the data root: {error}; see `dmesg`"),
-                    true,
-                );
-            }
-            Err(Trouble::Error(text)) => return unfit(text, true),
-            Err(Trouble::NeedsWrite) => return unfit("the data root is not there".into(), true),
+        let mended = right.map_or_else(
+            || roots::mend(found.root.as_fd(), &self.place, self.owner),
+            Ok,
+        );
+        match mended {
+            Ok(device) => self.data_device = device,
+            Err(text) => return unfit(text, true),
         }
         self.guard.set(found.root.as_fd(), Mode::ReadWrite);
         self.period = Some(Period {
@@ -223,10 +216,11 @@ impl Storage {
     /// session. Only while there is none: who has one may be about to put another in their place.
     fn keep_roots(&self, mount: BorrowedFd<'_>) {
         let kept = match roots::check(mount, &self.place, self.owner) {
-            Err(Trouble::NeedsWrite) => roots::mend(mount, &self.place, self.owner),
-            other => other,
+            Ok(_) => return,
+            Err(Trouble::NeedsWrite) => roots::mend(mount, &self.place, self.owner).map(drop),
+            Err(Trouble::Error(text)) => Err(text),
         };
-        if let Err(Trouble::Error(text)) = kept {
+        if let Err(text) = kept {
             log::warn!("{text}");
         }
     }
