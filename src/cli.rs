@@ -101,8 +101,11 @@ struct RunArgs {
     example = "{command_name} --json",
     error_code(0, "all is well"),
     error_code(1, "the storage is stuck, failed, unprepared or absent"),
-    error_code(2, "bad usage; the output cannot be written"),
-    error_code(3, "no daemon answers, or it ends during --watch")
+    error_code(
+        2,
+        "bad usage; an error in the config file; the output cannot be written"
+    ),
+    error_code(3, "no daemon answers, or it refuses, or ends during --watch")
 )]
 struct StatusArgs {
     /// JSON, for programs

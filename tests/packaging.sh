@@ -105,6 +105,13 @@ check "purging leaves nothing but the storage's owner" clean
 check "purging removes its directory" not test -e "$tree/etc/kvmd"
 check "the storage's owner stays: files are his" in_tree id kvmd-pst
 
+# From source, and back.
+source=$work/source
+check "make install" make -s install DESTDIR="$source"
+check "make uninstall" make -s uninstall DESTDIR="$source"
+remains() { [ "$(cd "$source" && find . ! -type d | tee /dev/stderr)" = ./etc/kvmd/pst.toml ]; }
+check "make uninstall leaves the configuration alone" remains
+
 # PiKVM's package, as far as that can be without pacman: what it would install,
 # into a tree that has what kvmd installs.
 arch=$work/arch

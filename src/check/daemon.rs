@@ -52,6 +52,14 @@ struct Answer {
     data: Vec<u8>,
 }
 
+/// Why it said nothing of that.
+enum NoAnswer {
+    /// There is a daemon, or it cannot be known whether there is.
+    Guarded(Finding),
+    /// There is none, or none that does anything.
+    Unguarded(Finding),
+}
+
 /// All about it.
 pub fn look(
     config: &Config,
@@ -61,7 +69,10 @@ pub fn look(
 ) -> Vec<Finding> {
     let answer = match ask(&config.socket, sight) {
         Ok(answer) => answer,
-        Err(finding) => return [finding].into_iter().chain(unguarded(found)).collect(),
+        Err(NoAnswer::Guarded(finding)) => return vec![finding],
+        Err(NoAnswer::Unguarded(finding)) => {
+            return [finding].into_iter().chain(unguarded(found)).collect();
+        }
     };
     let pid = answer.pid;
     let mut findings = vec![
@@ -91,38 +102,42 @@ fn unguarded(found: Option<&Found>) -> Option<Finding> {
     })
 }
 
-fn ask(socket: &Path, sight: &Sight) -> Result<Answer, Finding> {
+fn ask(socket: &Path, sight: &Sight) -> Result<Answer, NoAnswer> {
     let start = Instant::now();
     let shown = escape_path(socket);
     let silent = || {
-        Finding::error(
+        NoAnswer::Unguarded(Finding::error(
             Id::Daemon,
             format!("no answer at {shown} for {} s", PATIENCE.as_secs()),
             RESTART,
-        )
+        ))
     };
     let connected = client::connect(socket, || match start.elapsed() > PATIENCE {
         true => ControlFlow::Break(silent()),
         false => ControlFlow::Continue(()),
     });
     let mut connection = match connected {
-        ControlFlow::Break(finding) => return Err(finding),
+        ControlFlow::Break(silent) => return Err(silent),
         ControlFlow::Continue(Ok(connection)) => connection,
         ControlFlow::Continue(Err(error)) if error.is_no_daemon() => {
-            return Err(Finding::error(
+            return Err(NoAnswer::Unguarded(Finding::error(
                 Id::Daemon,
                 format!("nobody listens at {shown}"),
                 START,
-            ));
+            )));
         }
         ControlFlow::Continue(Err(error)) if !sight.is_root() => {
             // What to do about it is the finding before's.
             let text = error.to_string();
             let text = text.split("; ").next().unwrap_or(&text);
-            return Err(Finding::unseen(Id::Daemon, text));
+            return Err(NoAnswer::Guarded(Finding::unseen(Id::Daemon, text)));
         }
         ControlFlow::Continue(Err(error)) => {
-            return Err(Finding::error(Id::Daemon, error.to_string(), START));
+            return Err(NoAnswer::Unguarded(Finding::error(
+                Id::Daemon,
+                error.to_string(),
+                START,
+            )));
         }
     };
     let peer = socket::peer(connection.as_fd()).ok();
@@ -133,9 +148,12 @@ fn ask(socket: &Path, sight: &Sight) -> Result<Answer, Finding> {
     // A daemon that is gone already is seen below.
     let _ = connection.greet(&ask);
     match next(&mut connection, start) {
-        Ok(Some(message)) => take(message, peer),
+        Ok(Some(message)) => take(message, peer).map_err(NoAnswer::Guarded),
         Ok(None) => Err(silent()),
-        Err(error) => Err(stranger(&shown, &error, peer, sight)),
+        Err(ReceiveError::Decode(DecodeError::Version(version))) => {
+            Err(NoAnswer::Guarded(other_version(version)))
+        }
+        Err(error) => Err(NoAnswer::Unguarded(stranger(&shown, &error, peer, sight))),
     }
 }
 
@@ -174,9 +192,11 @@ fn take(message: DaemonMessage, peer: Option<Peer>) -> Result<Answer, Finding> {
             mount,
             data,
         }),
-        DaemonMessage::Denied { text, .. } => {
-            Err(Finding::unseen(Id::Daemon, escape(&text).to_string()))
-        }
+        DaemonMessage::Denied { text, .. } => Err(Finding::told(
+            Id::Daemon,
+            &escape(&text).to_string(),
+            RESTART,
+        )),
         DaemonMessage::Error { version, .. } if version != VERSION => Err(other_version(version)),
         DaemonMessage::Error { text, .. } => Err(Finding::error(
             Id::Daemon,
@@ -201,9 +221,6 @@ fn other_version(version: u16) -> Finding {
 
 /// Whoever answers is no daemon of ours.
 fn stranger(shown: &str, error: &ReceiveError, peer: Option<Peer>, sight: &Sight) -> Finding {
-    if let ReceiveError::Decode(DecodeError::Version(version)) = error {
-        return other_version(*version);
-    }
     let who = peer.map_or(String::new(), |peer| {
         let name = sight.line(format!("/proc/{}/comm", peer.pid));
         let name = name.unwrap_or_else(|| "of unknown name".into());

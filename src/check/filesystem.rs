@@ -89,7 +89,7 @@ fn errors(sight: &Sight, found: &Found) -> Option<Finding> {
             escape(&whence.unwrap_or_else(|| "an unnamed function".into()))
         ),
         format!(
-            "`dmesg` may say more; unmount it, run `e2fsck -f {}`, and mount it again; if they come back, replace the card",
+            "`dmesg` may say more; unmount it, run `e2fsck -fy {}`, and mount it again; if they come back, replace the card",
             escape_path(&found.mount.source)
         ),
     ))
@@ -148,7 +148,7 @@ fn recovery(sight: &Sight, found: &Found, node: &Path) -> Option<Finding> {
         (true, false) => Finding::warning(
             Id::FsRecovery,
             "its journal is not empty though it is read-only: it must be replayed after a power cut",
-            "`pst run -- true` empties it; if it does not, unmount it and run `e2fsck -f`",
+            "`pst run -- true` empties it; if it does not, unmount it and run `e2fsck -fy`",
         ),
     })
 }

@@ -31,7 +31,12 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "make install",
         "packaging/deb/build calls it; make packaging-test and make vm-test run what it installs",
     ),
+    (
+        "make uninstall",
+        "make packaging-test does it, and make vm-test what it says to systemd",
+    ),
     ("restart var-lib-kvmd-pst.mount", "make vm-test does it"),
+    ("e2fsck -fy", "make vm-test does it"),
     ("srv-notes.mount", "make vm-test does it"),
     (
         "pacman -U",
@@ -133,6 +138,37 @@ fn what_the_readme_shows_works() {
         let file = std::fs::metadata(rig.data().join(path));
         assert!(file.is_ok_and(|file| file.len() > 0), "no {path}");
     }
+}
+
+#[test]
+fn the_certificate_survives_a_power_cut_in_the_middle() {
+    needs_storage!();
+    let rig = Rig::any();
+    let place = rig.dir().join("place");
+    std::fs::create_dir(&place).expect("place");
+    let all = blocks(README);
+    let found = all.iter().find(|block| block.text.contains("renew.sh"));
+    let renew = &found.expect("the example").text;
+    let rename = "mv -T tls.link tls\n";
+    assert!(renew.contains(rename));
+    let current = || {
+        let target = std::fs::read_link(rig.data().join("tls")).expect("the link");
+        let pair = rig.data().join(&target);
+        assert!(pair.join("key.pem").exists() && pair.join("cert.pem").exists());
+        target
+    };
+    shell(&rig, &place, renew).must(0);
+    let old = current();
+    shell(&rig, &place, &renew.replace(rename, "kill -KILL $$\n")).must(137);
+    assert_eq!(current(), old);
+    shell(&rig, &place, renew).must(0);
+    let new = current();
+    assert_ne!(new, old);
+    // What both left is gone.
+    let rest = std::fs::read_dir(rig.data()).expect("the data");
+    let mut rest: Vec<_> = rest.map(|entry| entry.expect("one").file_name()).collect();
+    rest.sort();
+    assert_eq!(rest, [std::ffi::OsStr::new("tls"), new.as_os_str()]);
 }
 
 /// `$ COMMAND`, and what it writes.

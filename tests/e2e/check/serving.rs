@@ -68,6 +68,25 @@ fn check_finds_a_storage_that_a_dead_daemon_left_writable() {
 }
 
 #[test]
+fn check_finds_a_daemon_that_takes_no_more_connections() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4).session("limit = 1"));
+    let session = rig.session();
+    let screen = must_find(&rig, &[("error", "daemon")]); // it knows why the storage is writable
+    assert!(
+        screen.contains("too many connections: 1 in all"),
+        "{screen}"
+    );
+    assert!(
+        screen.contains("as root, `pst status` names them"),
+        "{screen}"
+    );
+    session.end().must(0);
+    rig.await_superblock("ro");
+    must_be_well(&rig);
+}
+
+#[test]
 fn check_finds_a_daemon_whose_program_was_replaced() {
     needs_root!("ext4");
     let rig = machine(Setup::new(Fs::Ext4));
