@@ -88,6 +88,11 @@ impl Connection {
         }
     }
 
+    /// Ends the session, also for others that have this connection open.
+    pub fn hang_up(&self) {
+        self.stream.end_sending();
+    }
+
     /// See [`Stream::wake_this_process`].
     pub fn wake_this_process(&self) -> io::Result<()> {
         self.stream.wake_this_process()

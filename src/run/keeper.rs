@@ -34,7 +34,7 @@ pub struct Keeper {
 /// What the keeper is given before it knows what it is for.
 #[derive(Clone, Copy)]
 pub struct Means<'a> {
-    /// Watched for its end only, never read.
+    /// Watched for its end, and ended if nobody else does; never read.
     pub connection: &'a Connection,
     /// A signalfd: it reads the signals of whoever reads it.
     pub signals: &'a Signals,
@@ -83,7 +83,7 @@ fn keep(means: Means<'_>, words: Vec<OsString>, link: &Stream) {
     });
     match started {
         Ok(Some(command)) => watch(means, kill_grace, link, command),
-        Ok(None) => {}
+        Ok(None) => link::report(link, Report::Ended(None)),
         Err(error) => {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             link::report(link, Report::NotStarted(errno));
@@ -100,22 +100,31 @@ fn prepare(link: &Stream) -> io::Result<()> {
     link.wake_this_process()
 }
 
-/// `None`: `run` is gone already, nothing was started.
+/// `None`: `run` is gone already, or wants the end; nothing was started.
 fn start(means: Means<'_>, link: &Stream, program: &Program) -> io::Result<Option<Pid>> {
     // Whatever came before it could wake us is seen here, or the kernel woke us.
-    if link::hear_wish(link) == Heard::End {
+    if link::is_over(link) {
         return Ok(None);
     }
-    // A signal to the group that came before the command was there has not
-    // reached it: it must be passed on, so it must not be known here.
-    while let Ok(Some(_)) = means.signals.next() {}
-    command::start(program, means.output).map(Some)
+    // A signal to the group that came before the command was there has not reached it. What a
+    // process sent `run` passes on, so it must not be known here; what the terminal sent it does not.
+    let mut early = Vec::new();
+    while let Ok(Some(received)) = means.signals.next() {
+        if received.from_terminal() {
+            early.push(received.signal);
+        }
+    }
+    let command = command::start(program, means.output)?;
+    for signal in early {
+        let _ = command.signal_child(signal); // it may be another user's by now
+    }
+    Ok(Some(command))
 }
 
 fn watch(means: Means<'_>, kill_grace: Duration, link: &Stream, command: Pid) {
     let signals = means.signals;
     let mut own = Own::default();
-    loop {
+    let run = loop {
         let mut watches = [
             Watch::new(signals, libc::POLLIN),
             Watch::new(link, libc::POLLIN),
@@ -134,20 +143,22 @@ fn watch(means: Means<'_>, kill_grace: Duration, link: &Stream, command: Pid) {
         if let Some(status) = own.take_child().then(|| reap_command(command)).flatten() {
             return link::report(link, Report::Finished(status));
         }
-        if run == Heard::End {
-            let output = means.output;
-            output.error("`pst run` was killed: ending its command");
-        }
         if run != Heard::Nothing || hangup {
-            break;
+            break run;
         }
-    }
+    };
     let mut status = None;
     let survivors = tree::end(signals, Some(command), &[], kill_grace, |pid, how| {
         if pid == command {
             status = Some(how);
         }
     });
+    if run == Heard::End {
+        // Who reads the messages may take its time; the session must not last as long.
+        means.connection.hang_up();
+        let output = means.output;
+        output.error("`pst run` was killed: its command was ended");
+    }
     tree::name(&survivors, means.output);
     link::report(link, Report::Ended(status));
 }

@@ -25,7 +25,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// SIGTERM and SIGCONT to each, after `grace` SIGKILL to the children, until none
 /// is left. Gives the children that are still there: they may not be signalled
 /// (they changed their user), or do not die. Whoever was reaped is told of.
-/// Without /proc, only the child `known` can be ended.
+/// Without /proc, or with another pid namespace's, only the child `known` can be ended.
 pub fn end(
     signals: &Signals,
     known: Option<Pid>,
@@ -49,7 +49,7 @@ pub fn end(
 
 /// All descendants of this process.
 pub fn descendants() -> Vec<Pid> {
-    let mut found = children_of(Pid::own());
+    let mut found = own_children();
     let mut next = 0;
     while let Some(&pid) = found.get(next) {
         found.extend(children_of(pid));
@@ -60,6 +60,13 @@ pub fn descendants() -> Vec<Pid> {
 
 /// Says who could not be ended.
 pub fn name(survivors: &[Pid], output: Output) {
+    if !shows_us() && process::has_children() {
+        output.error(
+            "Can't look for what the command has left running: /proc is not that of this pid \
+             namespace; see pid_namespaces(7)",
+        );
+        return;
+    }
     for pid in survivors {
         let command = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
         let user = fs::metadata(format!("/proc/{pid}")).map(|process| process.uid());
@@ -84,7 +91,7 @@ struct Tree<'a> {
 
 impl Tree<'_> {
     fn children(&self) -> Vec<Pid> {
-        let mut children = children_of(Pid::own());
+        let mut children = own_children();
         children.retain(|pid| !self.spare.contains(pid));
         if children.is_empty() {
             children.extend(self.known);
@@ -95,6 +102,13 @@ impl Tree<'_> {
     /// SIGTERM and SIGCONT to every descendant, parents first: a script must not
     /// go on with its next line because the program of this one was ended.
     fn terminate(&self) {
+        if !shows_us() {
+            for child in self.children() {
+                let _ = child.signal_child(libc::SIGTERM);
+                let _ = child.signal_child(libc::SIGCONT);
+            }
+            return;
+        }
         let own = Pid::own();
         let mut left: Vec<_> = self.children().into_iter().map(|pid| (pid, own)).collect();
         while let Some((pid, parent)) = left.pop() {
@@ -190,6 +204,19 @@ enum Reap {
 fn is_gone(process: &PidFd) -> bool {
     let result = process.signal(0);
     result.is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+}
+
+fn own_children() -> Vec<Pid> {
+    match shows_us() {
+        true => children_of(Pid::own()),
+        false => Vec::new(),
+    }
+}
+
+/// Whether the numbers in /proc are those of this process's pid namespace; else they are strangers'.
+fn shows_us() -> bool {
+    let link = fs::read_link("/proc/self");
+    link.is_ok_and(|own| own.as_os_str() == Pid::own().to_string().as_str())
 }
 
 /// A process's children, of all its threads; none if it is gone. See proc_tid_children(5).

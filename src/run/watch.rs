@@ -82,8 +82,9 @@ pub fn run(
 ) -> Result<Ending, Failure> {
     connection.wake_this_process().map_err(failed)?;
     // What came before the kernel could wake us by it must be seen before the start.
-    if hear_daemon(connection, output).is_some() {
+    if let Some(over) = hear_daemon(connection) {
         prepared.dismiss();
+        output.error(over.text);
         return Ok(Ending::Failed);
     }
     output.info("Running the process ...");
@@ -140,10 +141,12 @@ impl Run<'_> {
                 }
             }
             if daemon {
-                self.trouble = hear_daemon(self.connection, self.output);
-                if self.trouble.is_some() {
+                if let Some(over) = hear_daemon(self.connection) {
                     link::end(&self.keeper.link);
                     self.deadline = Some(Instant::now() + self.kill_grace + KEEPER_TIME);
+                    self.trouble = Some(over.trouble);
+                    // Not before that: who reads it may take its time.
+                    self.output.error(over.text);
                 }
             }
             if left == Some(Duration::ZERO) {
@@ -192,7 +195,10 @@ impl Run<'_> {
     fn ending(mut self, report: Report) -> Ending {
         if matches!(report, Report::Ended(_)) && self.trouble.is_none() {
             // The keeper saw the daemon's end before we did.
-            self.trouble = hear_daemon(self.connection, self.output);
+            if let Some(over) = hear_daemon(self.connection) {
+                self.trouble = Some(over.trouble);
+                self.output.error(over.text);
+            }
         }
         match (report, self.trouble) {
             (Report::NotStarted(errno), _) => {
@@ -212,23 +218,34 @@ impl Run<'_> {
     /// The keeper is lost, or does not do its work: its orphans come to us.
     fn end_without_keeper(self, reaped: bool) -> Ending {
         let output = self.output;
-        output.error("The command's keeper was lost: ending the command; run it again");
         if !reaped {
             let _ = self.keeper.pid.signal_child(libc::SIGKILL);
             self.await_keeper();
         }
         let survivors = tree::end(self.signals, None, &self.spare, self.kill_grace, |_, _| {});
+        // Who reads the messages may take its time; the session must not last as long.
+        self.connection.hang_up();
+        output.error("The command's keeper was lost, and the command ended for that; run it again");
         tree::name(&survivors, output);
         Ending::Failed
     }
 }
 
-/// Hears the daemon until there is nothing more; says what happened, if the
-/// session is over.
-fn hear_daemon(connection: &mut Connection, output: Output) -> Option<Trouble> {
+/// That the session is over, and what is to be said of it.
+struct Over {
+    trouble: Trouble,
+    text: String,
+}
+
+/// Hears the daemon until there is nothing more.
+fn hear_daemon(connection: &mut Connection) -> Option<Over> {
     loop {
-        match connection.receive() {
+        let (trouble, text) = match connection.receive() {
             Ok(None) => return None,
+            Ok(Some(DaemonMessage::Error { text, .. })) => (
+                Trouble::DaemonEnds,
+                format!("the daemon refused: {}", escape(&text)),
+            ),
             Ok(Some(DaemonMessage::Revoked { reason, text })) => {
                 let (trouble, next) = match reason {
                     RevokeReason::Stopping => (
@@ -237,23 +254,15 @@ fn hear_daemon(connection: &mut Connection, output: Output) -> Option<Trouble> {
                     ),
                     RevokeReason::Lost => (Trouble::StorageLost, ""), // the text says what to do
                 };
-                output.error(format_args!(
-                    "PST write is revoked: {}{next}",
-                    escape(&text)
-                ));
-                return Some(trouble);
+                let text = format!("PST write is revoked: {}{next}", escape(&text));
+                (trouble, text)
             }
-            Ok(Some(DaemonMessage::Error { text, .. })) => {
-                output.error(format_args!("the daemon refused: {}", escape(&text)));
-                return Some(Trouble::DaemonEnds);
-            }
-            Ok(Some(_)) => {} // nothing else is for a granted session
-            Err(error) => {
-                output.error(format_args!(
-                    "PST write is over, ending the command: {error}"
-                ));
-                return Some(Trouble::DaemonEnds);
-            }
-        }
+            Ok(Some(_)) => continue, // nothing else is for a granted session
+            Err(error) => (
+                Trouble::DaemonEnds,
+                format!("PST write is over, ending the command: {error}"),
+            ),
+        };
+        return Some(Over { trouble, text });
     }
 }

@@ -108,12 +108,12 @@ pub fn follow(
     mut display: Display,
 ) -> Result<(), Fault> {
     loop {
-        let mut news = false;
         while let Some(message) = connection.receive()? {
-            news |= super::take(collector, message)?;
-        }
-        if let Some(snapshot) = collector.snapshot().filter(|_| news) {
-            write(&display.show(snapshot))?;
+            // What follows an update may be the beginning of the next one.
+            let whole = super::take(collector, message)?;
+            if let Some(snapshot) = collector.snapshot().filter(|_| whole) {
+                write(&display.show(snapshot))?;
+            }
         }
         wait(connection, &display)?;
         if let Display::Screen(screen) = &mut display {

@@ -68,7 +68,7 @@ pub fn find(device: u64, search: &Search) {
             }
         }
     }
-    if search.goes_on_with(0) {
+    if !search.skips(0) && search.goes_on_with(0) {
         search.found(loops(device));
         search.found(swaps(device));
     }

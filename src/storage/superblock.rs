@@ -41,6 +41,8 @@ pub struct Storage {
     period: Option<Period>,
     /// The mount that passed the whole check.
     accepted: Option<MountId>,
+    /// It was writable at the last look, though nobody had a session.
+    unheld: bool,
     /// The mount that lost data, and why it is not called well until it is mounted anew.
     spoiled: Option<(MountId, String)>,
     searcher: Searcher,
@@ -63,6 +65,7 @@ impl Storage {
             guard: Guard(group),
             period: None,
             accepted: None,
+            unheld: false,
             spoiled: None,
             searcher: Searcher::default(),
             mounts: Mounts::default(),
@@ -100,7 +103,9 @@ impl Storage {
         match self.survey() {
             Ok(found) => {
                 let writable = !found.mount.superblock_read_only();
-                if writable && self.period.is_none() {
+                let unheld = writable && self.period.is_none();
+                let before = std::mem::replace(&mut self.unheld, unheld);
+                if unheld && !before {
                     log::warn!(
                         "{} is writable though nobody has a session: making it read-only",
                         escape_path(&self.place.mount)
@@ -199,11 +204,18 @@ impl Storage {
         self.space = file::space(root).ok();
         let remount = match result {
             Ok(()) => {
+                self.unheld = false;
                 self.guard.set(root, Mode::ReadOnly);
                 Remount::Done
             }
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Remount::Busy,
-            Err(error) => Remount::Failed(self.refused(Mode::ReadOnly, &error).into()),
+            Err(error) => {
+                let text = self.refused(Mode::ReadOnly, &error);
+                // Where a superblock that was given up still reads `rw`, no look will tell it again,
+                // and to make it writable once more succeeds.
+                self.spoiled = Some((period.id, text.clone()));
+                Remount::Failed(text.into())
+            }
         };
         if held && remount == Remount::Busy && sync.is_ok() && !release {
             self.keep_roots(root);

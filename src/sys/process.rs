@@ -222,7 +222,11 @@ pub fn exit_now(code: u8) -> ! {
 #[derive(Debug)]
 pub struct Program {
     words: Vec<CString>,
-    variable: CString,
+    /// The words and the environment, as exec takes them: they end in null. They point into `words`,
+    /// `variable` and the caller's environment, whose strings stay where they are.
+    arguments: Vec<*const libc::c_char>,
+    environment: Vec<*const libc::c_char>,
+    _variable: CString,
 }
 
 unsafe extern "C" {
@@ -240,7 +244,16 @@ impl Program {
             .ok()?;
         let variable = [name.as_bytes(), b"=", value.as_bytes()].concat();
         let variable = CString::new(variable).ok()?;
-        (!words.is_empty()).then_some(Self { words, variable })
+        let mut arguments: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
+        arguments.push(ptr::null());
+        let mut environment = others(&variable);
+        environment.extend([variable.as_ptr(), ptr::null()]);
+        (!words.is_empty()).then_some(Self {
+            words,
+            arguments,
+            environment,
+            _variable: variable,
+        })
     }
 
     /// The program's name, as the caller wrote it.
@@ -253,37 +266,40 @@ impl Program {
         self.words.len()
     }
 
-    /// Becomes the program, found as execvp(3) does; returns only with an error.
+    /// Becomes the program, found as execvp(3) does; returns only with an error. Takes no memory: it
+    /// may be another process's, and a signal may end this one at any time.
     pub fn exec(&self) -> io::Error {
-        let mut words: Vec<_> = self.words.iter().map(|word| word.as_ptr()).collect();
-        words.push(ptr::null());
-        let mut variables = self.environment();
-        variables.push(self.variable.as_ptr());
-        variables.push(ptr::null());
-        // SAFETY: both lists end in null, and their strings live until the exec.
-        unsafe { libc::execvpe(words[0], words.as_ptr(), variables.as_ptr()) };
+        // SAFETY: both lists end in null, and their strings live as long as `self` and the
+        // environment, which nothing in this program changes.
+        unsafe {
+            libc::execvpe(
+                self.words[0].as_ptr(),
+                self.arguments.as_ptr(),
+                self.environment.as_ptr(),
+            )
+        };
         io::Error::last_os_error()
     }
+}
 
-    /// The caller's variables, byte for byte, also those without `=`.
-    fn environment(&self) -> Vec<*const libc::c_char> {
-        let variable = self.variable.to_bytes();
-        let name_end = variable.iter().position(|&b| b == b'=');
-        let name = &variable[..name_end.map_or(0, |at| at + 1)];
-        let mut variables = Vec::new();
-        // SAFETY: environ is null or a list of strings that ends in null; there is one
-        // thread, and nothing in this program changes it.
-        unsafe {
-            let mut next = environ;
-            while !next.is_null() && !(*next).is_null() {
-                if !CStr::from_ptr(*next).to_bytes().starts_with(name) {
-                    variables.push(*next);
-                }
-                next = next.add(1);
+/// The caller's variables but this one, byte for byte, also those without `=`.
+fn others(variable: &CStr) -> Vec<*const libc::c_char> {
+    let variable = variable.to_bytes();
+    let name_end = variable.iter().position(|&b| b == b'=');
+    let name = &variable[..name_end.map_or(0, |at| at + 1)];
+    let mut variables = Vec::new();
+    // SAFETY: environ is null or a list of strings that ends in null; there is one
+    // thread, and nothing in this program changes it.
+    unsafe {
+        let mut next = environ;
+        while !next.is_null() && !(*next).is_null() {
+            if !CStr::from_ptr(*next).to_bytes().starts_with(name) {
+                variables.push(*next);
             }
+            next = next.add(1);
         }
-        variables
     }
+    variables
 }
 
 #[cfg(test)]

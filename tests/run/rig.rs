@@ -368,6 +368,52 @@ impl Drop for Terminal {
     }
 }
 
+/// A FIFO with room for so many bytes and no more, of a page in all.
+pub struct Narrow(fs::File);
+
+impl Narrow {
+    pub fn new(path: &std::path::Path, room: usize) -> Self {
+        let name = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: a valid C string.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        let file = fs::File::options().read(true).write(true).open(path);
+        let mut file = file.unwrap();
+        // SAFETY: takes integers.
+        let size = unsafe {
+            libc::fcntl(
+                std::os::fd::AsRawFd::as_raw_fd(&file),
+                libc::F_SETPIPE_SZ,
+                1,
+            )
+        };
+        file.write_all(&vec![b'.'; usize::try_from(size).unwrap() - room])
+            .unwrap();
+        Self(file)
+    }
+
+    /// To write to.
+    pub fn end(&self) -> Stdio {
+        self.0.try_clone().unwrap().into()
+    }
+
+    /// Waits until this process cannot go on before there is more room.
+    #[track_caller]
+    pub fn holds_up(&self, pid: i32) {
+        until("it writes in vain", || {
+            let place = fs::read_to_string(format!("/proc/{pid}/wchan")).ok()?;
+            place.contains("pipe_write").then_some(())
+        });
+    }
+
+    /// Makes room.
+    pub fn read(&mut self) -> String {
+        let mut buffer = [0; 65536];
+        let got = self.0.read(&mut buffer).unwrap();
+        let text = String::from_utf8_lossy(&buffer[..got]).into_owned();
+        text.trim_start_matches('.').to_owned()
+    }
+}
+
 /// A terminal: what is outside of it, and what programs get.
 pub fn open_pty() -> (fs::File, fs::File) {
     let (mut master, mut slave) = (-1, -1);

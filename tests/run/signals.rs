@@ -4,7 +4,10 @@ use std::os::unix::net::UnixStream;
 
 use pst::wire::{ClientMessage, CloseResult};
 
-use crate::rig::{Client, Rig, child_of, is_alive, open_pty, signal, until};
+use crate::rig::{Client, Narrow, Rig, child_of, is_alive, open_pty, signal, until};
+
+/// The first line of a `run` that is not quiet; after the second the command is started.
+pub const FIRST_LINE: &str = "--    INFO -- Opening PST session ...\n";
 
 /// Writes each signal that it gets into a file, at once (`wait` is interrupted; a
 /// program in the foreground would make two of a kind look like one); ends with USR2.
@@ -32,6 +35,26 @@ fn before_the_grant_a_signal_gives_up() {
         assert_eq!(client.next(), None);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(128 + number));
+    }
+}
+
+#[test]
+fn between_the_grant_and_the_commands_start_a_signal_waits_for_it() {
+    for round in 0..10 {
+        let rig = Rig::new();
+        let mut narrow = Narrow::new(&rig.folder.join("narrow"), FIRST_LINE.len());
+        let mut command = rig.run(&["sleep", "100"]);
+        let mut child = command.stderr(narrow.end()).spawn().unwrap();
+        let mut client = rig.accept();
+        client.grant(&rig);
+        let run = child.id() as i32;
+        narrow.holds_up(run); // with its second line
+        signal(run, libc::SIGTERM);
+        narrow.read();
+        assert_eq!(client.next(), Some(ClientMessage::Close), "round {round}");
+        client.close(CloseResult::Durable);
+        assert_eq!(child.wait().unwrap().code(), Some(143));
+        assert!(narrow.read().contains("Running the process"));
     }
 }
 

@@ -2,7 +2,8 @@
 
 use pst::wire::{ClientMessage, CloseResult};
 
-use crate::rig::{Rig, Terminal, becomes, child_of, is_alive, signal, until};
+use crate::rig::{Narrow, Rig, Terminal, becomes, child_of, is_alive, signal, until};
+use crate::signals::FIRST_LINE;
 
 /// Writes each key's signal at once: see the same in `signals`.
 const COUNTS: &str = "trap 'echo INT >> $F/got' INT; trap 'echo QUIT >> $F/got' QUIT
@@ -49,6 +50,29 @@ fn an_interrupted_command_is_committed() {
     client.close(CloseResult::Durable);
     terminal.shows("returncode=130");
     terminal.types("echo code=$?\n");
+    terminal.shows("code=130");
+}
+
+#[test]
+fn between_the_grant_and_the_commands_start_the_key_waits_for_it() {
+    let rig = Rig::new();
+    let mut narrow = Narrow::new(&rig.folder.join("narrow"), FIRST_LINE.len());
+    let terminal = Terminal::new(&rig);
+    // The trap keeps bash from dropping the rest of its line after ^C.
+    terminal.types("trap : INT; $PST run sleep 100 2>$F/narrow; echo code=$?\n");
+    let mut client = rig.accept();
+    client.grant(&rig);
+    let marked = rig.marked();
+    let run = marked.into_iter().find(|&pid| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        name.is_ok_and(|name| name == "pst\n")
+    });
+    narrow.holds_up(run.expect("run"));
+    terminal.types("\x03");
+    terminal.shows("^C");
+    narrow.read();
+    assert_eq!(client.next(), Some(ClientMessage::Close));
+    client.close(CloseResult::Durable);
     terminal.shows("code=130");
 }
 

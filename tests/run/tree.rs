@@ -4,7 +4,7 @@ use std::process::{Child, Command};
 
 use pst::wire::{ClientMessage, CloseResult, RevokeReason};
 
-use crate::rig::{Client, Rig, becomes, child_of, is_alive, signal, until};
+use crate::rig::{Client, Narrow, Rig, becomes, child_of, is_alive, signal, until};
 
 /// A shell that ignores TERM, with children that do not want to die either.
 const STUBBORN: &str = "trap '' TERM HUP INT
@@ -108,6 +108,64 @@ fn p6_the_keeper_is_killed() {
     signal(started.keeper, libc::SIGKILL);
     let stderr = started.ends_with_all(&rig, Some(1));
     assert!(stderr.contains("keeper was lost"));
+}
+
+/// Starts a command whose stderr, and that of all who watch it, takes nothing any more.
+fn unheard(rig: &Rig) -> (Started, Narrow) {
+    let narrow = Narrow::new(&rig.folder.join("narrow"), 0);
+    let mut command = rig.command(env!("CARGO_BIN_EXE_pst"));
+    command.args([
+        "run",
+        "-q",
+        "--",
+        "sh",
+        "-c",
+        "echo > $F/up; exec sleep 100",
+    ]);
+    command.stderr(narrow.end());
+    (Started::new(rig, command), narrow)
+}
+
+#[test]
+fn p6_run_is_killed_and_nobody_reads_that_it_was() {
+    let rig = Rig::new();
+    let (mut started, mut narrow) = unheard(&rig);
+    signal(started.run, libc::SIGKILL);
+    assert_eq!(started.client.next(), None, "the session ends");
+    narrow.holds_up(started.keeper);
+    started.child.wait().unwrap();
+    assert_eq!(rig.marked(), [started.keeper]);
+    narrow.read();
+    rig.all_end();
+    assert!(narrow.read().contains("`pst run` was killed"));
+}
+
+#[test]
+fn p6_the_keeper_is_killed_and_nobody_reads_that_it_was() {
+    let rig = Rig::new();
+    let (mut started, mut narrow) = unheard(&rig);
+    signal(started.keeper, libc::SIGKILL);
+    assert_eq!(started.client.next(), None, "the session ends");
+    narrow.holds_up(started.run);
+    assert_eq!(rig.marked(), [started.run]);
+    narrow.read();
+    assert_eq!(started.child.wait().unwrap().code(), Some(1));
+    rig.all_end();
+    assert!(narrow.read().contains("keeper was lost"));
+}
+
+#[test]
+fn p5_the_storage_is_lost_and_nobody_reads_that_it_is() {
+    let rig = Rig::new();
+    let (mut started, mut narrow) = unheard(&rig);
+    started.client.revoke(RevokeReason::Lost);
+    narrow.holds_up(started.run);
+    until("only that is left", || {
+        (rig.marked() == [started.run]).then_some(())
+    });
+    narrow.read();
+    assert_eq!(started.child.wait().unwrap().code(), Some(1));
+    assert!(narrow.read().contains("PST write is revoked"));
 }
 
 #[test]
@@ -227,8 +285,43 @@ fn p5_without_proc_the_command_itself_still_dies() {
     rig.line_of("up");
     client.revoke(RevokeReason::Stopping);
     assert_eq!(client.next(), None);
-    assert_eq!(child.wait().unwrap().code(), Some(137));
+    assert_eq!(child.wait().unwrap().code(), Some(143));
     rig.all_end();
+}
+
+#[test]
+fn p5_with_the_proc_of_another_pid_namespace_it_says_that_some_may_be_left() {
+    let rig = Rig::new();
+    let mut command = rig.command("unshare");
+    command.args(["-rpf", "bash", "-c"]);
+    let script = "bash -c 'trap \"\" TERM; sleep 1001 & sleep 1002 & echo > $F/up; wait'";
+    command.arg(format!(
+        "$PST run {script}; echo $? > $F/code; exec >&- 2>&-; sleep 100"
+    ));
+    let child = command.spawn().unwrap();
+    let mut client = rig.accept();
+    client.grant(&rig);
+    rig.line_of("up");
+    client.revoke(RevokeReason::Stopping);
+    assert_eq!(client.next(), None);
+    assert_eq!(rig.line_of("code"), "137");
+    let sleeps = || {
+        let marked = rig.marked().into_iter();
+        let comm = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        marked
+            .filter(|pid| comm(pid).is_ok_and(|name| name == "sleep\n"))
+            .count()
+    };
+    until("the two are left, and the script's own", || {
+        (sleeps() == 3).then_some(())
+    });
+    drop(rig);
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("Can't look for what the command has left running"),
+        "{stderr}"
+    );
 }
 
 #[test]
