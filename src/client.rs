@@ -189,8 +189,8 @@ impl fmt::Display for ConnectError {
             }
             ErrorKind::NotFound => write!(
                 f,
-                "no daemon answers at {socket}: {error}; start it with `systemctl start pst`, \
-                 or name the socket that it has (`--socket`, PST_SOCKET)"
+                "no daemon answers at {socket}: {error}; start it with \
+                 `systemctl restart pst.socket pst.service`, or name the socket that it has (`--socket`, PST_SOCKET)"
             ),
             ErrorKind::ConnectionRefused => write!(
                 f,
@@ -204,7 +204,10 @@ impl fmt::Display for ConnectError {
             _ => write!(
                 f,
                 "cannot connect to the daemon at {socket}: {error}{}",
-                shortage::advice(error)
+                match error.raw_os_error() {
+                    Some(libc::ENAMETOOLONG) => "; a socket's path has at most 107 bytes",
+                    _ => shortage::advice(error),
+                }
             ),
         }
     }

@@ -44,6 +44,7 @@ fn advice(name: &[u8], error: &io::Error) -> String {
     let path = Path::new(OsStr::from_bytes(name));
     let file = fs::metadata(path).ok().filter(|_| name.contains(&b'/'));
     match (error.raw_os_error(), file) {
+        _ if name.is_empty() => "; its name is empty: is a variable not set?".into(),
         (Some(libc::ENOENT), None) if !name.contains(&b'/') && !is_in_path(path) => {
             "; it is not in PATH".into()
         }

@@ -14,7 +14,7 @@ use super::command;
 use super::link::{self, Heard, Report, Wish};
 use super::opening::Grant;
 use super::output::Output;
-use super::tree;
+use super::tree::{self, Reserve};
 use crate::client::Connection;
 use crate::sys::own;
 use crate::sys::poll::{self, Watch};
@@ -40,6 +40,8 @@ pub struct Means<'a> {
     pub signals: &'a Signals,
     /// For the names of those that cannot be ended.
     pub output: Output,
+    /// For the end of the command's tree.
+    pub reserve: &'a Reserve,
 }
 
 impl Keeper {
@@ -100,10 +102,10 @@ fn prepare(link: &Stream) -> io::Result<()> {
     link.wake_this_process()
 }
 
-/// `None`: `run` is gone already, or wants the end; nothing was started.
+/// `None`: `run` or the daemon is gone already, or wants the end; nothing was started.
 fn start(means: Means<'_>, link: &Stream, program: &Program) -> io::Result<Option<Pid>> {
     // Whatever came before it could wake us is seen here, or the kernel woke us.
-    if link::is_over(link) {
+    if link::is_over(link) || has_hung_up(means.connection) {
         return Ok(None);
     }
     // A signal to the group that came before the command was there has not reached it. What a
@@ -119,6 +121,12 @@ fn start(means: Means<'_>, link: &Stream, program: &Program) -> io::Result<Optio
         let _ = command.signal_child(signal); // it may be another user's by now
     }
     Ok(Some(command))
+}
+
+/// Whether the daemon is gone, so that nobody keeps the storage writable.
+fn has_hung_up(connection: &Connection) -> bool {
+    let mut watches = [Watch::new(connection, libc::POLLRDHUP)];
+    poll::wait(&mut watches, Some(Duration::ZERO)).is_ok() && watches[0].seen()
 }
 
 fn watch(means: Means<'_>, kill_grace: Duration, link: &Stream, command: Pid) {
@@ -148,6 +156,7 @@ fn watch(means: Means<'_>, kill_grace: Duration, link: &Stream, command: Pid) {
         }
     };
     let mut status = None;
+    means.reserve.release();
     let survivors = tree::end(signals, Some(command), &[], kill_grace, |pid, how| {
         if pid == command {
             status = Some(how);

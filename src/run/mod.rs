@@ -29,6 +29,7 @@ use crate::wire::{ClientMessage, VERSION};
 use keeper::Means;
 use opening::Patience;
 use output::Output;
+use tree::Reserve;
 use watch::Ending;
 
 /// The applet's options.
@@ -92,10 +93,12 @@ fn run(options: Options, output: Output) -> Result<u8, Failure> {
     };
     let mut patience = Patience::new(output);
     let mut connection = opening::ask(&options.socket, &open, &signals, &mut patience)?;
+    let reserve = Reserve::new(&signals).map_err(watch::failed)?;
     let means = Means {
         connection: &connection,
         signals: &signals,
         output,
+        reserve: &reserve,
     };
     let prepared = watch::prepare(means, options.command)?;
     let granted = opening::await_grant(&mut connection, &signals, &mut patience);
@@ -110,7 +113,14 @@ fn run(options: Options, output: Output) -> Result<u8, Failure> {
         "PST write is allowed: {}",
         escape(&grant.data)
     ));
-    let ending = watch::run(&mut connection, &signals, prepared, &grant, output)?;
+    let ending = watch::run(
+        &mut connection,
+        &signals,
+        prepared,
+        &grant,
+        output,
+        &reserve,
+    )?;
     let code = finish(ending, connection, &signals, output);
     // The keeper has ended by now, mostly: no zombie for a slow init.
     while let Reaped::Child(..) = process::reap() {}

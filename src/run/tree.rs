@@ -3,7 +3,10 @@
 //! (orphans come to it). Nothing else is ever signalled: no process group, no
 //! terminal, no process that is not a descendant.
 
+use std::cell::RefCell;
 use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
@@ -47,6 +50,28 @@ pub fn end(
     tree.children()
 }
 
+/// Descriptors that are kept back for [`end`]: who has none left cannot see who is to be ended.
+#[derive(Debug)]
+pub struct Reserve(RefCell<Vec<OwnedFd>>);
+
+impl Reserve {
+    /// As many as are open at a time to look at a tree, in the place of which these are.
+    ///
+    /// # Errors
+    /// There are not so many left.
+    pub fn new(any: &impl AsFd) -> io::Result<Reserve> {
+        let copies = (0..4).map(|_| any.as_fd().try_clone_to_owned());
+        copies
+            .collect::<io::Result<_>>()
+            .map(|all| Reserve(RefCell::new(all)))
+    }
+
+    /// To be called before [`end`].
+    pub fn release(&self) {
+        self.0.take();
+    }
+}
+
 /// All descendants of this process.
 pub fn descendants() -> Vec<Pid> {
     let mut found = own_children();
@@ -62,7 +87,7 @@ pub fn descendants() -> Vec<Pid> {
 pub fn name(survivors: &[Pid], output: Output) {
     if !shows_us() && process::has_children() {
         output.error(
-            "Can't look for what the command has left running: /proc is not that of this pid \
+            "Can't look for what the command has left running: there is no /proc of this pid \
              namespace; see pid_namespaces(7)",
         );
         return;

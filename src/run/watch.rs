@@ -5,11 +5,12 @@ use std::ffi::OsString;
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::Failure;
 use super::keeper::{Keeper, Means};
 use super::link::{self, Heard, Report};
 use super::opening::Grant;
 use super::output::Output;
-use super::{Failure, tree};
+use super::tree::{self, Reserve};
 use crate::client::Connection;
 use crate::escape::escape;
 use crate::shortage;
@@ -60,7 +61,8 @@ pub fn prepare(means: Means<'_>, words: Vec<OsString>) -> Result<Prepared, Failu
     Ok(Prepared { keeper, spare })
 }
 
-fn failed(error: io::Error) -> Failure {
+/// That a command cannot be watched.
+pub fn failed(error: io::Error) -> Failure {
     let advice = shortage::advice(&error);
     Failure::new(format_args!("cannot watch a command: {error}{advice}"))
 }
@@ -79,6 +81,7 @@ pub fn run(
     prepared: Prepared,
     grant: &Grant,
     output: Output,
+    reserve: &Reserve,
 ) -> Result<Ending, Failure> {
     connection.wake_this_process().map_err(failed)?;
     // What came before the kernel could wake us by it must be seen before the start.
@@ -96,6 +99,7 @@ pub fn run(
         spare: prepared.spare,
         kill_grace: grant.kill_grace,
         output,
+        reserve,
         trouble: None,
         deadline: None,
     };
@@ -109,6 +113,7 @@ struct Run<'a> {
     spare: Vec<Pid>,
     kill_grace: Duration,
     output: Output,
+    reserve: &'a Reserve,
     trouble: Option<Trouble>,
     /// When the keeper must have ended the tree.
     deadline: Option<Instant>,
@@ -222,6 +227,7 @@ impl Run<'_> {
             let _ = self.keeper.pid.signal_child(libc::SIGKILL);
             self.await_keeper();
         }
+        self.reserve.release();
         let survivors = tree::end(self.signals, None, &self.spare, self.kill_grace, |_, _| {});
         // Who reads the messages may take its time; the session must not last as long.
         self.connection.hang_up();

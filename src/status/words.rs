@@ -10,7 +10,7 @@ use crate::wire::{Ended, HolderKind, State};
 /// What a state means.
 pub fn meaning(state: State) -> &'static str {
     match state {
-        State::Absent => "not mounted, nobody can write",
+        State::Absent => "not mounted, no session can be opened",
         State::Unprepared => "mounted, but not ready for sessions",
         State::ReadOnly => "read-only, a power cut costs nothing",
         State::GoingRw => "about to be writable",

@@ -50,6 +50,27 @@ impl Holder {
 /// Looks at every process, loop device and swap file for what keeps the filesystem `device`
 /// (`st_dev`). Others decide how long that takes, so `search` may end it.
 pub fn find(device: u64, search: &Search) {
+    processes(search, |base, until| held(base, device, until));
+    if !search.skips(0) && search.goes_on_with(0) {
+        search.found(loops(device));
+        search.found(swaps(device));
+    }
+    if search.found_nothing() {
+        // Threads may have their own, and outlive their process's first one.
+        processes(search, |base, until| {
+            let tasks = fs::read_dir(format!("{base}/task")).ok()?;
+            let tasks = tasks
+                .flatten()
+                .map(|task| task.path().display().to_string());
+            tasks
+                .take_while(|_| Instant::now() < until)
+                .find_map(|task| held(&task, device, until))
+        });
+    }
+}
+
+/// Looks at every process with `held`, which gives what it holds, and has until then.
+fn processes(search: &Search, held: impl Fn(&str, Instant) -> Option<Vec<u8>>) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name();
         let pid = pid.to_str().and_then(|name| name.parse().ok());
@@ -61,32 +82,31 @@ pub fn find(device: u64, search: &Search) {
                 continue;
             }
             let until = Instant::now() + PATIENCE;
-            search.found(process(pid, device, until));
+            let base = format!("/proc/{pid}");
+            search.found(held(&base, until).map(|path| process(pid, &base, path)));
             if Instant::now() >= until {
                 let text = format!("pid {pid} has more open than could be looked at");
                 search.found(Some(Holder::unknown(&text)));
             }
         }
     }
-    if !search.skips(0) && search.goes_on_with(0) {
-        search.found(loops(device));
-        search.found(swaps(device));
+}
+
+fn process(pid: u32, base: &str, path: Vec<u8>) -> Holder {
+    Holder {
+        kind: HolderKind::Process,
+        pid,
+        uid: fs::metadata(base).map_or(0, |metadata| metadata.uid()),
+        command: command(base),
+        path,
     }
 }
 
-/// The first thing that a process holds, if it holds any.
-fn process(pid: u32, device: u64, until: Instant) -> Option<Holder> {
-    let base = format!("/proc/{pid}");
-    let path = descriptors(&base, device, until)
-        .or_else(|| directories(&base, device))
-        .or_else(|| mappings(&base, device, until))?;
-    Some(Holder {
-        kind: HolderKind::Process,
-        pid,
-        uid: fs::metadata(&base).map_or(0, |metadata| metadata.uid()),
-        command: command(&base),
-        path,
-    })
+/// The first thing that a process or thread holds, if it holds any.
+fn held(base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
+    descriptors(base, device, until)
+        .or_else(|| directories(base, device))
+        .or_else(|| mappings(base, device, until))
 }
 
 fn descriptors(base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
@@ -149,7 +169,9 @@ fn mapping(base: &str, line: &[u8], device: u64) -> Option<Vec<u8>> {
     let shared_writable = rights.get(1) == Some(&b'w') && rights.get(3) == Some(&b's');
     let start = line.iter().position(|byte| *byte == b'/')?;
     let path = line.get(start..)?.to_vec();
-    let deleted = path.ends_with(b" (deleted)") || on_device(&link, device)?.deleted;
+    // A thread has no map_files.
+    let is_deleted = || on_device(&link, device).is_some_and(|target| target.deleted);
+    let deleted = path.ends_with(b" (deleted)") || is_deleted();
     (shared_writable || deleted).then_some(path)
 }
 

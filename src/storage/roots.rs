@@ -10,7 +10,7 @@ use std::path::{Component, Path};
 use super::survey::escape_path;
 use crate::config::Place;
 use crate::sys::file::{self, Status};
-use crate::sys::user;
+use crate::sys::{own, user};
 
 /// Members may create there, and not remove each other's entries.
 const MODE: u32 = 0o1775;
@@ -148,12 +148,16 @@ fn own(directory: BorrowedFd<'_>, path: &Path, owner: Owner) -> Result<(), Strin
     change
         .and_then(|()| file::set_mode(directory, MODE))
         .map_err(|error| {
+            let shown = escape_path(path);
+            let next = match (error.raw_os_error(), own::effective_uid()) {
+                (Some(libc::EPERM), 0) => {
+                    format!("see `lsattr -d {shown}`: `chattr -i` makes it changeable")
+                }
+                _ => "run `pst prepare` as root while the daemon is stopped".into(),
+            };
             format!(
-                "cannot give {} to {}:{} with mode {MODE:o}: {error}; run `pst prepare` as root \
-                 while the daemon is stopped",
-                escape_path(path),
-                owner.uid,
-                owner.gid
+                "cannot give {shown} to {}:{} with mode {MODE:o}: {error}; {next}",
+                owner.uid, owner.gid
             )
         })
 }

@@ -103,6 +103,11 @@ impl Search {
         self.skipped.contains(&pid)
     }
 
+    /// Whether nothing was found so far.
+    pub fn found_nothing(&self) -> bool {
+        self.list().is_empty()
+    }
+
     /// Takes what was found.
     pub fn found(&self, holders: impl IntoIterator<Item = Holder>) {
         self.list().extend(holders);

@@ -213,7 +213,8 @@ impl Storage {
                 let text = self.refused(Mode::ReadOnly, &error);
                 // Where a superblock that was given up still reads `rw`, no look will tell it again,
                 // and to make it writable once more succeeds.
-                self.spoiled = Some((period.id, text.clone()));
+                let known = self.spoiled.take().filter(|(id, _)| *id == period.id);
+                self.spoiled = known.or_else(|| Some((period.id, text.clone())));
                 Remount::Failed(text.into())
             }
         };
@@ -258,7 +259,14 @@ impl Storage {
                     Mode::ReadOnly => "read-only",
                     Mode::ReadWrite => "read-write",
                 },
-                hint(error)
+                match (hint(error), mode) {
+                    (Some(hint), _) => hint.into(),
+                    (None, Mode::ReadOnly) => format!(
+                        "; unmount it, check it (`e2fsck -fy {}`), and mount it again",
+                        self.facts.device
+                    ),
+                    (None, Mode::ReadWrite) => "; see `dmesg`".into(),
+                }
             ),
         }
     }
@@ -323,15 +331,16 @@ impl Storage {
 }
 
 /// What to do about a superblock that is not switched.
-fn hint(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::ENOSYS) => "; this needs Linux 5.12 or later",
-        Some(libc::EPERM) => "; the daemon needs CAP_SYS_ADMIN",
-        Some(libc::EROFS | libc::EACCES) => {
-            "; is the card write-protected, or the device set read-only?"
+fn hint(error: &io::Error) -> Option<&'static str> {
+    Some(match error.raw_os_error()? {
+        libc::ENOSYS => "; this needs Linux 5.12 or later",
+        libc::EPERM => "; the daemon needs CAP_SYS_ADMIN",
+        libc::EROFS | libc::EACCES => {
+            "; is the card write-protected, or the device set read-only? `dmesg` may say more"
         }
-        _ => "; see `dmesg`",
-    }
+        libc::EBUSY => "; is it frozen (fsfreeze(8))? `fsfreeze -u` ends that",
+        _ => return None,
+    })
 }
 
 fn is_busy(result: &io::Result<()>) -> bool {

@@ -25,9 +25,10 @@ pub const HANDLED: [libc::c_int; 8] = [
 ];
 
 /// What [`begin`] changes: it opens /dev/null in place of closed standard
-/// descriptors, and ignores SIGPIPE.
+/// descriptors, and ignores SIGPIPE and SIGXFSZ.
 static EARLY: AtomicU32 = AtomicU32::new(0);
 const PIPE_IGNORED: u32 = 1 << 3; // bits 0 to 2: that descriptor was closed
+const FILE_SIZE_IGNORED: u32 = 1 << 4;
 
 /// What the caller left, seen before this process changed it.
 struct Inherited {
@@ -37,8 +38,8 @@ struct Inherited {
 static INHERITED: OnceLock<Inherited> = OnceLock::new();
 
 /// To be called in `main`'s first statement. A closed standard descriptor would be given to the
-/// next file that is opened, so /dev/null takes its place; who does not read what we write is an
-/// error, not our end; and see [`block_before_threads`].
+/// next file that is opened, so /dev/null takes its place; who does not read what we write, and a
+/// file that may not grow (RLIMIT_FSIZE), is an error, not our end; and see [`block_before_threads`].
 pub fn begin() {
     see_early();
     for fd in 0..=2 {
@@ -51,6 +52,7 @@ pub fn begin() {
         }
     }
     set_disposition(libc::SIGPIPE, libc::SIG_IGN);
+    set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
     block_before_threads();
 }
 
@@ -71,6 +73,9 @@ fn see_early() {
     }
     if is_ignored(libc::SIGPIPE) {
         early |= PIPE_IGNORED;
+    }
+    if is_ignored(libc::SIGXFSZ) {
+        early |= FILE_SIZE_IGNORED;
     }
     EARLY.store(early, Ordering::Relaxed);
 }
@@ -156,6 +161,9 @@ pub fn restore_for_command() {
     }
     if early & PIPE_IGNORED == 0 {
         set_disposition(libc::SIGPIPE, libc::SIG_DFL);
+    }
+    if early & FILE_SIZE_IGNORED == 0 {
+        set_disposition(libc::SIGXFSZ, libc::SIG_DFL);
     }
     if INHERITED.get().is_some_and(|i| i.child_ignored) {
         set_disposition(libc::SIGCHLD, libc::SIG_IGN);

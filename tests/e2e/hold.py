@@ -5,6 +5,7 @@ import mmap
 import os
 import socket
 import sys
+import threading
 
 what, path = sys.argv[1:]
 libc = ctypes.CDLL(None, use_errno=True)
@@ -57,6 +58,18 @@ elif what == "in-flight":
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     socket.send_fds(ends[0], [b"x"], [fd])
     os.close(fd)
+elif what == "thread":
+    # A descriptor table of its own, in which alone the file is open.
+    opened = threading.Event()
+
+    def hold():
+        assert libc.unshare(0x400) == 0  # CLONE_FILES
+        os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        opened.set()
+        threading.Event().wait()
+
+    threading.Thread(target=hold, daemon=True).start()
+    opened.wait()
 elif what == "reader":
     import fcntl
     make()

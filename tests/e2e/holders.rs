@@ -124,6 +124,59 @@ fn p10_a_descriptor_open_for_writing_is_named() {
 }
 
 #[test]
+fn p10_what_stays_writable_without_a_session_is_logged_once() {
+    needs_root!("mounts");
+    let mut rig = rig();
+    let session = rig.session();
+    let (mut holder, _) = hold(&rig, rig.command("python3"), "writer");
+    session.end().must(0);
+    rig.await_state("stuck");
+    rig.kill_daemon();
+    rig.start_daemon();
+    rig.await_state("stuck");
+    let other = rig.dir().join("other");
+    std::fs::create_dir(&other).expect("other");
+    for _ in 0..5 {
+        let before = worked(&rig);
+        tool(
+            rig.command("mount")
+                .args(["-t", "tmpfs", "none"])
+                .arg(&other),
+        );
+        tool(rig.command("umount").arg(&other));
+        wait_until("it has looked", || worked(&rig) > before);
+    }
+    let log = rig.log();
+    assert_eq!(
+        log.matches("though nobody has a session").count(),
+        1,
+        "{log}"
+    );
+    holder.release();
+    assert_free(&rig);
+}
+
+/// How often the daemon's worker has waited for work.
+fn worked(rig: &Rig) -> u64 {
+    let tasks = format!("/proc/{}/task", rig.daemon_pid());
+    let tasks = std::fs::read_dir(tasks).expect("threads");
+    let mut texts =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok());
+    let worker = texts.find(|text| text.starts_with("Name:\tworker\n"));
+    let worker = worker.expect("the worker");
+    let line = worker
+        .lines()
+        .find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+    line.expect("a count").trim().parse().expect("a number")
+}
+
+#[test]
+fn p10_a_descriptor_of_a_thread_alone_is_named() {
+    needs_root!("a look at other processes");
+    assert_process_named("thread", |said, path| said == path);
+}
+
+#[test]
 fn p10_another_users_descriptor_is_named() {
     needs_root!("a look at other processes");
     let rig = rig();

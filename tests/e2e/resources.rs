@@ -130,10 +130,29 @@ fn p3_a_client_that_cannot_fork_says_so_and_its_session_ends() {
 }
 
 #[test]
+fn p5_with_no_more_descriptors_than_it_needs_to_start_the_whole_tree_ends() {
+    needs_storage!();
+    let mut rig = Rig::any();
+    let script = "for n in $(seq 4 30); do
+            (ulimit -n $n; exec pst run -q -- true) 2>/dev/null && break
+        done
+        ulimit -n $n
+        exec pst run -q -- sh -c 'sleep 7001 & setsid sleep 7001 & sleep 7001 & echo started; wait'";
+    let job = start(rig.command("sh").args(["-c", script]));
+    job.await_stdout("started");
+    let sleeps = |rig: &Rig| rig.running("sleep 7001").len();
+    wait_until("all three run", || sleeps(&rig) == 3);
+    rig.kill_daemon();
+    job.end().must(143);
+    assert_eq!(sleeps(&rig), 0);
+    rig.start_daemon(); // which makes it read-only
+}
+
+#[test]
 fn p3_a_client_without_descriptors_says_so_and_its_session_ends() {
     needs_storage!();
     let rig = Rig::any();
-    for descriptors in 4..=8 {
+    for descriptors in 4..=14 {
         let mut run = rig.command("prlimit");
         run.arg(format!("--nofile={descriptors}"));
         let ended = run

@@ -1,9 +1,9 @@
 //! `pst status --watch`: what changes is told as it happens, to whoever can take it.
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 
-use pst::wire::{ClientMessage, MAGIC, Message, VERSION};
+use pst::wire::{ClientMessage, DaemonMessage, MAGIC, Message, State, Totals, VERSION};
 use serde_json::Value;
 
 use crate::needs_storage;
@@ -57,6 +57,47 @@ fn burst(rig: &Rig, count: u64) {
         stream.write_all(b"\x01\x00\x02").expect("close");
         stream.read_to_end(&mut Vec::new()).expect("closed");
     }
+}
+
+#[test]
+fn what_has_come_of_the_next_change_is_not_shown_before_all_of_it_has() {
+    needs_storage!();
+    let rig = Rig::any();
+    let socket = rig.dir().join("other.sock");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let mut command = rig.pst(["status", "--watch", "--json", "--socket"]);
+    let job = start(command.arg(&socket));
+    let (mut client, _) = listener.accept().expect("a client");
+    client.read_exact(&mut [0; 4]).expect("it begins");
+    let storage = DaemonMessage::Storage {
+        version: VERSION,
+        whole: true,
+        daemon_version: "1".into(),
+        pid: 1,
+        uptime_ms: 0,
+        state: State::ReadOnly,
+        state_ms: 0,
+        reason: String::new(),
+        mount: b"/m".to_vec(),
+        data: b"/m/data".to_vec(),
+        device: "/dev/d".into(),
+        fstype: "ext4".into(),
+        size: 1,
+        free: 1,
+    };
+    let totals = DaemonMessage::Totals(Totals {
+        sessions: 5,
+        ..Totals::default()
+    });
+    let mut bytes = Vec::new();
+    for message in [&storage, &totals, &DaemonMessage::End, &storage] {
+        message.encode(&mut bytes);
+    }
+    client.write_all(&bytes).expect("sent");
+    let told = await_last("it is told", &job, |s| s["totals"].is_object());
+    assert_eq!(told["totals"]["sessions"], 5);
+    drop(client);
+    assert_eq!(job.end().must(3).text().lines().count(), 1);
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn p7_no_daemon_is_one_line_and_1() {
     let output = command.output().unwrap();
     is_refused(
         &output,
-        "No such file or directory (os error 2); start it with `systemctl start pst`",
+        "No such file or directory (os error 2); start it with `systemctl restart pst.socket pst.service`",
     );
     // A socket that a dead daemon left.
     let left = rig.folder.join("left");

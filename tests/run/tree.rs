@@ -5,6 +5,7 @@ use std::process::{Child, Command};
 use pst::wire::{ClientMessage, CloseResult, RevokeReason};
 
 use crate::rig::{Client, Narrow, Rig, becomes, child_of, is_alive, signal, until};
+use crate::signals::FIRST_LINE;
 
 /// A shell that ignores TERM, with children that do not want to die either.
 const STUBBORN: &str = "trap '' TERM HUP INT
@@ -166,6 +167,27 @@ fn p5_the_storage_is_lost_and_nobody_reads_that_it_is() {
     narrow.read();
     assert_eq!(started.child.wait().unwrap().code(), Some(1));
     assert!(narrow.read().contains("PST write is revoked"));
+}
+
+#[test]
+fn p3_a_daemon_that_dies_just_before_the_start_leaves_nothing_started() {
+    let rig = Rig::new();
+    let lines = format!(
+        "{FIRST_LINE}--    INFO -- PST write is allowed: {}\n",
+        rig.data().display()
+    );
+    let mut narrow = Narrow::new(&rig.folder.join("narrow"), lines.len());
+    let mut command = rig.run(&["sh", "-c", "echo > $F/up"]);
+    let mut child = command.stderr(narrow.end()).spawn().unwrap();
+    let mut client = rig.accept();
+    client.grant(&rig);
+    narrow.holds_up(child.id() as i32); // with what it says before the start
+    drop(client);
+    narrow.read();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    rig.all_end();
+    assert!(!rig.folder.join("up").exists());
+    assert!(narrow.read().contains("PST write is over"));
 }
 
 #[test]
