@@ -133,9 +133,9 @@ fn ask(socket: &Path, sight: &Sight) -> Result<Answer, NoAnswer> {
             return Err(NoAnswer::Guarded(Finding::unseen(Id::Daemon, text)));
         }
         ControlFlow::Continue(Err(error)) => {
-            return Err(NoAnswer::Unguarded(Finding::error(
+            return Err(NoAnswer::Unguarded(Finding::told(
                 Id::Daemon,
-                error.to_string(),
+                &error.to_string(),
                 START,
             )));
         }

@@ -45,9 +45,8 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the filesystem's events may gather before they are read again: writers that open and
 /// close without end, which a FIFO's may on a read-only storage too, must not keep it busy.
 pub const EVENTS_GATHER: Duration = Duration::from_millis(20);
-/// How long changes of the mounts may gather until they are told: each costs a look, which grants and
-/// closes wait for, and any user may mount and unmount with FUSE without end. And a look has the root
-/// open for a moment, which must not be the one in which `umount -a` comes to it.
+/// How long changes of the mounts may gather after one that was told at once: each costs a look,
+/// which grants and closes wait for, and any user may mount and unmount with FUSE without end.
 pub const MOUNTS_GATHER: Duration = Duration::from_millis(50);
 /// When to look again after the filesystem told of an error, each after the one before.
 pub const ERROR_LOOKS: [Duration; 4] = [

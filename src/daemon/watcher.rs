@@ -31,11 +31,11 @@ pub fn start(events: smol::channel::Sender<Event>) -> io::Result<()> {
                         return;
                     }
                 }
-                // The kernel remembers what changes meanwhile.
-                thread::sleep(MOUNTS_GATHER);
                 if events.try_send(Event::MountsChanged).is_err() {
                     return;
                 }
+                // The kernel remembers what changes meanwhile.
+                thread::sleep(MOUNTS_GATHER);
             }
         })?;
     Ok(())

@@ -10,12 +10,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::output::Output;
+use super::output;
 use crate::escape::escape;
 use crate::shortage;
 use crate::sys::file;
 use crate::sys::process::{self, Pid, Program};
-use crate::sys::signal;
+use crate::sys::{own, signal};
 
 /// Enough for us. execvp(3) needs more on top, a pointer for each word, when it
 /// gives a script without an interpreter's name to the shell.
@@ -23,17 +23,20 @@ const STACK: usize = 64 << 10;
 
 /// Starts the command. That its exec failed is said by the new process itself,
 /// and seen by its code, as in a shell: 127 not found, 126 not executable.
-pub fn start(program: &Program, output: Output) -> io::Result<Pid> {
+pub fn start(program: &Program) -> io::Result<Pid> {
     let stack = STACK + program.count() * size_of::<usize>();
     process::start(stack, &mut || {
         signal::restore_for_command();
         let error = program.exec();
         signal::shield_message();
-        output.error(format_args!(
+        let message = output::error_line(format_args!(
             "Can't run {}: {error}{}",
             escape(program.name()),
             advice(program.name(), &error)
         ));
+        signal::restore_mask();
+        own::write_to_stderr(message.as_bytes());
+        std::mem::forget(message); // it is the keeper's memory, and a signal may come
         code_of(&error)
     })
 }

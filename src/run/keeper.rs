@@ -116,7 +116,7 @@ fn start(means: Means<'_>, link: &Stream, program: &Program) -> io::Result<Optio
             early.push(received.signal);
         }
     }
-    let command = command::start(program, means.output)?;
+    let command = command::start(program)?;
     for signal in early {
         let _ = command.signal_child(signal); // it may be another user's by now
     }
@@ -166,7 +166,7 @@ fn watch(means: Means<'_>, kill_grace: Duration, link: &Stream, command: Pid) {
         // Who reads the messages may take its time; the session must not last as long.
         means.connection.hang_up();
         let output = means.output;
-        output.error("`pst run` was killed: its command was ended");
+        output.error("`pst run` was killed, so its command had to end");
     }
     tree::name(&survivors, means.output);
     link::report(link, Report::Ended(status));

@@ -231,7 +231,7 @@ impl Run<'_> {
         let survivors = tree::end(self.signals, None, &self.spare, self.kill_grace, |_, _| {});
         // Who reads the messages may take its time; the session must not last as long.
         self.connection.hang_up();
-        output.error("The command's keeper was lost, and the command ended for that; run it again");
+        output.error("The command's keeper was lost, so the command had to end; run it again");
         tree::name(&survivors, output);
         Ending::Failed
     }

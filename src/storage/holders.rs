@@ -50,27 +50,31 @@ impl Holder {
 /// Looks at every process, loop device and swap file for what keeps the filesystem `device`
 /// (`st_dev`). Others decide how long that takes, so `search` may end it.
 pub fn find(device: u64, search: &Search) {
-    processes(search, |base, until| held(base, device, until));
+    processes(search, |pid, base, until| {
+        let path = descriptors(base, device, until)
+            .or_else(|| directories(base, device))
+            .or_else(|| mappings(base, device, until));
+        if Instant::now() >= until {
+            let text = format!("pid {pid} has more open than could be looked at");
+            search.found(Some(Holder::unknown(&text)));
+        }
+        path
+    });
     if !search.skips(0) && search.goes_on_with(0) {
         search.found(loops(device));
         search.found(swaps(device));
     }
     if search.found_nothing() {
-        // Threads may have their own, and outlive their process's first one.
-        processes(search, |base, until| {
-            let tasks = fs::read_dir(format!("{base}/task")).ok()?;
-            let tasks = tasks
-                .flatten()
-                .map(|task| task.path().display().to_string());
-            tasks
-                .take_while(|_| Instant::now() < until)
-                .find_map(|task| held(&task, device, until))
+        // Seldom. Who has many threads must not keep it from saying so: it is a second look.
+        let end = Instant::now() + 2 * PATIENCE;
+        processes(search, |pid, base, until| {
+            threads(pid, base, device, until.min(end))
         });
     }
 }
 
 /// Looks at every process with `held`, which gives what it holds, and has until then.
-fn processes(search: &Search, held: impl Fn(&str, Instant) -> Option<Vec<u8>>) {
+fn processes(search: &Search, held: impl Fn(u32, &str, Instant) -> Option<Vec<u8>>) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name();
         let pid = pid.to_str().and_then(|name| name.parse().ok());
@@ -81,13 +85,9 @@ fn processes(search: &Search, held: impl Fn(&str, Instant) -> Option<Vec<u8>>) {
             if search.skips(pid) {
                 continue;
             }
-            let until = Instant::now() + PATIENCE;
             let base = format!("/proc/{pid}");
-            search.found(held(&base, until).map(|path| process(pid, &base, path)));
-            if Instant::now() >= until {
-                let text = format!("pid {pid} has more open than could be looked at");
-                search.found(Some(Holder::unknown(&text)));
-            }
+            let path = held(pid, &base, Instant::now() + PATIENCE);
+            search.found(path.map(|path| process(pid, &base, path)));
         }
     }
 }
@@ -102,11 +102,29 @@ fn process(pid: u32, base: &str, path: Vec<u8>) -> Holder {
     }
 }
 
-/// The first thing that a process or thread holds, if it holds any.
-fn held(base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
-    descriptors(base, device, until)
-        .or_else(|| directories(base, device))
-        .or_else(|| mappings(base, device, until))
+/// What a process's other threads hold that its first one does not: descriptors and directories of
+/// their own, and where the first has ended, the memory of all.
+fn threads(pid: u32, base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
+    let tasks = fs::read_dir(format!("{base}/task")).ok()?.flatten();
+    let tasks = tasks.filter(|task| task.file_name().to_str() != Some(&pid.to_string()));
+    let mut first_ended = fs::read_link(format!("{base}/exe")).is_err();
+    for task in tasks {
+        let task = task.path().display().to_string();
+        let own = descriptors(&task, device, until).or_else(|| directories(&task, device));
+        let mapped = || {
+            first_ended
+                .then(|| mappings(&task, device, until))
+                .flatten()
+        };
+        if let Some(path) = own.or_else(mapped) {
+            return Some(path);
+        }
+        first_ended = false; // one will do: they share it
+        if Instant::now() >= until {
+            return None;
+        }
+    }
+    None
 }
 
 fn descriptors(base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {

@@ -17,6 +17,7 @@ use super::roots::{self, Owner, Trouble};
 use super::search::Searcher;
 use super::survey::{self, Facts, Found, escape_path};
 use crate::config::Place;
+use crate::shortage;
 use crate::sys::fanotify::Group;
 use crate::sys::file::{self, MountId, Space};
 use crate::sys::mount::{Mode, switch_superblock};
@@ -116,7 +117,10 @@ impl Storage {
                     condition: Condition::Ready,
                 }
             }
-            Err(seen) => seen,
+            Err(seen) => {
+                self.unheld = false;
+                seen
+            }
         }
     }
 
@@ -211,10 +215,12 @@ impl Storage {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Remount::Busy,
             Err(error) => {
                 let text = self.refused(Mode::ReadOnly, &error);
-                // Where a superblock that was given up still reads `rw`, no look will tell it again,
-                // and to make it writable once more succeeds.
-                let known = self.spoiled.take().filter(|(id, _)| *id == period.id);
-                self.spoiled = known.or_else(|| Some((period.id, text.clone())));
+                if is_lasting(&error) {
+                    // Where a superblock that was given up still reads `rw`, no look will tell it
+                    // again, and to make it writable once more succeeds.
+                    let known = self.spoiled.take().filter(|(id, _)| *id == period.id);
+                    self.spoiled = known.or_else(|| Some((period.id, text.clone())));
+                }
                 Remount::Failed(text.into())
             }
         };
@@ -259,13 +265,12 @@ impl Storage {
                     Mode::ReadOnly => "read-only",
                     Mode::ReadWrite => "read-write",
                 },
-                match (hint(error), mode) {
-                    (Some(hint), _) => hint.into(),
-                    (None, Mode::ReadOnly) => format!(
+                match mode {
+                    Mode::ReadOnly if is_lasting(error) => format!(
                         "; unmount it, check it (`e2fsck -fy {}`), and mount it again",
                         self.facts.device
                     ),
-                    (None, Mode::ReadWrite) => "; see `dmesg`".into(),
+                    _ => hint(error).into(),
                 }
             ),
         }
@@ -331,16 +336,27 @@ impl Storage {
 }
 
 /// What to do about a superblock that is not switched.
-fn hint(error: &io::Error) -> Option<&'static str> {
-    Some(match error.raw_os_error()? {
-        libc::ENOSYS => "; this needs Linux 5.12 or later",
-        libc::EPERM => "; the daemon needs CAP_SYS_ADMIN",
-        libc::EROFS | libc::EACCES => {
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOSYS) => "; this needs Linux 5.12 or later",
+        Some(libc::EPERM) => "; the daemon needs CAP_SYS_ADMIN",
+        Some(libc::EROFS | libc::EACCES) => {
             "; is the card write-protected, or the device set read-only? `dmesg` may say more"
         }
-        libc::EBUSY => "; is it frozen (fsfreeze(8))? `fsfreeze -u` ends that",
-        _ => return None,
-    })
+        Some(libc::EBUSY) => "; is it frozen (fsfreeze(8))? `fsfreeze -u` ends that",
+        _ => match shortage::advice(error) {
+            "" => "; see `dmesg`",
+            advice => advice,
+        },
+    }
+}
+
+/// Whether it speaks of the filesystem or its medium, and not of what is short for a moment.
+fn is_lasting(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EIO | libc::EROFS | libc::EUCLEAN)
+    )
 }
 
 fn is_busy(result: &io::Result<()>) -> bool {

@@ -171,9 +171,11 @@ pub fn restore_for_command() {
     restore_mask();
 }
 
-/// In a child whose exec failed: its message must be written whatever happens, and the memory that
-/// it takes for that may be its parent's.
+/// In a child whose exec failed: its message must be written whatever happens. Until
+/// [`restore_mask`] no signal comes: the memory that the message takes may be its parent's.
 pub fn shield_message() {
+    set_disposition(libc::SIGPIPE, libc::SIG_IGN);
+    set_disposition(libc::SIGTTOU, libc::SIG_IGN);
     let mut all = MaybeUninit::uninit();
     // SAFETY: sigfillset initialises the set; the old one is not asked for.
     unsafe {

@@ -141,7 +141,7 @@ fn what_the_readme_shows_works() {
 }
 
 #[test]
-fn the_certificate_survives_a_power_cut_in_the_middle() {
+fn the_certificate_survives_a_renewal_that_is_killed_in_the_middle() {
     needs_storage!();
     let rig = Rig::any();
     let place = rig.dir().join("place");

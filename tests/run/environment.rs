@@ -39,14 +39,28 @@ fn signals_are_as_the_caller_left_them() {
 #[test]
 fn ignored_signals_stay_ignored() {
     let shown = is_same(
-        "exec env --ignore-signal=HUP,INT,PIPE,CHLD,QUIT,TTOU,TSTP,USR1 \"$@\"",
+        "exec env --ignore-signal=HUP,INT,PIPE,CHLD,QUIT,TTOU,TSTP,USR1,XFSZ \"$@\"",
         SIGNALS,
     );
     let ignored = shown.split_once("SigIgn:\t").unwrap().1;
     let ignored = u64::from_str_radix(&ignored[..16], 16).unwrap();
-    for signal in [libc::SIGHUP, libc::SIGPIPE, libc::SIGCHLD, libc::SIGTTOU] {
+    for signal in [
+        libc::SIGHUP,
+        libc::SIGPIPE,
+        libc::SIGCHLD,
+        libc::SIGTTOU,
+        libc::SIGXFSZ,
+    ] {
         assert!(ignored & (1 << (signal - 1)) != 0, "{signal}: {shown}");
     }
+}
+
+#[test]
+fn a_file_that_may_not_grow_takes_no_message_and_ends_nobody() {
+    let rig = Rig::new();
+    let output = rig.served(rig.bash("ulimit -f 0; exec $PST run -- true 2>$F/said"));
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(std::fs::read(rig.folder.join("said")).unwrap(), b"");
 }
 
 #[test]
