@@ -1,5 +1,5 @@
 //! The daemon's socket from its clients' side: connecting, sending, receiving.
-//! Shared by `run` and `status`. It never prints, and never blocks for long.
+//! Shared by `run`, `status` and `check`. It never prints, and never blocks for longer than it says.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -8,13 +8,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::escape::escape;
 use crate::shortage;
+use crate::sys::poll::{self, Watch};
 use crate::sys::stream::Stream;
 use crate::sys::{own, user};
-use crate::wire::{ClientMessage, DaemonMessage, DecodeError, Decoder, MAGIC, Message};
+use crate::wire::{ClientMessage, DaemonMessage, DecodeError, Decoder, MAGIC, Message, VERSION};
 
 /// So long it waits in line at a time while the daemon's backlog is full: signals wait as long.
 const IN_LINE: Duration = Duration::from_millis(100);
@@ -53,6 +54,30 @@ pub fn connect<B>(
     }
 }
 
+/// No answer to a question for the status by then is no answer.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks the daemon for the status; `None` if it does not hear that before `deadline`.
+pub fn ask_status(
+    socket: &Path,
+    watch: bool,
+    deadline: Instant,
+) -> Option<Result<Connection, ConnectError>> {
+    let connected = connect(socket, || match Instant::now() > deadline {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    });
+    let ControlFlow::Continue(connected) = connected else {
+        return None;
+    };
+    if let Ok(connection) = &connected {
+        let version = VERSION;
+        // That a daemon is gone already is received, perhaps with its reason.
+        let _ = connection.greet(&ClientMessage::Status { version, watch });
+    }
+    Some(connected)
+}
+
 impl Connection {
     /// Sends the first message, after the bytes that name the protocol.
     pub fn greet(&self, message: &ClientMessage) -> io::Result<()> {
@@ -85,6 +110,22 @@ impl Connection {
                     _ => return Err(ReceiveError::Io(error)),
                 },
             }
+        }
+    }
+
+    /// The next message; `None` if it does not come before `deadline`.
+    pub fn receive_until(
+        &mut self,
+        deadline: Instant,
+    ) -> Result<Option<DaemonMessage>, ReceiveError> {
+        loop {
+            let message = self.receive()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if message.is_some() || left.is_zero() {
+                return Ok(message);
+            }
+            let mut watches = [Watch::new(self, libc::POLLIN)];
+            poll::wait(&mut watches, Some(left)).map_err(ReceiveError::Io)?;
         }
     }
 

@@ -65,12 +65,12 @@ fn members(sight: &Sight, gid: u32) -> Vec<String> {
         let found: u32 = fields.nth(2)?.parse().ok()?;
         (found == gid).then(|| name.to_owned())
     });
-    let mut members: Vec<String> = user::group_members(gid)
-        .into_iter()
-        .chain(primary)
-        .collect();
-    members.sort();
-    members.dedup();
+    let mut members = user::group_members(gid);
+    for name in primary {
+        if !members.contains(&name) {
+            members.push(name);
+        }
+    }
     members
 }
 

@@ -3,25 +3,21 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::finding::{Finding, Id};
 use super::sight::Sight;
-use crate::client::{self, Connection, ReceiveError};
+use crate::client::{self, PATIENCE, ReceiveError};
 use crate::config::{Config, Place};
 use crate::escape::escape;
 use crate::storage::survey::{Found, escape_path};
-use crate::sys::poll::{self, Watch};
 use crate::sys::socket::{self, Peer};
 use crate::sys::user;
-use crate::wire::{ClientMessage, DaemonMessage, DecodeError, State, VERSION};
+use crate::wire::{DaemonMessage, DecodeError, State, VERSION};
 
-/// No answer by then is no answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 const START: &str = "`systemctl start pst`; if it does not stay, `journalctl -u pst` says why";
 const RESTART: &str = "`systemctl restart pst` (open sessions are ended)";
 
@@ -103,73 +99,35 @@ fn unguarded(found: Option<&Found>) -> Option<Finding> {
 }
 
 fn ask(socket: &Path, sight: &Sight) -> Result<Answer, NoAnswer> {
-    let start = Instant::now();
+    let deadline = Instant::now() + PATIENCE;
     let shown = escape_path(socket);
+    let unguarded =
+        |text: String, advice: &str| NoAnswer::Unguarded(Finding::told(Id::Daemon, &text, advice));
     let silent = || {
-        NoAnswer::Unguarded(Finding::error(
-            Id::Daemon,
-            format!("no answer at {shown} for {} s", PATIENCE.as_secs()),
-            RESTART,
-        ))
+        let text = format!("no answer at {shown} for {} s", PATIENCE.as_secs());
+        unguarded(text, RESTART)
     };
-    let connected = client::connect(socket, || match start.elapsed() > PATIENCE {
-        true => ControlFlow::Break(silent()),
-        false => ControlFlow::Continue(()),
-    });
-    let mut connection = match connected {
-        ControlFlow::Break(silent) => return Err(silent),
-        ControlFlow::Continue(Ok(connection)) => connection,
-        ControlFlow::Continue(Err(error)) if error.is_no_daemon() => {
-            return Err(NoAnswer::Unguarded(Finding::error(
-                Id::Daemon,
-                format!("nobody listens at {shown}"),
-                START,
-            )));
+    let connected = client::ask_status(socket, false, deadline).ok_or_else(silent)?;
+    let mut connection = connected.map_err(|error| {
+        if error.is_no_daemon() {
+            return unguarded(format!("nobody listens at {shown}"), START);
         }
-        ControlFlow::Continue(Err(error)) if !sight.is_root() => {
-            // What to do about it is the finding before's.
-            let text = error.to_string();
-            let text = text.split("; ").next().unwrap_or(&text);
-            return Err(NoAnswer::Guarded(Finding::unseen(Id::Daemon, text)));
+        let text = error.to_string();
+        if sight.is_root() {
+            return unguarded(text, START);
         }
-        ControlFlow::Continue(Err(error)) => {
-            return Err(NoAnswer::Unguarded(Finding::told(
-                Id::Daemon,
-                &error.to_string(),
-                START,
-            )));
-        }
-    };
+        // What to do about it is the finding before's.
+        let text = text.split("; ").next().unwrap_or(&text);
+        NoAnswer::Guarded(Finding::unseen(Id::Daemon, text))
+    })?;
     let peer = socket::peer(connection.as_fd()).ok();
-    let ask = ClientMessage::Status {
-        version: VERSION,
-        watch: false,
-    };
-    // A daemon that is gone already is seen below.
-    let _ = connection.greet(&ask);
-    match next(&mut connection, start) {
+    match connection.receive_until(deadline) {
         Ok(Some(message)) => take(message, peer).map_err(NoAnswer::Guarded),
         Ok(None) => Err(silent()),
         Err(ReceiveError::Decode(DecodeError::Version(version))) => {
             Err(NoAnswer::Guarded(other_version(version)))
         }
         Err(error) => Err(NoAnswer::Unguarded(stranger(&shown, &error, peer, sight))),
-    }
-}
-
-/// The next message; `None` if it does not come in time.
-fn next(
-    connection: &mut Connection,
-    start: Instant,
-) -> Result<Option<DaemonMessage>, ReceiveError> {
-    loop {
-        let message = connection.receive()?;
-        let left = PATIENCE.saturating_sub(start.elapsed());
-        if message.is_some() || left.is_zero() {
-            return Ok(message);
-        }
-        let mut watches = [Watch::new(connection, libc::POLLIN)];
-        poll::wait(&mut watches, Some(left)).map_err(ReceiveError::Io)?;
     }
 }
 

@@ -42,7 +42,8 @@ impl Lines {
             }
         }
         let remembered = snapshot.past.iter().map(|past| past.id);
-        self.ended = remembered.collect();
+        self.ended.clear();
+        self.ended.extend(remembered);
         for (id, session) in &snapshot.sessions {
             let who = format!(
                 "session {id} of {}, pid {}: {}",

@@ -11,22 +11,17 @@ mod words;
 
 use std::env;
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use self::layout::Page;
 use self::snapshot::Collector;
 use self::watch::Display;
-use crate::client::{self, Connection, OUT_OF_PLACE, ReceiveError};
+use crate::client::{self, Connection, OUT_OF_PLACE, PATIENCE, ReceiveError};
 use crate::escape::escape;
-use crate::sys::poll::{self, Watch};
 use crate::sys::{signal, terminal};
-use crate::wire::{ClientMessage, DaemonMessage, State, VERSION};
-
-/// No answer by then is no answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::wire::{DaemonMessage, State};
 
 /// The applet's options.
 #[derive(Debug)]
@@ -122,37 +117,16 @@ fn show(options: &Options, collector: &mut Collector) -> Result<(), Fault> {
 
 /// Asks for the status; what is told at once is collected.
 fn ask(options: &Options, collector: &mut Collector) -> Result<Connection, Fault> {
-    let start = Instant::now();
+    let deadline = Instant::now() + PATIENCE;
     let silent = || silent(&options.socket);
-    let connected = client::connect(&options.socket, || match start.elapsed() > PATIENCE {
-        true => ControlFlow::Break(silent()),
-        false => ControlFlow::Continue(()),
-    });
-    let mut connection = match connected {
-        ControlFlow::Continue(result) => {
-            result.map_err(|error| Fault::Daemon(error.to_string()))?
-        }
-        ControlFlow::Break(fault) => return Err(fault),
-    };
-    let ask = ClientMessage::Status {
-        version: VERSION,
-        watch: options.watch,
-    };
-    // A daemon that is gone already is seen below, perhaps with its reason.
-    let _ = connection.greet(&ask);
-    if options.watch {
-        // The first of it must come in time, too.
-        await_news(&connection, start)?.ok_or_else(silent)?;
-        return Ok(connection);
-    }
+    let connected = client::ask_status(&options.socket, options.watch, deadline);
+    let connected = connected.ok_or_else(silent)?;
+    let mut connection = connected.map_err(|error| Fault::Daemon(error.to_string()))?;
     loop {
-        match connection.receive()? {
-            Some(message) => {
-                if take(collector, message)? {
-                    return Ok(connection);
-                }
-            }
-            None => await_news(&connection, start)?.ok_or_else(silent)?,
+        let message = connection.receive_until(deadline)?.ok_or_else(silent)?;
+        // Of what is watched, the first of it must come in time.
+        if take(collector, message)? || options.watch {
+            return Ok(connection);
         }
     }
 }
@@ -163,21 +137,6 @@ fn silent(socket: &Path) -> Fault {
         escape(socket.as_os_str().as_encoded_bytes()),
         PATIENCE.as_secs()
     ))
-}
-
-/// Waits until there is something to receive; `None` if it does not come in time.
-fn await_news(connection: &Connection, start: Instant) -> Result<Option<()>, Fault> {
-    loop {
-        let left = PATIENCE.saturating_sub(start.elapsed());
-        if left.is_zero() {
-            return Ok(None);
-        }
-        let mut watches = [Watch::new(connection, libc::POLLIN)];
-        poll::wait(&mut watches, Some(left)).map_err(Fault::waiting)?;
-        if watches[0].seen() {
-            return Ok(Some(()));
-        }
-    }
 }
 
 /// Takes one message; true: what was told is complete.

@@ -50,10 +50,8 @@ impl Holder {
 /// Looks at every process, loop device and swap file for what keeps the filesystem `device`
 /// (`st_dev`). Others decide how long that takes, so `search` may end it.
 pub fn find(device: u64, search: &Search) {
-    processes(search, |pid, base, until| {
-        let path = descriptors(base, device, until)
-            .or_else(|| directories(base, device))
-            .or_else(|| mappings(base, device, until));
+    processes(search, &|pid, base, until| {
+        let path = held(base, device, until, true);
         if Instant::now() >= until {
             let text = format!("pid {pid} has more open than could be looked at");
             search.found(Some(Holder::unknown(&text)));
@@ -67,14 +65,14 @@ pub fn find(device: u64, search: &Search) {
     if search.found_nothing() {
         // Seldom. Who has many threads must not keep it from saying so: it is a second look.
         let end = Instant::now() + 2 * PATIENCE;
-        processes(search, |pid, base, until| {
+        processes(search, &|pid, base, until| {
             threads(pid, base, device, until.min(end))
         });
     }
 }
 
 /// Looks at every process with `held`, which gives what it holds, and has until then.
-fn processes(search: &Search, held: impl Fn(u32, &str, Instant) -> Option<Vec<u8>>) {
+fn processes(search: &Search, held: &dyn Fn(u32, &str, Instant) -> Option<Vec<u8>>) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name();
         let pid = pid.to_str().and_then(|name| name.parse().ok());
@@ -105,26 +103,31 @@ fn process(pid: u32, base: &str, path: Vec<u8>) -> Holder {
 /// What a process's other threads hold that its first one does not: descriptors and directories of
 /// their own, and where the first has ended, the memory of all.
 fn threads(pid: u32, base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
-    let tasks = fs::read_dir(format!("{base}/task")).ok()?.flatten();
-    let tasks = tasks.filter(|task| task.file_name().to_str() != Some(&pid.to_string()));
     let mut first_ended = fs::read_link(format!("{base}/exe")).is_err();
-    for task in tasks {
-        let task = task.path().display().to_string();
-        let own = descriptors(&task, device, until).or_else(|| directories(&task, device));
-        let mapped = || {
-            first_ended
-                .then(|| mappings(&task, device, until))
-                .flatten()
-        };
-        if let Some(path) = own.or_else(mapped) {
-            return Some(path);
+    for task in fs::read_dir(format!("{base}/task")).ok()?.flatten() {
+        if task.file_name().to_str() == Some(&pid.to_string()) {
+            continue;
+        }
+        let path = held(
+            &task.path().display().to_string(),
+            device,
+            until,
+            first_ended,
+        );
+        if path.is_some() || Instant::now() >= until {
+            return path;
         }
         first_ended = false; // one will do: they share it
-        if Instant::now() >= until {
-            return None;
-        }
     }
     None
+}
+
+/// The first thing that a process or thread holds, if it holds any; also in its memory.
+fn held(base: &str, device: u64, until: Instant, memory: bool) -> Option<Vec<u8>> {
+    let mapped = || memory.then(|| mappings(base, device, until)).flatten();
+    descriptors(base, device, until)
+        .or_else(|| directories(base, device))
+        .or_else(mapped)
 }
 
 fn descriptors(base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
