@@ -71,8 +71,11 @@ pub fn find(device: u64, search: &Search) {
     }
 }
 
-/// Looks at every process with `held`, which gives what it holds, and has until then.
-fn processes(search: &Search, held: &dyn Fn(u32, &str, Instant) -> Option<Vec<u8>>) {
+/// Gives what the process of this number and folder holds, and has until then.
+type Look<'a> = dyn Fn(u32, &str, Instant) -> Option<Vec<u8>> + 'a;
+
+/// Looks at every process with `held`.
+fn processes(search: &Search, held: &Look<'_>) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name();
         let pid = pid.to_str().and_then(|name| name.parse().ok());
