@@ -105,7 +105,7 @@ fn prepare(link: &Stream) -> io::Result<()> {
 /// `None`: `run` or the daemon is gone already, or wants the end; nothing was started.
 fn start(means: Means<'_>, link: &Stream, program: &Program) -> io::Result<Option<Pid>> {
     // Whatever came before it could wake us is seen here, or the kernel woke us.
-    if link::is_over(link) || has_hung_up(means.connection) {
+    if poll::has_hung_up(link) || poll::has_hung_up(means.connection) {
         return Ok(None);
     }
     // A signal to the group that came before the command was there has not reached it. What a
@@ -121,12 +121,6 @@ fn start(means: Means<'_>, link: &Stream, program: &Program) -> io::Result<Optio
         let _ = command.signal_child(signal); // it may be another user's by now
     }
     Ok(Some(command))
-}
-
-/// Whether the daemon is gone, so that nobody keeps the storage writable.
-fn has_hung_up(connection: &Connection) -> bool {
-    let mut watches = [Watch::new(connection, libc::POLLRDHUP)];
-    poll::wait(&mut watches, Some(Duration::ZERO)).is_ok() && watches[0].seen()
 }
 
 fn watch(means: Means<'_>, kill_grace: Duration, link: &Stream, command: Pid) {
@@ -156,12 +150,19 @@ fn watch(means: Means<'_>, kill_grace: Duration, link: &Stream, command: Pid) {
         }
     };
     let mut status = None;
-    means.reserve.release();
-    let survivors = tree::end(signals, Some(command), &[], kill_grace, |pid, how| {
-        if pid == command {
-            status = Some(how);
-        }
-    });
+    let Means { reserve, .. } = means;
+    let survivors = tree::end(
+        signals,
+        reserve,
+        Some(command),
+        &[],
+        kill_grace,
+        |pid, how| {
+            if pid == command {
+                status = Some(how);
+            }
+        },
+    );
     if run == Heard::End {
         // Who reads the messages may take its time; the session must not last as long.
         means.connection.hang_up();

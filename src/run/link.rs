@@ -80,12 +80,6 @@ pub fn hear_wish(link: &Stream) -> Heard<Wish> {
     })
 }
 
-/// Whether the other side is gone, or wants the end. What it has said is still there to be heard.
-pub fn is_over(link: &Stream) -> bool {
-    let mut watches = [Watch::new(link, libc::POLLRDHUP)];
-    poll::wait(&mut watches, Some(Duration::ZERO)).is_ok() && watches[0].seen()
-}
-
 /// Wants the tree's end. The end of our side follows, in case the queue is full.
 pub fn end(link: &Stream) {
     let _ = send(link, [0, 0]);

@@ -31,11 +31,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Without /proc, or with another pid namespace's, only the child `known` can be ended.
 pub fn end(
     signals: &Signals,
+    reserve: &Reserve,
     known: Option<Pid>,
     spare: &[Pid],
     grace: Duration,
     mut reaped: impl FnMut(Pid, WaitStatus),
 ) -> Vec<Pid> {
+    reserve.0.take();
     let mut tree = Tree {
         signals,
         known,
@@ -64,11 +66,6 @@ impl Reserve {
         copies
             .collect::<io::Result<_>>()
             .map(|all| Reserve(RefCell::new(all)))
-    }
-
-    /// To be called before [`end`].
-    pub fn release(&self) {
-        self.0.take();
     }
 }
 

@@ -227,8 +227,8 @@ impl Run<'_> {
             let _ = self.keeper.pid.signal_child(libc::SIGKILL);
             self.await_keeper();
         }
-        self.reserve.release();
-        let survivors = tree::end(self.signals, None, &self.spare, self.kill_grace, |_, _| {});
+        let (signals, grace) = (self.signals, self.kill_grace);
+        let survivors = tree::end(signals, self.reserve, None, &self.spare, grace, |_, _| {});
         // Who reads the messages may take its time; the session must not last as long.
         self.connection.hang_up();
         output.error("The command's keeper was lost, so the command had to end; run it again");

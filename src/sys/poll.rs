@@ -72,6 +72,13 @@ pub fn wait(watches: &mut [Watch<'_>], timeout: Option<Duration>) -> io::Result<
     }
 }
 
+/// Whether the other end of a socket is closed, or sends no more; what it has sent is still there
+/// to be read.
+pub fn has_hung_up(socket: &impl AsFd) -> bool {
+    let mut watches = [Watch::new(socket, libc::POLLRDHUP)];
+    wait(&mut watches, Some(Duration::ZERO)).is_ok() && watches[0].seen()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
