@@ -10,6 +10,12 @@ macro_rules! code {
             $($(#[$value_doc])* $value = $byte,)*
         }
 
+        impl From<$name> for u8 {
+            fn from(value: $name) -> u8 {
+                value as u8
+            }
+        }
+
         impl TryFrom<u8> for $name {
             type Error = ();
 

@@ -1,7 +1,7 @@
 //! What messages are made of: integers, byte strings and texts, written and
 //! read. It knows no message; lengths and limits are checked here alone.
 
-use super::{COMMAND_MAX, DecodeError, PATH_MAX, TEXT_MAX, VERSION};
+use super::{COMMAND_MAX, DecodeError, Incident, PATH_MAX, TEXT_MAX, VERSION};
 
 /// What stands for a number that nobody knows.
 const UNKNOWN: u64 = u64::MAX;
@@ -21,7 +21,7 @@ impl<'a> Writer<'a> {
     }
 
     pub fn kind(self, kind: u8) -> Self {
-        self.u8(kind)
+        self.u8(&kind)
     }
 
     /// Fills in the frame's length. Each string has a limit and no message has
@@ -31,29 +31,45 @@ impl<'a> Writer<'a> {
         self.out[self.start..self.start + 2].copy_from_slice(&length.to_le_bytes());
     }
 
-    pub fn u8(self, value: u8) -> Self {
-        self.raw(&[value])
+    pub fn u8(self, value: &u8) -> Self {
+        self.raw(&[*value])
     }
 
-    pub fn u16(self, value: u16) -> Self {
+    pub fn u16(self, value: &u16) -> Self {
         self.raw(&value.to_le_bytes())
     }
 
-    pub fn u32(self, value: u32) -> Self {
+    pub fn u32(self, value: &u32) -> Self {
         self.raw(&value.to_le_bytes())
     }
 
-    pub fn u64(self, value: u64) -> Self {
+    pub fn u64(self, value: &u64) -> Self {
         self.raw(&value.to_le_bytes())
     }
 
-    pub fn bool(self, value: bool) -> Self {
-        self.u8(u8::from(value))
+    pub fn bool(self, value: &bool) -> Self {
+        self.u8(&u8::from(*value))
+    }
+
+    pub fn version(self, value: &u16) -> Self {
+        self.u16(value)
+    }
+
+    /// One of the enums whose values are bytes.
+    pub fn code<T: Copy + Into<u8>>(self, value: &T) -> Self {
+        self.u8(&(*value).into())
+    }
+
+    pub fn incident(self, value: &Option<Incident>) -> Self {
+        match value {
+            Some(one) => self.u64(&one.time).text(&one.function).u32(&one.line),
+            None => self.u64(&0).text("").u32(&0),
+        }
     }
 
     /// A number that may be unknown.
-    pub fn known(self, value: Option<u64>) -> Self {
-        self.u64(value.unwrap_or(UNKNOWN))
+    pub fn known(self, value: &Option<u64>) -> Self {
+        self.u64(&value.unwrap_or(UNKNOWN))
     }
 
     pub fn command(self, value: &[u8]) -> Self {
@@ -73,7 +89,7 @@ impl<'a> Writer<'a> {
     }
 
     fn bytes(self, value: &[u8]) -> Self {
-        self.u16(value.len() as u16).raw(value) // the callers have cut it
+        self.u16(&(value.len() as u16)).raw(value) // the callers have cut it
     }
 
     fn raw(self, bytes: &[u8]) -> Self {
@@ -141,6 +157,16 @@ impl<'a> Reader<'a> {
                 value,
             }),
         }
+    }
+
+    pub fn incident(&mut self) -> Result<Option<Incident>, DecodeError> {
+        let (time, function, line) = (self.u64()?, self.text()?, self.u32()?);
+        let none = time == 0 && function.is_empty() && line == 0;
+        Ok((!none).then_some(Incident {
+            time,
+            function,
+            line,
+        }))
     }
 
     /// A number that may be unknown.

@@ -1,7 +1,10 @@
-//! The messages and what their fields mean. In which order they stand on the wire is
-//! `layout.rs`'s business.
+//! The messages: what their fields mean, and how they stand on the wire, each once.
 
-use super::{CloseResult, DecodeError, DenyReason, Ended, HolderKind, Phase, RevokeReason, State};
+use super::field::{Reader, Writer};
+use super::{
+    CLIENT_FRAME_MAX, CloseResult, DAEMON_FRAME_MAX, DecodeError, DenyReason, Ended, HolderKind,
+    Phase, RevokeReason, State,
+};
 
 /// Messages of one direction.
 pub trait Message: Sized {
@@ -16,159 +19,201 @@ pub trait Message: Sized {
     fn encode(&self, out: &mut Vec<u8>);
 }
 
-/// What a client sends, after [`MAGIC`](super::MAGIC).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClientMessage {
-    /// Asks for a session.
-    Open {
-        /// [`VERSION`](super::VERSION).
-        version: u16,
-        /// What is going to run, for people to read.
-        command: Vec<u8>,
-        /// So many bytes must be free; 0: it does not matter.
-        need: u64,
-    },
-    /// Ends the session and asks whether its data is on the medium.
-    Close,
-    /// Asks for the state of the storage.
-    Status {
-        /// [`VERSION`](super::VERSION).
-        version: u16,
-        /// Go on with what changes, until the connection ends.
-        watch: bool,
-    },
+/// The messages of one direction: the type byte, then each field in its order, with its type and the
+/// function of [`Reader`] and [`Writer`] that reads and writes it.
+macro_rules! messages {
+    ($(#[$doc:meta])* $name:ident, at most $max:ident: $(
+        $(#[$of:meta])* $kind:literal $message:ident
+        $({ $($(#[$what:meta])* $field:ident: $type:ty = $codec:ident,)* })?
+        $(($one:ident: $one_type:ty { $($part:ident = $part_codec:ident,)* }))?
+    ;)*) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$of])* $message $({ $($(#[$what])* $field: $type,)* })? $(($one_type))?,)*
+        }
+
+        impl Message for $name {
+            const FRAME_MAX: usize = $max;
+
+            fn decode(kind: u8, payload: &[u8]) -> Result<Self, DecodeError> {
+                let mut r = Reader::new(kind, payload);
+                // A struct expression reads its fields in the order in which they are written.
+                let message = match kind {
+                    $($kind => Self::$message
+                        $({ $($field: r.$codec()?,)* })?
+                        $(({ type One = $one_type; One { $($part: r.$part_codec()?,)* } }))?,)*
+                    _ => return Err(DecodeError::UnknownType(kind)),
+                };
+                r.finish()?;
+                Ok(message)
+            }
+
+            fn encode(&self, out: &mut Vec<u8>) {
+                let w = Writer::new(out);
+                match self {
+                    $(Self::$message $({ $($field,)* })? $(($one))? => w.kind($kind)
+                        $($(.$codec($field))*)? $($(.$part_codec(&$one.$part))*)?,)*
+                }
+                .finish();
+            }
+        }
+    };
 }
 
-/// What the daemon sends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DaemonMessage {
+messages! {
+    /// What a client sends, after [`MAGIC`](super::MAGIC).
+    ClientMessage, at most CLIENT_FRAME_MAX:
+    /// Asks for a session.
+    0x01 Open {
+        /// [`VERSION`](super::VERSION).
+        version: u16 = version,
+        /// What is going to run, for people to read.
+        command: Vec<u8> = command,
+        /// So many bytes must be free; 0: it does not matter.
+        need: u64 = u64,
+    };
+    /// Ends the session and asks whether its data is on the medium.
+    0x02 Close;
+    /// Asks for the state of the storage.
+    0x03 Status {
+        /// [`VERSION`](super::VERSION).
+        version: u16 = version,
+        /// Go on with what changes, until the connection ends.
+        watch: bool = bool,
+    };
+}
+
+messages! {
+    /// What the daemon sends.
+    DaemonMessage, at most DAEMON_FRAME_MAX:
     /// The storage is writable, until the connection ends.
-    Granted {
+    0x81 Granted {
         /// [`VERSION`](super::VERSION).
-        version: u16,
+        version: u16 = version,
         /// The data root.
-        data: Vec<u8>,
+        data: Vec<u8> = path,
         /// The data root's `st_dev`.
-        device: u64,
+        device: u64 = u64,
         /// From SIGTERM to SIGKILL for a command that must die, in milliseconds.
-        kill_grace_ms: u32,
-    },
+        kill_grace_ms: u32 = u32,
+    };
     /// There will be no session.
-    Denied {
+    0x82 Denied {
         /// [`VERSION`](super::VERSION).
-        version: u16,
+        version: u16 = version,
         /// Why, for programs.
-        reason: DenyReason,
+        reason: DenyReason = code,
         /// Why and what to do, for people.
-        text: String,
-    },
+        text: String = text,
+    };
     /// The session is over: the command must die.
-    Revoked {
+    0x83 Revoked {
         /// Why, for programs.
-        reason: RevokeReason,
+        reason: RevokeReason = code,
         /// Why, for people.
-        text: String,
-    },
+        text: String = text,
+    };
     /// The answer to [`ClientMessage::Close`].
-    Closed {
+    0x84 Closed {
         /// Is the session's data on the medium?
-        result: CloseResult,
+        result: CloseResult = code,
         /// If not: why, for people.
-        text: String,
-    },
+        text: String = text,
+    };
     /// The first answer to [`ClientMessage::Status`]: daemon and storage.
-    Storage {
+    0x85 Storage {
         /// [`VERSION`](super::VERSION).
-        version: u16,
+        version: u16 = version,
         /// All follows; else only what changed since the last [`DaemonMessage::End`].
-        whole: bool,
+        whole: bool = bool,
         /// The daemon's own version, as `pst --version` shows it.
-        daemon_version: String,
+        daemon_version: String = text,
         /// The daemon's process.
-        pid: u32,
+        pid: u32 = u32,
         /// Since the daemon's start, in milliseconds.
-        uptime_ms: u64,
+        uptime_ms: u64 = u64,
         /// The storage's state.
-        state: State,
+        state: State = code,
         /// Since it got into that state, in milliseconds.
-        state_ms: u64,
+        state_ms: u64 = u64,
         /// Why it is not well; empty if it is.
-        reason: String,
+        reason: String = text,
         /// The mount point.
-        mount: Vec<u8>,
+        mount: Vec<u8> = path,
         /// The data root.
-        data: Vec<u8>,
+        data: Vec<u8> = path,
         /// The device's name; empty while nothing is mounted.
-        device: String,
+        device: String = text,
         /// The filesystem's type; empty while nothing is mounted.
-        fstype: String,
+        fstype: String = text,
         /// The filesystem's size, in bytes.
-        size: u64,
+        size: u64 = u64,
         /// What users other than root can still write, in bytes.
-        free: u64,
-    },
+        free: u64 = u64,
+    };
     /// What ext4 itself has counted, if it is one and tells, after [`DaemonMessage::Storage`].
-    Figures(Figures),
+    0x8a Figures(figures: Figures { lifetime = u64, mounted = u64, errors = u64, first = incident, last = incident, });
     /// What the daemon has counted since its start.
-    Totals(Totals),
+    0x8b Totals(totals: Totals { sessions = u64, denials = u64, remounts = u64, failed_remounts = u64, writable_ms = u64, written = known, });
     /// One of the sessions.
-    Session {
+    0x86 Session {
         /// Its number, never used again by this daemon.
-        id: u64,
+        id: u64 = u64,
         /// The client's process.
-        pid: u32,
+        pid: u32 = u32,
         /// The client's user.
-        uid: u32,
+        uid: u32 = u32,
         /// How far it is.
-        phase: Phase,
+        phase: Phase = code,
         /// Since it was asked for, in milliseconds.
-        age_ms: u64,
+        age_ms: u64 = u64,
         /// What the client says that it runs.
-        command: Vec<u8>,
-    },
+        command: Vec<u8> = command,
+    };
     /// One of the sessions that ended last, the oldest first. Whoever watches forgets the
     /// [`DaemonMessage::Session`] with its number.
-    Past {
+    0x8c Past {
         /// Its number.
-        id: u64,
+        id: u64 = u64,
         /// The client's process.
-        pid: u32,
+        pid: u32 = u32,
         /// The client's user.
-        uid: u32,
+        uid: u32 = u32,
         /// How it ended.
-        ended: Ended,
+        ended: Ended = code,
         /// Since its end, in milliseconds.
-        ago_ms: u64,
+        ago_ms: u64 = u64,
         /// From asking for it to its end, in milliseconds.
-        lasted_ms: u64,
+        lasted_ms: u64 = u64,
         /// Bytes written to the device meanwhile, by whomever; `None` if nobody counts them.
-        written: Option<u64>,
+        written: Option<u64> = known,
         /// The beginning of what the client said that it runs.
-        command: Vec<u8>,
-    },
+        command: Vec<u8> = command,
+    };
     /// One of those who block the way back to read-only, after the sessions; all of them each time.
-    Holder {
+    0x87 Holder {
         /// What it is.
-        kind: HolderKind,
+        kind: HolderKind = code,
         /// Its process; 0 if it is none.
-        pid: u32,
+        pid: u32 = u32,
         /// The process's user; 0 if it is none.
-        uid: u32,
+        uid: u32 = u32,
         /// The process's command line; empty if it is none.
-        command: Vec<u8>,
+        command: Vec<u8> = command,
         /// What it holds; empty if that is not known.
-        path: Vec<u8>,
-    },
+        path: Vec<u8> = path,
+    };
     /// The status is complete.
-    End,
+    0x88 End;
     /// The client made a mistake, and the connection ends. The one message that
     /// has this layout in every version and is read in every version.
-    Error {
+    0x89 Error {
         /// The version that the daemon speaks.
-        version: u16,
+        version: u16 = u16,
         /// The mistake, for people.
-        text: String,
-    },
+        text: String = text,
+    };
 }
 
 /// One error of ext4.

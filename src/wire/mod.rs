@@ -54,7 +54,6 @@
 mod code;
 mod decoder;
 mod field;
-mod layout;
 mod magic;
 mod message;
 #[cfg(test)]
