@@ -1,28 +1,28 @@
 //! `pst daemon`: everything between the socket and the storage. One executor thread decides and
 //! talks; what blocks is done by the worker's thread, and the mounts are watched by a third.
 
-mod announce;
 pub mod arbiter;
-mod changes;
-mod connection;
-mod core;
+mod client;
+mod context;
+mod controller;
+mod handle;
+mod history;
 #[cfg(feature = "kvmd-api")]
 mod kvmd;
-mod ledger;
 mod listener;
-mod need;
-mod seat;
-mod seating;
+mod native;
 mod server;
-mod session;
-mod shown;
-mod telling;
+mod settings;
+mod space;
+mod status;
+mod stream;
 mod timers;
 mod times;
 mod watcher;
 mod worker;
 
 use std::cell::Cell;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -31,9 +31,9 @@ use std::time::{Duration, Instant};
 use async_io::Async;
 use log::LevelFilter;
 use smol::LocalExecutor;
-use smol::channel::{Receiver, unbounded};
+use smol::channel::{Receiver, Sender, bounded, unbounded};
 
-use crate::config::Config;
+use crate::config::{Config, Place};
 use crate::logging;
 use crate::storage::Storage;
 use crate::storage::roots::Owner;
@@ -42,24 +42,17 @@ use crate::sys::signal::Signals;
 use crate::sys::{own, user};
 use crate::systemd;
 
-use self::arbiter::Input;
-use self::core::Core;
+use self::context::Context;
+use self::controller::Controller;
+use self::handle::{Handle, Request};
+pub use self::history::REMEMBERED;
 #[cfg(feature = "kvmd-api")]
 pub use self::kvmd::{events, http}; // for the fuzzers
-pub use self::ledger::REMEMBERED;
 use self::listener::Listener;
+use self::settings::Settings;
 use self::timers::Timers;
 pub use self::times::FORGOTTEN;
 use self::times::{ERROR_LOOKS, EVENTS_GATHER};
-
-/// What reaches the daemon's thread from the others.
-#[derive(Debug)]
-pub enum Event {
-    /// The worker is done.
-    Done(Box<worker::Report>),
-    /// Something was mounted, unmounted or changed.
-    MountsChanged,
-}
 
 /// The applet.
 pub fn main(config: Config, config_path: PathBuf, log_level: Option<LevelFilter>) -> ExitCode {
@@ -99,17 +92,62 @@ fn run(config: &Config) -> Result<bool, String> {
     let mut storage = Storage::new(place.clone(), owner, config.socket.clone(), group);
     storage.claim()?;
     let start = Instant::now();
-    let (sender, events) = unbounded();
-    watcher::start(sender.clone()).map_err(|error| format!("cannot watch the mounts: {error}"))?;
-    let tasks =
-        worker::start(storage, sender).map_err(|e| format!("cannot start a thread: {e}"))?;
+    let (sender, requests) = unbounded();
+    let (to_controller, controller) = (sender.clone(), sender.clone());
+    let disturbed = move || controller.try_send(Request::Disturbed).is_ok();
+    let done = move |report| {
+        to_controller
+            .try_send(Request::Done(Box::new(report)))
+            .is_ok()
+    };
+    watcher::start(disturbed).map_err(|error| format!("cannot watch the mounts: {error}"))?;
+    let jobs =
+        worker::start(storage, done).map_err(|error| format!("cannot start a thread: {error}"))?;
     let timers = Timers::new().map_err(|error| format!("cannot make a timer: {error}"))?;
     let manager = systemd::Manager::new().unwrap_or_else(|error| {
         log::warn!("cannot tell the service manager anything: {error}");
         systemd::Manager::default()
     });
-    let core = Core::new(config, &place, access, start, timers, tasks, manager);
-    async_io::block_on(serve(core, listener, events, events_of))
+    let settings = Rc::new(settings(config, &place, access));
+    let (starting, started) = bounded(1);
+    let controller = Controller::new(
+        settings.clone(),
+        timers.clone(),
+        jobs,
+        manager,
+        start,
+        starting,
+    );
+    let (runs, running) = bounded(1);
+    let context = Context {
+        settings,
+        controller: Handle(sender),
+        timers,
+        started,
+        running,
+    };
+    async_io::block_on(serve(
+        controller, requests, context, runs, listener, events_of,
+    ))
+}
+
+fn settings(config: &Config, place: &Place, access: u32) -> Settings {
+    let bytes = |path: PathBuf| {
+        let path: PathBuf = path.components().collect(); // no slash at the end
+        path.as_os_str().as_bytes().to_vec()
+    };
+    Settings {
+        mount: bytes(place.mount.clone()),
+        data: bytes(place.root.join(&place.data)),
+        kill_grace: config.session.kill_grace,
+        limit: config.session.limit,
+        access: (access, config.group.clone()),
+        #[cfg(feature = "kvmd-api")]
+        api_path: {
+            let path = bytes(place.root.join(&config.kvmd_api.path));
+            String::from_utf8_lossy(&path).into_owned() // JSON has no other text
+        },
+    }
 }
 
 fn access_group(name: &str) -> Result<u32, String> {
@@ -124,72 +162,64 @@ fn access_group(name: &str) -> Result<u32, String> {
 }
 
 async fn serve(
-    core: Rc<Core>,
+    controller: Controller,
+    requests: Receiver<Request>,
+    context: Context,
+    runs: Sender<()>,
     listener: Listener,
-    events: Receiver<Event>,
     group: Option<Group>,
 ) -> Result<bool, String> {
     let executor = Rc::new(LocalExecutor::new());
     let signals = Signals::new([libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
         .and_then(Async::new)
         .map_err(|error| format!("cannot receive signals: {error}"))?;
-    executor.spawn(take_events(core.clone(), events)).detach();
-    executor.spawn(take_signals(core.clone(), signals)).detach();
-    executor.spawn(run_timers(core.clone())).detach();
-    executor.spawn(core.clone().alarm()).detach();
+    let (handle, timers) = (context.controller.clone(), context.timers.clone());
+    let context = Rc::new(context);
+    executor
+        .spawn(take_signals(handle.clone(), signals, runs))
+        .detach();
+    executor.spawn(run_timers(timers.clone())).detach();
     if let Some(group) = group {
         let group = Async::new_nonblocking(group)
             .map_err(|error| format!("cannot watch the filesystem: {error}"))?;
-        executor
-            .spawn(take_filesystem_events(
-                core.clone(),
-                executor.clone(),
-                group,
-            ))
-            .detach();
+        let task = take_filesystem_events(handle, timers.clone(), executor.clone(), group);
+        executor.spawn(task).detach();
     }
     if let Some(interval) = systemd::watchdog_interval() {
         executor
-            .spawn(feed_watchdog(core.clone(), interval))
+            .spawn(feed_watchdog(context.clone(), interval))
             .detach();
     }
     let Listener { socket, name } = listener;
-    let server = server::accept(core.clone(), executor.clone(), socket, name.is_none());
+    let server = server::accept(context, executor.clone(), socket, name.is_none());
     executor.spawn(server).detach();
-    let clean = executor.run(core.exit()).await;
+    let clean = executor.run(controller.run(requests)).await;
     drop(name);
     Ok(clean)
 }
 
-async fn take_events(core: Rc<Core>, events: Receiver<Event>) {
-    while let Ok(event) = events.recv().await {
-        match event {
-            Event::Done(report) => core.done(*report),
-            Event::MountsChanged => core.input(Input::Disturbed),
-        }
-    }
-}
-
 /// Without it nothing would be waited for in time, an orderly end neither: the daemon ends as it
 /// is, and is started anew.
-async fn run_timers(core: Rc<Core>) {
-    if let Err(error) = core.timers.clone().run().await {
+async fn run_timers(timers: Rc<Timers>) {
+    if let Err(error) = timers.run().await {
         log::error!("cannot wait for a timer: {error}");
         std::process::exit(1);
     }
 }
 
-async fn take_signals(core: Rc<Core>, signals: Async<Signals>) {
+async fn take_signals(controller: Handle, signals: Async<Signals>, runs: Sender<()>) {
     while signals.readable().await.is_ok() {
         while let Ok(Some(received)) = signals.get_ref().next() {
             log::info!("stopping on signal {}", received.signal);
-            core.stop();
+            runs.close();
+            controller.tell(Request::Stop);
         }
     }
 }
 
 async fn take_filesystem_events(
-    core: Rc<Core>,
+    controller: Handle,
+    timers: Rc<Timers>,
     executor: Rc<LocalExecutor<'static>>,
     group: Async<Group>,
 ) {
@@ -198,13 +228,12 @@ async fn take_filesystem_events(
         match group.get_ref().take() {
             Ok(events) => {
                 if events.error && !looking.replace(true) {
-                    executor
-                        .spawn(look_repeatedly(core.clone(), looking.clone()))
-                        .detach();
+                    let task = look_repeatedly(controller.clone(), timers.clone(), looking.clone());
+                    executor.spawn(task).detach();
                 }
                 if events.release {
-                    core.input(Input::Released);
-                    core.timers.after(EVENTS_GATHER).await;
+                    controller.tell(Request::Released);
+                    timers.after(EVENTS_GATHER).await;
                 }
             }
             Err(error) => {
@@ -216,18 +245,18 @@ async fn take_filesystem_events(
 }
 
 /// ext4 tells of an error just before it acts on it: one look would often come too early.
-async fn look_repeatedly(core: Rc<Core>, looking: Rc<Cell<bool>>) {
-    core.input(Input::Disturbed);
+async fn look_repeatedly(controller: Handle, timers: Rc<Timers>, looking: Rc<Cell<bool>>) {
+    controller.tell(Request::Disturbed);
     for wait in ERROR_LOOKS {
-        core.timers.after(wait).await;
-        core.input(Input::Disturbed);
+        timers.after(wait).await;
+        controller.tell(Request::Disturbed);
     }
     looking.set(false);
 }
 
-async fn feed_watchdog(core: Rc<Core>, interval: Duration) {
+async fn feed_watchdog(context: Rc<Context>, interval: Duration) {
     loop {
-        core.timers.after(interval).await;
-        core.tell_manager("WATCHDOG=1");
+        context.timers.after(interval).await;
+        context.controller.tell(Request::Watchdog);
     }
 }

@@ -9,13 +9,18 @@ use std::rc::Rc;
 use async_io::Async;
 use smol::LocalExecutor;
 
-use super::connection;
-use super::core::Core;
-use super::session;
+use super::context::Context;
+use super::handle::Request;
+#[cfg(feature = "kvmd-api")]
+use super::kvmd;
+use super::native;
+use super::stream::{Connection, Fault};
 use super::times::NO_RESOURCES;
 use crate::sys::own;
 use crate::sys::socket::{self, Peer};
-use crate::wire::DenyReason;
+#[cfg(feature = "kvmd-api")]
+use crate::wire::Opening;
+use crate::wire::{DenyReason, Message};
 
 /// So many connections are accepted in a row. More would keep those who are in waiting longer.
 const TURN: usize = 64;
@@ -39,22 +44,22 @@ const CONNECTION_MEMORY: usize = 16 << 10;
 /// Accepts for as long as the daemon lives. `lasting`: the socket outlives the daemon, so who
 /// comes while it stops is left for the next one.
 pub async fn accept(
-    core: Rc<Core>,
+    context: Rc<Context>,
     executor: Rc<LocalExecutor<'static>>,
     socket: UnixListener,
     lasting: bool,
 ) {
     let Ok(socket) = Async::new_nonblocking(socket) else {
         log::error!("cannot wait for connections");
-        return core.stop();
+        return context.controller.tell(Request::Stop);
     };
-    core.looked().await; // before that there is nothing to tell anybody
+    let _ = context.started.recv().await; // before that there is nothing to tell anybody
     let connections = Rc::new(Connections::default());
     let mut complained = false;
     loop {
         let ready = socket.readable().await;
         // Before anybody is taken: who is not accepted stays for the next daemon.
-        if lasting && core.stopping() {
+        if lasting && context.stopping() {
             return;
         }
         // All who are there are counted before any is heard: most of a flood is over its user's
@@ -67,8 +72,8 @@ pub async fn accept(
             match accepted {
                 Ok((stream, _)) => {
                     complained = false;
-                    admit(&core, &executor, &connections, stream);
-                    if connections.are_all(core.limit) {
+                    admit(&context, &executor, &connections, stream);
+                    if connections.are_all(context.settings.limit) {
                         break; // some may have nothing to say, and leave room for the next
                     }
                 }
@@ -77,7 +82,7 @@ pub async fn accept(
                     if !std::mem::replace(&mut complained, true) {
                         log::error!("cannot accept a connection: {error}");
                     }
-                    core.timers.after(NO_RESOURCES).await;
+                    context.timers.after(NO_RESOURCES).await;
                     break;
                 }
             }
@@ -88,7 +93,7 @@ pub async fn accept(
 }
 
 fn admit(
-    core: &Rc<Core>,
+    context: &Rc<Context>,
     executor: &Rc<LocalExecutor<'static>>,
     connections: &Rc<Connections>,
     stream: UnixStream,
@@ -99,21 +104,21 @@ fn admit(
     if socket::hung_up(stream.as_fd()) {
         return; // who opens and vanishes costs no more than this
     }
-    let entry = match connections.enter(stream.as_fd(), peer.uid, core.limit) {
+    let entry = match connections.enter(stream.as_fd(), peer.uid, context.settings.limit) {
         Ok(entry) => entry,
         Err(text) => {
-            core.refused();
-            return refuse(core, executor, connections, stream, peer, text);
+            context.controller.tell(Request::TurnedAway);
+            return refuse(context, executor, connections, stream, peer, text);
         }
     };
-    let admitted = is_member(&stream, peer, core.access.0);
+    let admitted = is_member(&stream, peer, context.settings.access.0);
     let stream = match Async::new(stream) {
         Ok(stream) => stream,
         Err(error) => return log::error!("cannot serve {peer}: {error}"),
     };
-    let core = core.clone();
+    let context = context.clone();
     let task = async move {
-        connection::serve(&core, stream, peer, admitted).await;
+        serve(&context, stream, peer, admitted).await;
         drop(entry);
     };
     executor.spawn(task).detach();
@@ -153,7 +158,7 @@ fn has_memory(open: usize) -> bool {
 
 /// Denies what it will ask for: in its own protocol, if it can be waited for until it speaks.
 fn refuse(
-    core: &Rc<Core>,
+    context: &Rc<Context>,
     executor: &Rc<LocalExecutor<'static>>,
     connections: &Rc<Connections>,
     stream: UnixStream,
@@ -167,17 +172,50 @@ fn refuse(
         let Ok(stream) = Async::new(stream) else {
             return;
         };
-        let core = core.clone();
+        let context = context.clone();
         let task = async move {
-            connection::refuse(&core, stream, peer, text).await;
+            refuse_in_turn(&context, stream, peer, text).await;
             drop(place);
         };
         return executor.spawn(task).detach();
     }
     // Fresh, so there is room in it.
-    let written = (&stream).write(&session::denied(DenyReason::Limit, text));
+    let mut denied = Vec::new();
+    native::denied(DenyReason::Limit, text).encode(&mut denied);
+    let written = (&stream).write(&denied);
     if let Err(error) = written {
         log::debug!("a client was not told that it was refused: {error}");
+    }
+}
+
+/// Serves a connection to its end. `admitted`: its peer may open sessions.
+async fn serve(context: &Context, stream: Async<UnixStream>, peer: Peer, admitted: bool) {
+    let connection = Connection::new(&context.timers, stream, peer, admitted);
+    let mut early = Vec::new();
+    let opening = connection.in_time(connection.opening(&mut early)).await;
+    match opening {
+        #[cfg(feature = "kvmd-api")]
+        Ok(Opening::Other) if kvmd::speaks(&early) => {
+            kvmd::serve(context, &connection, early).await
+        }
+        Ok(opening) => native::serve(context, &connection, opening, &early).await,
+        Err(fault) => native::refuse(&connection, fault).await,
+    }
+}
+
+/// Tells a client for which there is no room so, in the protocol in which it begins to speak.
+async fn refuse_in_turn(context: &Context, stream: Async<UnixStream>, peer: Peer, text: String) {
+    let connection = Connection::new(&context.timers, stream, peer, false);
+    let mut early = Vec::new();
+    match connection.in_time(connection.opening(&mut early)).await {
+        #[cfg(feature = "kvmd-api")]
+        Ok(Opening::Other) if kvmd::speaks(&early) => kvmd::refuse(&connection, early, text).await,
+        Err(Fault::Gone) => {}
+        _ => {
+            let mut denied = Vec::new();
+            native::denied(DenyReason::Limit, text).encode(&mut denied);
+            let _ = connection.write(&denied).await; // it may be gone
+        }
     }
 }
 

@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::thread;
 
-use super::Event;
 use super::times::MOUNTS_GATHER;
 use crate::sys::mount::has_changed;
 
@@ -14,7 +13,7 @@ use crate::sys::mount::has_changed;
 ///
 /// # Errors
 /// This namespace's mounts cannot be read, or no thread can be had.
-pub fn start(events: smol::channel::Sender<Event>) -> io::Result<()> {
+pub fn start(changed: impl Fn() -> bool + Send + 'static) -> io::Result<()> {
     let own = File::open("/proc/self/mountinfo")?;
     let host = File::open("/proc/1/mountinfo").ok();
     thread::Builder::new()
@@ -31,7 +30,7 @@ pub fn start(events: smol::channel::Sender<Event>) -> io::Result<()> {
                         return;
                     }
                 }
-                if events.try_send(Event::MountsChanged).is_err() {
+                if !changed() {
                     return;
                 }
                 // The kernel remembers what changes meanwhile.

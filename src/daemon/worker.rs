@@ -6,7 +6,6 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Event;
 use super::arbiter::{Condition, Job, Outcome};
 use crate::storage::holders::Holder;
 use crate::storage::meter::Counts;
@@ -32,13 +31,13 @@ pub struct Report {
     pub holders: Option<Vec<Holder>>,
 }
 
-/// Starts the thread. It ends when the returned sender is dropped.
+/// Starts the thread. It ends when the returned sender is dropped, or `done` says so.
 ///
 /// # Errors
 /// No thread can be had.
 pub fn start(
     mut storage: Storage,
-    events: smol::channel::Sender<Event>,
+    done: impl Fn(Report) -> bool + Send + 'static,
 ) -> io::Result<mpsc::Sender<Job>> {
     let (jobs, inbox) = mpsc::channel();
     thread::Builder::new()
@@ -46,7 +45,7 @@ pub fn start(
         .spawn(move || {
             while let Ok(job) = inbox.recv() {
                 let report = run(&mut storage, job);
-                if events.try_send(Event::Done(Box::new(report))).is_err() {
+                if !done(report) {
                     break; // the daemon is gone
                 }
             }

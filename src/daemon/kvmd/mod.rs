@@ -26,35 +26,13 @@
 
 pub mod events;
 pub mod http;
-mod watchers;
 mod websocket;
-
-use std::path::Path;
 
 use self::events::Data;
 use self::http::{Failure, Request, Response, Route};
-use self::watchers::Watchers;
-use super::connection::{Connection, Fault};
-use super::core::Core;
-
-/// What this API needs of the core.
-#[derive(Debug)]
-pub struct Api {
-    path: String,
-    /// Who wants to know when the number of sessions changes.
-    pub watchers: Watchers,
-}
-
-impl Api {
-    /// `path` is what clients are told.
-    pub fn new(path: &Path) -> Api {
-        let path: std::path::PathBuf = path.components().collect(); // no slash at the end
-        Api {
-            path: path.to_string_lossy().into_owned(), // JSON has no other text
-            watchers: Watchers::default(),
-        }
-    }
-}
+use super::context::Context;
+use super::status::Status;
+use super::stream::{Connection, Fault};
 
 /// Whether a connection that begins so is this API's.
 pub fn speaks(early: &[u8]) -> bool {
@@ -62,10 +40,10 @@ pub fn speaks(early: &[u8]) -> bool {
 }
 
 /// Serves a connection to its end. `early`: what was read of it so far.
-pub async fn serve(core: &Core, connection: &Connection, early: Vec<u8>) {
+pub async fn serve(context: &Context, connection: &Connection, early: Vec<u8>) {
     let mut bytes = early;
     let failure = match connection.in_time(head(connection, &mut bytes)).await {
-        Ok(Ok(request)) => match answer(core, connection, request, bytes).await {
+        Ok(Ok(request)) => match answer(context, connection, request, bytes).await {
             Ok(()) | Err(Fault::Gone | Fault::Late) => return,
             Err(Fault::Broken(text)) => {
                 log::warn!("a client ({}) broke the protocol: {text}", connection.peer);
@@ -100,7 +78,7 @@ async fn head(
 }
 
 async fn answer(
-    core: &Core,
+    context: &Context,
     connection: &Connection,
     request: Request,
     early: Vec<u8>,
@@ -108,11 +86,12 @@ async fn answer(
     let wants_body = request.wants_body();
     let failure = match request.route() {
         Ok(Route::State) => {
-            let response = Response::result(&state(core, core.write_allowed()));
+            let status = context.controller.status(true).await.ok_or(Fault::Gone)?;
+            let response = Response::result(&state(context, &status, status.write_allowed));
             return connection.write(&response.bytes(wants_body)).await;
         }
         Ok(Route::WebSocket) if !connection.admitted => {
-            Failure::forbidden(core.not_admitted(connection.peer))
+            Failure::forbidden(context.not_admitted(connection.peer))
         }
         Ok(Route::WebSocket) => match request.upgrade() {
             Ok(response) => {
@@ -120,7 +99,7 @@ async fn answer(
                 // Of the head, and the room that it took, nothing is kept as long as the session.
                 let (client, early) = (request.client(), early.into_boxed_slice());
                 drop((request, response));
-                return websocket::session(core, connection, client, early).await;
+                return websocket::session(context, connection, client, early).await;
             }
             Err(failure) => failure,
         },
@@ -138,11 +117,11 @@ async fn fail(connection: &Connection, failure: &Failure, wants_body: bool) {
         .await;
 }
 
-fn state(core: &Core, write_allowed: bool) -> events::Storage<'_> {
+fn state<'a>(context: &'a Context, status: &Status, write_allowed: bool) -> events::Storage<'a> {
     events::Storage {
-        clients: core.sessions(),
+        clients: status.sessions.len(),
         data: Data {
-            path: &core.api.path,
+            path: &context.settings.api_path,
             write_allowed,
         },
     }

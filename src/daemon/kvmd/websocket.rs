@@ -1,21 +1,22 @@
 //! A session over a WebSocket: from the upgrade to the end of the connection.
 
-use std::future::{Future, poll_fn};
+use std::future::{pending, poll_fn};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use smol::channel::Receiver;
+use smol::future::or;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Bytes, Error, Message};
 
 use super::events::{self, Event};
 use super::state;
-use crate::daemon::arbiter::{CloseResult, Input, RevokeReason};
-use crate::daemon::connection::{Connection, Fault};
-use crate::daemon::core::Core;
-use crate::daemon::seat::{Notice, Occupied};
+use crate::daemon::arbiter::{CloseResult, RevokeReason};
+use crate::daemon::context::Context as Daemon;
+use crate::daemon::handle::{Session, SessionEvent};
+use crate::daemon::stream::{Connection, Fault};
 use crate::daemon::timers::Sleep;
 use crate::daemon::times::{CHANGES_EVERY, PING_EVERY};
 use crate::escape::escape;
@@ -31,7 +32,7 @@ const COMPLAINTS: u32 = 3;
 
 /// Holds a session for as long as the connection is open. `early` came behind the request.
 pub async fn session(
-    core: &Core,
+    daemon: &Daemon,
     connection: &Connection,
     name: Vec<u8>,
     early: Box<[u8]>,
@@ -43,15 +44,21 @@ pub async fn session(
         .max_message_size(Some(MESSAGE_MAX))
         .max_frame_size(Some(MESSAGE_MAX));
     let mut talk = Talk {
-        core,
+        daemon,
         connection,
-        session: Occupied::open(core, connection.peer, name, 0),
-        socket: WebSocketContext::from_partially_read(early.into_vec(), Role::Server, Some(config)),
+        session: daemon.controller.open(connection.peer, name, 0),
+        line: Line {
+            connection,
+            socket: WebSocketContext::from_partially_read(
+                early.into_vec(),
+                Role::Server,
+                Some(config),
+            ),
+            flushed: true,
+        },
         stage: Stage::Waiting,
-        flushed: true,
-        told: 0,
-        rest: None,
-        ping: core.timers.after(PING_EVERY),
+        told: None,
+        ping: daemon.timers.after(PING_EVERY),
         answered: true,
         complaints: 0,
     };
@@ -76,27 +83,36 @@ enum Stage {
 
 /// One client's session.
 struct Talk<'a> {
-    core: &'a Core,
+    daemon: &'a Daemon,
     connection: &'a Connection,
-    session: Occupied<'a>,
-    socket: WebSocketContext,
+    session: Session,
+    line: Line<'a>,
     stage: Stage,
-    /// All that was said is on its way.
-    flushed: bool,
-    /// The number of sessions that it was told of.
-    told: usize,
-    /// Runs while it is too early to tell it of another number.
-    rest: Option<Sleep>,
+    /// The number of sessions that it was told of, and when to look for another one.
+    told: Option<Told>,
     ping: Sleep,
     /// It has said something since the last ping.
     answered: bool,
     complaints: u32,
 }
 
+struct Told {
+    clients: usize,
+    rest: Sleep,
+    changed: Receiver<()>,
+}
+
+/// The WebSocket on its way to the client.
+struct Line<'a> {
+    connection: &'a Connection,
+    socket: WebSocketContext,
+    /// All that was said is on its way.
+    flushed: bool,
+}
+
 /// What happens next.
 enum Turn {
-    Cut,
-    Notice(Notice),
+    Event(Option<SessionEvent>),
     Ping,
     Changed,
     Said(Result<Message, Error>),
@@ -105,60 +121,82 @@ enum Turn {
 impl Talk<'_> {
     /// Does what is next. False at the end.
     async fn turn(&mut self) -> Result<bool, Fault> {
-        match poll_fn(|cx| self.poll_turn(cx)).await? {
-            Turn::Cut => return Ok(false),
-            Turn::Notice(notice) => {
-                let more = self.notice(notice).await;
-                self.core.answered(1);
-                if !more? {
-                    return Ok(false);
-                }
-            }
+        match self.next().await? {
+            Turn::Event(None) => return Ok(false),
+            Turn::Event(Some(event)) => return self.event(event).await,
             Turn::Ping if !self.answered => {
-                let (id, peer) = (self.session.id, self.connection.peer);
+                let (id, peer) = (self.session.id.0, self.connection.peer);
                 log::warn!("session {id} ({peer}) does not answer pings: dropped");
                 return Ok(false);
             }
             Turn::Ping => {
+                self.ping = self.daemon.timers.after(PING_EVERY);
                 self.answered = false;
-                self.write(Message::Ping(Bytes::new()))?;
+                self.line.write(Message::Ping(Bytes::new()))?;
             }
-            Turn::Changed => {
-                self.rest = Some(self.core.timers.after(CHANGES_EVERY));
-                self.tell(true)?;
-            }
+            Turn::Changed => self.tell_if(true, false).await?,
             Turn::Said(Ok(message)) => return self.said(message).await,
             Turn::Said(Err(error)) => return self.broken(error).await,
         }
         Ok(true)
     }
 
-    async fn notice(&mut self, notice: Notice) -> Result<bool, Fault> {
-        match notice {
-            Notice::Granted { .. } if self.stage == Stage::Waiting => {
+    async fn next(&mut self) -> Result<Turn, Fault> {
+        let event = async { Ok(Turn::Event(self.session.event().await)) };
+        if self.stage == Stage::Closing {
+            return event.await; // any other step would send the answer to its close frame
+        }
+        let over = self.stage == Stage::Over;
+        let ping = async {
+            match over {
+                true => pending().await,
+                false => (&mut self.ping).await,
+            }
+            Ok(Turn::Ping)
+        };
+        let changed = async {
+            match &mut self.told {
+                Some(told) if !over => {
+                    (&mut told.rest).await;
+                    let _ = told.changed.recv().await;
+                }
+                _ => pending().await,
+            }
+            Ok(Turn::Changed)
+        };
+        let said = async {
+            poll_fn(|cx| self.line.poll_flush(cx)).await?;
+            Ok(Turn::Said(poll_fn(|cx| self.line.poll_message(cx)).await))
+        };
+        or(event, or(ping, or(changed, said))).await
+    }
+
+    async fn event(&mut self, event: SessionEvent) -> Result<bool, Fault> {
+        match event {
+            SessionEvent::Granted(_) if self.stage == Stage::Waiting => {
                 self.stage = Stage::Granted;
-                self.tell(true)?;
+                self.tell(true).await?;
                 self.flush().await?;
             }
-            Notice::Revoked(reason, text) if self.stage == Stage::Granted => {
+            SessionEvent::Revoked(reason, text) if self.stage == Stage::Granted => {
                 let code = match reason {
                     RevokeReason::Stopping => CloseCode::Away,
                     RevokeReason::Lost => CloseCode::Error,
                 };
-                self.tell(false)?;
+                self.tell(false).await?;
                 self.close(code, &text).await?;
             }
-            Notice::Denied(_, text) => {
-                self.tell(false)?;
+            SessionEvent::Denied(_, text) => {
+                self.tell(false).await?;
                 self.close(CloseCode::Again, &text).await?;
                 return Ok(false);
             }
-            Notice::Closed(CloseResult::Durable, _) => {
+            SessionEvent::Closed(CloseResult::Durable, _) => {
                 self.flush().await?; // the answer to its close frame
                 return Ok(false);
             }
-            Notice::Closed(CloseResult::Failed, _) => return Ok(false),
-            Notice::Granted { .. } | Notice::Revoked(..) => {} // it has closed it meanwhile
+            SessionEvent::Closed(CloseResult::Failed, _) => return Ok(false),
+            SessionEvent::Granted(_) | SessionEvent::Revoked(..) => {} // it has closed it meanwhile
         }
         Ok(true)
     }
@@ -168,7 +206,7 @@ impl Talk<'_> {
         match message {
             Message::Close(_) if self.stage == Stage::Granted => {
                 self.stage = Stage::Closing;
-                self.core.input(Input::Close(self.session.id));
+                self.session.close();
             }
             Message::Close(_) => {
                 self.flush().await?;
@@ -207,7 +245,7 @@ impl Talk<'_> {
 
     fn complain(&mut self, what: std::fmt::Arguments<'_>) {
         self.complaints += 1;
-        let (id, peer) = (self.session.id, self.connection.peer);
+        let (id, peer) = (self.session.id.0, self.connection.peer);
         if self.complaints <= COMPLAINTS {
             log::warn!("session {id} ({peer}): an event was passed over: {what}");
         }
@@ -217,34 +255,39 @@ impl Talk<'_> {
     }
 
     /// Tells it what the storage is.
-    fn tell(&mut self, write_allowed: bool) -> Result<(), Fault> {
-        let state = state(self.core, write_allowed);
-        self.told = state.clients;
-        self.say(events::storage(&state))
+    async fn tell(&mut self, write_allowed: bool) -> Result<(), Fault> {
+        self.tell_if(write_allowed, true).await
+    }
+
+    /// The same, if it is news or `anyway`.
+    async fn tell_if(&mut self, write_allowed: bool, anyway: bool) -> Result<(), Fault> {
+        let controller = &self.daemon.controller;
+        let status = controller.status(anyway).await.ok_or(Fault::Gone)?;
+        let clients = status.sessions.len();
+        let before = self.told.replace(Told {
+            clients,
+            rest: self.daemon.timers.after(CHANGES_EVERY),
+            changed: controller.changed(status.generation),
+        });
+        if anyway || before.is_none_or(|before| before.clients != clients) {
+            self.say(events::storage(&state(self.daemon, &status, write_allowed)))?;
+        }
+        Ok(())
     }
 
     fn say(&mut self, event: String) -> Result<(), Fault> {
-        self.write(Message::text(event))
-    }
-
-    /// Leaves a message to be sent.
-    fn write(&mut self, message: Message) -> Result<(), Fault> {
-        self.flushed = false;
-        match self.socket.write(&mut channel(self.connection), message) {
-            Err(error) if !blocks(&error) => Err(Fault::Gone),
-            _ => Ok(()),
-        }
+        self.line.write(Message::text(event))
     }
 
     /// Says that it is over, and why.
     async fn close(&mut self, code: CloseCode, text: &str) -> Result<(), Fault> {
         self.stage = Stage::Over;
-        self.flushed = false;
         let frame = CloseFrame {
             code,
             reason: cut(text).into(),
         };
         let closed = self
+            .line
             .socket
             .close(&mut channel(self.connection), Some(frame));
         match closed {
@@ -255,29 +298,20 @@ impl Talk<'_> {
 
     /// Sends what is left to be sent, if the client takes it in time.
     async fn flush(&mut self) -> Result<(), Fault> {
-        self.flushed = false;
-        let connection = self.connection;
-        connection
-            .patiently(poll_fn(|cx| self.poll_flush(cx)))
-            .await
+        self.line.flushed = false;
+        let flushed = poll_fn(|cx| self.line.poll_flush(cx));
+        self.connection.patiently(flushed).await
     }
+}
 
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, Fault>> {
-        if let Poll::Ready(notice) = self.session.poll_notice(cx) {
-            return Poll::Ready(Ok(notice.map_or(Turn::Cut, Turn::Notice)));
+impl Line<'_> {
+    /// Leaves a message to be sent.
+    fn write(&mut self, message: Message) -> Result<(), Fault> {
+        self.flushed = false;
+        match self.socket.write(&mut channel(self.connection), message) {
+            Err(error) if !blocks(&error) => Err(Fault::Gone),
+            _ => Ok(()),
         }
-        if self.stage == Stage::Closing {
-            return Poll::Pending; // any other step would send the answer to its close frame
-        }
-        if self.stage != Stage::Over && Pin::new(&mut self.ping).poll(cx).is_ready() {
-            self.ping = self.core.timers.after(PING_EVERY);
-            return Poll::Ready(Ok(Turn::Ping));
-        }
-        ready!(self.poll_flush(cx))?;
-        if self.stage == Stage::Granted && self.poll_changed(cx).is_ready() {
-            return Poll::Ready(Ok(Turn::Changed));
-        }
-        self.poll_message(cx).map(|said| Ok(Turn::Said(said)))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
@@ -289,18 +323,6 @@ impl Talk<'_> {
             }
         }
         Poll::Ready(Ok(()))
-    }
-
-    fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(rest) = &mut self.rest {
-            ready!(Pin::new(rest).poll(cx));
-            self.rest = None;
-        }
-        if self.core.sessions() != self.told {
-            return Poll::Ready(());
-        }
-        self.core.api.watchers.add(self.session.id, cx.waker());
-        Poll::Pending
     }
 
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {

@@ -1,5 +1,4 @@
-//! One client's connection: its bytes, in time, and which protocol they speak. What is said in it
-//! is that protocol's business.
+//! One client's connection: its bytes, in time.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -7,20 +6,16 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{self, Poll, ready};
 use std::time::Instant;
 
 use async_io::Async;
 use smol::io::{AsyncRead, AsyncWriteExt};
 
-use super::core::Core;
-#[cfg(feature = "kvmd-api")]
-use super::kvmd;
-use super::session;
 use super::timers::Timers;
 use super::times::{HANDSHAKE, WRITE_PATIENCE};
 use crate::sys::socket::Peer;
-use crate::wire::{DenyReason, Opening, opening};
+use crate::wire::{Opening, opening};
 
 /// Why a connection ends before its time.
 #[derive(Debug)]
@@ -57,36 +52,9 @@ pub struct Connection {
     drained: Cell<bool>,
 }
 
-/// Serves a connection to its end. `admitted`: its peer may open sessions.
-pub async fn serve(core: &Core, stream: Async<UnixStream>, peer: Peer, admitted: bool) {
-    let connection = Connection::new(&core.timers, stream, peer, admitted);
-    let mut early = Vec::new();
-    let opening = connection.in_time(connection.opening(&mut early)).await;
-    match opening {
-        #[cfg(feature = "kvmd-api")]
-        Ok(Opening::Other) if kvmd::speaks(&early) => kvmd::serve(core, &connection, early).await,
-        Ok(opening) => session::serve(core, &connection, opening, &early).await,
-        Err(fault) => session::refuse(&connection, fault).await,
-    }
-}
-
-/// Tells a client for which there is no room so, in the protocol in which it begins to speak.
-pub async fn refuse(core: &Core, stream: Async<UnixStream>, peer: Peer, text: String) {
-    let connection = Connection::new(&core.timers, stream, peer, false);
-    let mut early = Vec::new();
-    match connection.in_time(connection.opening(&mut early)).await {
-        #[cfg(feature = "kvmd-api")]
-        Ok(Opening::Other) if kvmd::speaks(&early) => kvmd::refuse(&connection, early, text).await,
-        Err(Fault::Gone) => {}
-        _ => {
-            let denied = session::denied(DenyReason::Limit, text);
-            let _ = connection.write(&denied).await; // it may be gone
-        }
-    }
-}
-
 impl Connection {
-    fn new(
+    /// Of this peer, whose handshake begins now.
+    pub fn new(
         timers: &Rc<Timers>,
         stream: Async<UnixStream>,
         peer: Peer,
@@ -103,7 +71,7 @@ impl Connection {
     }
 
     /// Reads until it can be told what is spoken.
-    async fn opening(&self, early: &mut Vec<u8>) -> Result<Opening, Fault> {
+    pub async fn opening(&self, early: &mut Vec<u8>) -> Result<Opening, Fault> {
         loop {
             self.read(|bytes| early.extend_from_slice(bytes)).await?;
             match opening(early) {
@@ -139,7 +107,7 @@ impl Connection {
     /// Reads what there is and hands it on. The buffer lives no longer than that.
     pub fn poll_read(
         &self,
-        cx: &mut Context<'_>,
+        cx: &mut task::Context<'_>,
         take: impl FnOnce(&[u8]),
     ) -> Poll<Result<(), Fault>> {
         // Once: what wakes us then is followed by a read, also where the reactor takes the news for

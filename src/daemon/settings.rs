@@ -1,0 +1,21 @@
+//! What the config and fstab say, as the daemon's tasks need it. Nothing of it changes.
+
+use std::time::Duration;
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Settings {
+    /// The mount point.
+    pub mount: Vec<u8>,
+    /// The data root.
+    pub data: Vec<u8>,
+    /// From SIGTERM to SIGKILL for a command that must die.
+    pub kill_grace: Duration,
+    /// Connections that may be open.
+    pub limit: usize,
+    /// The access group's number and name.
+    pub access: (u32, String),
+    /// The path that kvmd's clients are told.
+    #[cfg(feature = "kvmd-api")]
+    pub api_path: String,
+}
