@@ -7,13 +7,13 @@ use super::sight::Sight;
 use crate::config::Place;
 use crate::escape::escape;
 use crate::storage::condition::Condition;
-use crate::storage::mounts::{Flag, Mounts};
+use crate::storage::mounts::Flag;
 use crate::storage::roots::{self, Owner, Trouble};
 use crate::storage::survey::{self, Found, escape_path};
 
 /// What is mounted there, if anything is.
 pub fn look(place: &Place, sight: &Sight, findings: &mut Vec<Finding>) -> Option<Found> {
-    let found = match survey::find(place, &mut Mounts::default()) {
+    let found = match survey::find(place) {
         Ok(found) => found,
         Err(Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text)) => {
             findings.push(absent(&text, sight));

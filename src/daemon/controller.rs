@@ -27,7 +27,6 @@ use super::worker::Report;
 use crate::amount::{Bytes, Span};
 use crate::escape::escape;
 use crate::storage::holders::{Holder, HolderKind};
-use crate::sys::own;
 use crate::systemd::Manager;
 use crate::wire::Ended;
 
@@ -122,7 +121,9 @@ impl Controller {
             }
             let tick = async {
                 match &mut sleep {
-                    Some(sleep) => sleep.await,
+                    Some(sleep) => {
+                        let _ = sleep.await;
+                    }
                     None => pending().await,
                 }
                 None
@@ -446,7 +447,6 @@ impl Controller {
         }
         if settled && self.starting.take().is_some() {
             self.notify_manager("READY=1");
-            own::forget_code_used(); // by the start: the loader, the configuration
             self.changed();
         }
     }

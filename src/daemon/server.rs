@@ -24,23 +24,13 @@ use crate::wire::{DenyReason, Message};
 
 /// So many connections are accepted in a row. More would keep those who are in waiting longer.
 const TURN: usize = 64;
-/// So many may come until memory is looked for again. It is mapped for that, which takes longer than
-/// to let one in.
-const LOOK_AFTER: usize = 64;
-/// After more connections at once than these, the end of most gives memory back to the kernel.
-const MANY: usize = 64;
-/// After more than these, the end of the last does: what the rest of many had would stay for good.
-const SEVERAL: usize = 8;
+/// After more connections at once than these, memory is given back to the kernel.
+const MANY: usize = 8;
 /// So many who are refused are waited for at a time; the others are told at once, in our protocol.
 const REFUSALS: usize = 64;
 /// Descriptors that the daemon must be able to open for its work: looks, remounts, the search
 /// for holders. Without them it would lose sight of the storage, and revoke who has it.
 const OWN_DESCRIPTORS: u64 = 16;
-/// Memory in bytes that must be to be had besides: where there is none, the allocator aborts.
-const OWN_MEMORY: usize = 32 << 10;
-/// What each connection may still come to need: it was let in, but perhaps not heard yet.
-const CONNECTION_MEMORY: usize = 16 << 10;
-
 /// Accepts for as long as the daemon lives. `lasting`: the socket outlives the daemon, so who
 /// comes while it stops is left for the next one.
 pub async fn accept(
@@ -130,30 +120,11 @@ fn is_member(stream: &UnixStream, peer: Peer, group: u32) -> bool {
         || socket::peer_groups(stream.as_fd()).is_ok_and(|groups| groups.contains(&group))
 }
 
-/// What this process is about to run out of, if it takes this connection besides `open` others.
-fn shortage(connection: BorrowedFd<'_>, open: usize, vouched: &mut usize) -> Option<&'static str> {
-    if own::descriptors_left(connection).is_ok_and(|left| left < OWN_DESCRIPTORS) {
-        return Some("the daemon has no descriptors left: end some sessions, or raise its limit");
-    }
-    if open < *vouched {
-        return None;
-    }
-    // For some more at once, where there are many: so much is had from the kernel, and given back.
-    for ahead in [open / 8, 0] {
-        if has_memory(open + ahead) {
-            *vouched = open + ahead + 1;
-            return None;
-        }
-    }
-    Some("the daemon has no memory left: end some sessions, or raise its limit")
-}
-
-/// Whether there is memory for so many connections.
-fn has_memory(open: usize) -> bool {
-    let mut room = Vec::<u8>::new();
-    let had = room.try_reserve_exact(OWN_MEMORY + open * CONNECTION_MEMORY);
-    std::hint::black_box(&room); // else nothing is allocated: nobody would miss it
-    had.is_ok()
+/// Why this connection cannot be taken although there is room for it.
+fn shortage(connection: BorrowedFd<'_>) -> Option<&'static str> {
+    own::descriptors_left(connection)
+        .is_ok_and(|left| left < OWN_DESCRIPTORS)
+        .then_some("the daemon has no descriptors left: end some sessions, or raise its limit")
 }
 
 /// Denies what it will ask for: in its own protocol, if it can be waited for until it speaks.
@@ -167,8 +138,7 @@ fn refuse(
 ) {
     let place = connections.refusals.clone();
     let refusals = Rc::strong_count(&place) - 1; // this one, too
-    let open = connections.counts.borrow().all + refusals;
-    if refusals <= REFUSALS && shortage(stream.as_fd(), open, &mut 0).is_none() {
+    if refusals <= REFUSALS && shortage(stream.as_fd()).is_none() {
         let Ok(stream) = Async::new(stream) else {
             return;
         };
@@ -235,12 +205,7 @@ struct Connections {
 #[derive(Debug, Default)]
 struct Counts {
     all: usize,
-    /// Fewer open ones than these need no new look whether there is memory.
-    vouched: usize,
-    /// So many came since that was last forgotten.
-    since_look: usize,
-    most: usize,
-    /// The most since there was none.
+    /// The most since memory was last trimmed.
     peak: usize,
     /// Of each user who has some, in no order.
     by_user: Vec<(u32, usize)>,
@@ -272,12 +237,7 @@ impl Connections {
         limit: usize,
     ) -> Result<Entry, String> {
         let mut counts = self.counts.borrow_mut();
-        counts.since_look += 1;
-        if counts.since_look >= LOOK_AFTER {
-            (counts.since_look, counts.vouched) = (0, 0);
-        }
         let own = counts.of_user(uid).map_or(0, |own| *own);
-        let all = counts.all;
         let full = counts.all >= limit || own >= share(uid, limit);
         let refusal = match full {
             true => Some(format!(
@@ -285,7 +245,7 @@ impl Connections {
                  `pst status` names them), or raise `session.limit` in the config file",
                 share(uid, limit)
             )),
-            false => shortage(connection, all, &mut counts.vouched).map(str::to_owned),
+            false => shortage(connection).map(str::to_owned),
         };
         if let Some(text) = refusal {
             if !std::mem::replace(&mut counts.refused, true) {
@@ -297,7 +257,6 @@ impl Connections {
             return Err(text);
         }
         counts.all += 1;
-        counts.most = counts.most.max(counts.all);
         counts.peak = counts.peak.max(counts.all);
         match counts.of_user(uid) {
             Some(own) => *own += 1,
@@ -325,15 +284,9 @@ impl Drop for Entry {
             *own -= 1;
         }
         counts.by_user.retain(|(_, own)| *own > 0);
-        if counts.all == 0 {
-            // What the last of many leave is theirs too.
-            counts.most = counts.most.max(std::mem::take(&mut counts.peak));
-        }
-        let many = counts.most > MANY && counts.all <= counts.most / 4;
-        if many || counts.most > SEVERAL && counts.all == 0 {
-            counts.most = counts.all;
-            counts.vouched = 0; // what they had is not ours any more
-            own::trim_memory();
+        if counts.all <= counts.peak / 4 && counts.peak > MANY {
+            counts.peak = counts.all;
+            own::trim_memory(); // what a crowd needed goes back to the kernel
         }
     }
 }

@@ -1,16 +1,13 @@
 //! One client's connection: its bytes, in time.
 
-use std::cell::Cell;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{self, Poll, ready};
 use std::time::Instant;
 
 use async_io::Async;
-use smol::io::{AsyncRead, AsyncWriteExt};
+use smol::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::timers::Timers;
 use super::times::{HANDSHAKE, WRITE_PATIENCE};
@@ -46,10 +43,6 @@ pub struct Connection {
     pub admitted: bool,
     /// When it must have said what it wants.
     deadline: Instant,
-    /// The last read found less than it had room for: it is asked for news before the next one.
-    /// Should there be something to read after all, the reactor says so at once: it is told of what
-    /// there is, not of what comes (epoll(7), level-triggered).
-    drained: Cell<bool>,
 }
 
 impl Connection {
@@ -66,7 +59,6 @@ impl Connection {
             peer,
             admitted,
             deadline: Instant::now() + HANDSHAKE,
-            drained: Cell::new(false),
         }
     }
 
@@ -100,30 +92,11 @@ impl Connection {
     }
 
     /// Reads what comes next and hands it on.
-    pub async fn read(&self, mut take: impl FnMut(&[u8])) -> Result<(), Fault> {
-        poll_fn(|cx| self.poll_read(cx, &mut take)).await
-    }
-
-    /// Reads what there is and hands it on. The buffer lives no longer than that.
-    pub fn poll_read(
-        &self,
-        cx: &mut task::Context<'_>,
-        take: impl FnOnce(&[u8]),
-    ) -> Poll<Result<(), Fault>> {
-        // Once: what wakes us then is followed by a read, also where the reactor takes the news for
-        // old and asks again.
-        if self.drained.take() {
-            ready!(self.stream.poll_readable(cx))?;
-        }
+    pub async fn read(&self, take: impl FnOnce(&[u8])) -> Result<(), Fault> {
         let mut buffer = [0; 1280];
-        match Pin::new(&mut &self.stream).poll_read(cx, &mut buffer) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => Poll::Ready(Err(Fault::Gone)),
-            Poll::Ready(Ok(count)) => {
-                self.drained.set(count < buffer.len());
-                take(buffer.get(..count).unwrap_or(&[]));
-                Poll::Ready(Ok(()))
-            }
+        match (&self.stream).read(&mut buffer).await? {
+            0 => Err(Fault::Gone),
+            count => Ok(take(buffer.get(..count).unwrap_or(&[]))),
         }
     }
 

@@ -44,11 +44,6 @@ impl Mount {
             .find(|word| self.has(word))
     }
 
-    /// Whether its superblock refuses writes, the mount itself does not, and nothing is wrong with it.
-    pub fn rests(&self) -> bool {
-        self.superblock_read_only() && !self.read_only && self.given_up().is_none()
-    }
-
     fn has(&self, option: &str) -> bool {
         self.options.split(',').any(|word| word == option)
     }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use super::condition::Condition;
 use super::lock::{DeviceLock, LockError};
-use super::mounts::{Flag, Mounts};
+use super::mounts::Flag;
 use super::roots::{self, Owner, Trouble};
 use super::survey::{self, Found, escape_path};
 use crate::config::{Config, Place};
@@ -31,13 +31,12 @@ pub fn main(config: Config) -> ExitCode {
 fn prepare(config: &Config) -> Result<(), String> {
     let place = config.place().map_err(|error| error.to_string())?;
     let owner = Owner::of(&place)?;
-    let found =
-        survey::find(&place, &mut Mounts::default()).map_err(|condition| match condition {
-            Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text) => {
-                text.to_string()
-            }
-            Condition::Ready => "the storage is ready".into(),
-        })?;
+    let found = survey::find(&place).map_err(|condition| match condition {
+        Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text) => {
+            text.to_string()
+        }
+        Condition::Ready => "the storage is ready".into(),
+    })?;
     if let Some(text) = found.refusal(&place) {
         return Err(text);
     }

@@ -12,7 +12,6 @@ use super::guard::Guard;
 use super::holders::Holder;
 use super::lock::Claim;
 use super::meter::{Counts, Meter};
-use super::mounts::Mounts;
 use super::roots::{self, Owner, Trouble};
 use super::search::Searcher;
 use super::survey::{self, Facts, Found, escape_path};
@@ -47,7 +46,6 @@ pub struct Storage {
     /// The mount that lost data, and why it is not called well until it is mounted anew.
     spoiled: Option<(MountId, String)>,
     searcher: Searcher,
-    mounts: Mounts,
     facts: Facts,
     meter: Meter,
     /// `st_dev` of the data root, while writable.
@@ -69,7 +67,6 @@ impl Storage {
             unheld: false,
             spoiled: None,
             searcher: Searcher::default(),
-            mounts: Mounts::default(),
             facts: Facts::default(),
             meter: Meter::default(),
             data_device: 0,
@@ -100,7 +97,6 @@ impl Storage {
 
     /// Looks whether the storage is there, prepared and healthy; prepares it if this process can.
     pub fn look(&mut self) -> Seen {
-        self.mounts.forget(); // something happened, and perhaps to the superblock
         match self.survey() {
             Ok(found) => {
                 let writable = !found.mount.superblock_read_only();
@@ -179,7 +175,7 @@ impl Storage {
         let period = match self.period.take() {
             Some(period) => period,
             // Writable before this daemon came, or by somebody's hand.
-            None => match survey::find(&self.place, &mut self.mounts) {
+            None => match survey::find(&self.place) {
                 // What was not looked at yet may be something that is not ours to switch.
                 Ok(found) if self.accepted == Some(found.id) => Period {
                     errors: None,
@@ -247,8 +243,7 @@ impl Storage {
     /// Why it is not switched. What the kernel has given up it does not remount, and before it is
     /// asked to that may not have been seen.
     fn refused(&mut self, mode: Mode, error: &io::Error) -> String {
-        self.mounts.forget();
-        let found = survey::find(&self.place, &mut self.mounts).ok();
+        let found = survey::find(&self.place).ok();
         if let Some(illness) = found.as_ref().and_then(Found::illness) {
             return illness;
         }
@@ -292,7 +287,7 @@ impl Storage {
         let searcher = &mut self.searcher;
         match &self.period {
             Some(period) => searcher.find(period.root.as_fd()),
-            None => survey::find(&self.place, &mut self.mounts)
+            None => survey::find(&self.place)
                 .map_or(Vec::new(), |found| searcher.find(found.root.as_fd())),
         }
     }
@@ -302,7 +297,7 @@ impl Storage {
     /// # Errors
     /// A line that names who has it.
     pub fn claim(&mut self) -> Result<(), String> {
-        match survey::find(&self.place, &mut self.mounts) {
+        match survey::find(&self.place) {
             Ok(found) => self.claim.take_patiently(&found.mount),
             Err(_) => Ok(()),
         }

@@ -6,11 +6,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::condition::Condition;
 use super::mountinfo::Mount;
-use super::mounts::{Flag, Mounts, OWN};
+use super::mounts::{self, Flag, OWN};
 use crate::config::Place;
 use crate::escape::escape;
 use crate::sys::file::{self, MountId, Space};
@@ -33,11 +32,10 @@ pub struct Found {
     pub root: OwnedFd,
     /// Which mount it is.
     pub id: MountId,
-    /// Its line in this namespace's mountinfo, perhaps from an earlier reading, in which its
-    /// superblock rested.
+    /// Its line in this namespace's mountinfo.
     pub mount: Mount,
     /// All of this namespace's mounts.
-    pub all: Arc<[Mount]>,
+    pub all: Vec<Mount>,
     /// The flag that decides whether processes can write once the superblock lets them.
     pub flag: Flag,
     /// How much is free there.
@@ -48,7 +46,7 @@ pub struct Found {
 ///
 /// # Errors
 /// The condition, with what to do about it, if nothing is mounted there.
-pub fn find(place: &Place, mounts: &mut Mounts) -> Result<Found, Condition> {
+pub fn find(place: &Place) -> Result<Found, Condition> {
     let point = &place.mount;
     let root = file::open_directory(point).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Condition::Absent(
@@ -71,13 +69,9 @@ pub fn find(place: &Place, mounts: &mut Mounts) -> Result<Found, Condition> {
         ));
     }
     let space = file::space(root.as_fd()).ok();
-    let read_only = space.is_some_and(|space| space.read_only);
     let unread = |error| cannot(Path::new(OWN), "read", &error);
     let is_it = |mount: &&Mount| mount.id == id.shown;
-    // A superblock that rested and still refuses writes most likely rests. Where it does not, its
-    // journal says so when it is asked, or the kernel when it is to switch it.
-    let rests = |kept: &[Mount]| read_only && kept.iter().find(is_it).is_some_and(Mount::rests);
-    let all = mounts.own(rests).map_err(unread)?;
+    let all = mounts::own().map_err(unread)?;
     let Some(mount) = all.iter().find(is_it).cloned() else {
         // It went between the two calls.
         return Err(Condition::Absent(
@@ -88,7 +82,7 @@ pub fn find(place: &Place, mounts: &mut Mounts) -> Result<Found, Condition> {
             .into(),
         ));
     };
-    let flag = mounts.flag(&mount, &all);
+    let flag = mounts::flag(&mount, &all);
     Ok(Found {
         root,
         id,

@@ -16,7 +16,6 @@ pub mod signal;
 pub mod socket;
 pub mod stream;
 pub mod terminal;
-pub mod timer;
 pub mod user;
 
 use std::io;

@@ -65,49 +65,6 @@ pub fn trim_memory() {
     }
 }
 
-/// Unmaps the pages of the program and its libraries that were used so far. What is needed again
-/// comes back from the page cache; what only the start needed is not held any longer.
-/// dl_iterate_phdr(3), madvise(2).
-pub fn forget_code_used() {
-    // SAFETY: the callback takes what it is documented to be given, and does not unwind.
-    unsafe {
-        libc::dl_iterate_phdr(Some(forget_code_of), ptr::null_mut());
-    }
-}
-
-/// # Safety
-/// `object` is as dl_iterate_phdr(3) hands it on.
-unsafe extern "C" fn forget_code_of(
-    object: *mut libc::dl_phdr_info,
-    _: libc::size_t,
-    _: *mut libc::c_void,
-) -> c_int {
-    // SAFETY: says the caller.
-    let object = unsafe { &*object };
-    // SAFETY: so many headers are there, and stay as long as the object is loaded.
-    let segments =
-        unsafe { std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum)) };
-    // SAFETY: takes no pointer.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
-    for segment in segments {
-        if segment.p_type != libc::PT_LOAD || segment.p_flags & libc::PF_W != 0 {
-            continue;
-        }
-        // Whole pages only: their neighbours may be another segment's.
-        let start = (object.dlpi_addr as usize).wrapping_add(segment.p_vaddr as usize);
-        let end = (start + segment.p_memsz as usize) / page * page;
-        let start = start.next_multiple_of(page);
-        if start < end {
-            let memory = ptr::with_exposed_provenance_mut(start);
-            // SAFETY: the loader maps it from the file and does not write there (it would for
-            // relocations in code, DT_TEXTREL, which none of our objects has): who touches it
-            // again gets the same bytes.
-            unsafe { libc::madvise(memory, end - start, libc::MADV_DONTNEED) };
-        }
-    }
-    0
-}
-
 /// Where exec(2) has put the arguments, each with its 0, and how long they are in all.
 static ARGUMENTS: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 static LENGTH: AtomicUsize = AtomicUsize::new(0);
@@ -157,41 +114,6 @@ pub fn rename_arguments(name: &[u8]) {
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
-
-    /// Run by the next test in a process of its own, where nobody else uses code meanwhile.
-    #[test]
-    fn child_forgets() {
-        if std::env::var_os("PST_TEST_FORGET").is_none() {
-            return;
-        }
-        // What of our own code is mapped, exactly, which the kernel's counters are not.
-        let mapped = || {
-            let program = std::env::current_exe().unwrap();
-            let program = format!(" {}", program.display());
-            let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-            let mut lines = maps.lines();
-            lines.find(|line| line.contains(" r-xp ") && line.ends_with(&program));
-            let size = lines.find_map(|line| line.strip_prefix("Rss:")).unwrap();
-            let size = size.trim().strip_suffix(" kB").unwrap();
-            size.parse::<u64>().unwrap()
-        };
-        mapped(); // its own code counts both times
-        let before = mapped();
-        forget_code_used();
-        let after = mapped();
-        assert!(after < before, "{before} KiB, {after} KiB");
-    }
-
-    #[test]
-    fn code_that_was_used_is_forgotten_and_works_again() {
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "sys::own::tests::child_forgets"])
-            .env("PST_TEST_FORGET", "1")
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(said.contains("1 passed"), "{output:?}");
-    }
 
     #[test]
     fn limits_are_those_that_proc_shows() {

@@ -150,14 +150,16 @@ impl Talk<'_> {
         let ping = async {
             match over {
                 true => pending().await,
-                false => (&mut self.ping).await,
+                false => {
+                    let _ = (&mut self.ping).await;
+                }
             }
             Ok(Turn::Ping)
         };
         let changed = async {
             match &mut self.told {
                 Some(told) if !over => {
-                    (&mut told.rest).await;
+                    let _ = (&mut told.rest).await;
                     let _ = told.changed.recv().await;
                 }
                 _ => pending().await,

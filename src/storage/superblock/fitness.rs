@@ -17,7 +17,7 @@ impl Storage {
             condition,
             writable: false,
         };
-        let mut found = survey::find(&self.place, &mut self.mounts).map_err(|condition| {
+        let mut found = survey::find(&self.place).map_err(|condition| {
             // Before Linux 6.8 the next mount may get the same number.
             self.accepted = None;
             self.spoiled = None;
