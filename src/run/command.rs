@@ -2,7 +2,7 @@
 //! have started it.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
@@ -10,35 +10,34 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::output;
+use super::output::Output;
 use crate::escape::escape;
 use crate::shortage;
 use crate::sys::file;
-use crate::sys::process::{self, Pid, Program};
-use crate::sys::{own, signal};
+use crate::sys::process::{self, Pid};
 
-/// Enough for us. execvp(3) needs more on top, a pointer for each word, when it
-/// gives a script without an interpreter's name to the shell.
-const STACK: usize = 64 << 10;
-
-/// Starts the command. That its exec failed is said by the new process itself,
-/// and seen by its code, as in a shell: 127 not found, 126 not executable.
-pub fn start(program: &Program) -> io::Result<Pid> {
-    let stack = STACK + program.count() * size_of::<usize>();
-    process::start(stack, &mut || {
-        signal::restore_for_command();
-        let error = program.exec();
-        signal::shield_message();
-        let message = output::error_line(format_args!(
-            "Can't run {}: {error}{}",
-            escape(program.name()),
-            advice(program.name(), &error)
-        ));
-        signal::restore_mask();
-        own::write_to_stderr(message.as_bytes());
-        std::mem::forget(message); // it is the keeper's memory, and a signal may come
-        code_of(&error)
-    })
+/// Starts the command. If it cannot be executed, that is said, and the code is a shell's: 127 not
+/// found, 126 not executable.
+pub fn start(words: &[OsString], data: &OsStr, output: Output) -> io::Result<Result<Pid, u8>> {
+    let error = match process::spawn(words, "KVMD_PST_DATA", data) {
+        Ok(command) => return Ok(Ok(command)),
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE)
+            ) =>
+        {
+            return Err(error);
+        }
+        Err(error) => error,
+    };
+    let name = words[0].as_bytes();
+    output.error(format_args!(
+        "Can't run {}: {error}{}",
+        escape(name),
+        advice(name, &error)
+    ));
+    Ok(Err(code_of(&error)))
 }
 
 /// What to do about a program that cannot be executed.

@@ -18,7 +18,7 @@ use super::tree::{self, Reserve};
 use crate::client::Connection;
 use crate::sys::own;
 use crate::sys::poll::{self, Watch};
-use crate::sys::process::{self, Fork, Pid, Program, Reaped, WaitStatus};
+use crate::sys::process::{self, Fork, Pid, Reaped, WaitStatus};
 use crate::sys::signal::{Received, Signals};
 use crate::sys::stream::Stream;
 
@@ -78,13 +78,10 @@ fn keep(means: Means<'_>, words: Vec<OsString>, link: &Stream) {
     let Some((kill_grace, data)) = link::await_order(link) else {
         return;
     };
-    let started = prepared.and_then(|()| {
-        let program = Program::new(words, "KVMD_PST_DATA", OsStr::from_bytes(&data));
-        let program = program.ok_or(io::ErrorKind::InvalidInput)?;
-        start(means, link, &program)
-    });
+    let started = prepared.and_then(|()| start(means, link, &words, OsStr::from_bytes(&data)));
     match started {
-        Ok(Some(command)) => watch(means, kill_grace, link, command),
+        Ok(Some(Ok(command))) => watch(means, kill_grace, link, command),
+        Ok(Some(Err(code))) => link::report(link, Report::Finished(WaitStatus::exited(code))),
         Ok(None) => link::report(link, Report::Ended(None)),
         Err(error) => {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -103,7 +100,12 @@ fn prepare(link: &Stream) -> io::Result<()> {
 }
 
 /// `None`: `run` or the daemon is gone already, or wants the end; nothing was started.
-fn start(means: Means<'_>, link: &Stream, program: &Program) -> io::Result<Option<Pid>> {
+fn start(
+    means: Means<'_>,
+    link: &Stream,
+    words: &[OsString],
+    data: &OsStr,
+) -> io::Result<Option<Result<Pid, u8>>> {
     // Whatever came before it could wake us is seen here, or the kernel woke us.
     if poll::has_hung_up(link) || poll::has_hung_up(means.connection) {
         return Ok(None);
@@ -116,9 +118,11 @@ fn start(means: Means<'_>, link: &Stream, program: &Program) -> io::Result<Optio
             early.push(received.signal);
         }
     }
-    let command = command::start(program)?;
+    let command = command::start(words, data, means.output)?;
     for signal in early {
-        let _ = command.signal_child(signal); // it may be another user's by now
+        if let Ok(command) = command {
+            let _ = command.signal_child(signal); // it may be another user's by now
+        }
     }
     Ok(Some(command))
 }

@@ -32,11 +32,6 @@ impl Output {
     }
 }
 
-/// A line that says why it did not work.
-pub fn error_line(text: impl Display) -> String {
-    line("ERROR", text)
-}
-
 fn line(level: &str, text: impl Display) -> String {
     format!("-- {level:>7} -- {text}\n")
 }

@@ -15,13 +15,6 @@ pub fn effective_uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// Writes to stderr, with the call alone: between the fork and the exec of another's memory, std's
-/// lock might be left taken. write(2).
-pub fn write_to_stderr(bytes: &[u8]) {
-    // SAFETY: the pointer and length are the slice's. A message that cannot be written is lost.
-    unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
-}
-
 /// Raises the limit of open descriptors as far as it may be; returns it. setrlimit(2).
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = descriptor_limits()?;

@@ -1,10 +1,11 @@
 //! Processes: fork and exec, subreapers, reaping, and signals to exactly the
 //! process that is meant.
 
-use std::ffi::{CStr, CString, OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 
 use super::check;
@@ -89,6 +90,11 @@ impl PidFd {
 pub struct WaitStatus(pub libc::c_int);
 
 impl WaitStatus {
+    /// That of a process that exited with this code.
+    pub fn exited(code: u8) -> WaitStatus {
+        WaitStatus(libc::W_EXITCODE(code.into(), 0))
+    }
+
     /// As a shell says it: its code, or 128 + the signal that killed it.
     pub fn code(self) -> u8 {
         let code = if libc::WIFSIGNALED(self.0) {
@@ -187,119 +193,28 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Runs `child` in a new process that borrows this one's memory; this one goes
-/// on once the new one has called exec, or ended with the code that `child`
-/// gave. Much cheaper than [`fork`]: nothing is copied. `stack` bytes are for
-/// the new process to stand on. See CLONE_VFORK in clone(2).
-///
-/// What `child` changes in memory stays changed; descriptors, signal mask and
-/// dispositions are the new process's own.
-pub fn start(stack: usize, child: &mut dyn FnMut() -> u8) -> io::Result<Pid> {
-    extern "C" fn enter(child: *mut libc::c_void) -> libc::c_int {
-        // SAFETY: it is the pointer that is given to clone below, to a reference
-        // that lives, and that nobody else uses, until clone returns.
-        let child = unsafe { &mut *child.cast::<&mut dyn FnMut() -> u8>() };
-        child().into()
+/// Starts a program as the caller of this one would have started it, with `name` set to `value` in
+/// its environment. An error is the exec's, or the fork's; see [`std::process::Command`].
+pub fn spawn(words: &[OsString], name: &str, value: &OsStr) -> io::Result<Pid> {
+    let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    // SAFETY: this process has one thread; in the new one only system calls are made that are safe
+    // in a signal handler. Set here, the variables stay in the caller's order.
+    unsafe {
+        std::env::set_var(name, value);
+        command.pre_exec(|| {
+            super::signal::restore_for_command();
+            Ok(())
+        });
     }
-    let mut child = child;
-    // Aligned as every ABI wants it; nothing is written to it before it is used.
-    let mut stack = Vec::<u128>::with_capacity(stack / 16 + 1);
-    let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-    // SAFETY: the new process has a stack of its own, and this one, its only thread
-    // being here, is suspended until the new one has no more use of the memory.
-    let pid = check(unsafe { libc::clone(enter, top.cast(), flags, (&raw mut child).cast()) })?;
-    Ok(Pid(pid))
+    Ok(Pid(command.spawn()?.id() as libc::pid_t))
 }
 
 /// Ends this process at once, running nothing more; see _exit(2).
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: _exit(2) runs no destructor or handler of anybody.
     unsafe { libc::_exit(code.into()) }
-}
-
-/// A program, ready for exec: what needs memory is done.
-#[derive(Debug)]
-pub struct Program {
-    words: Vec<CString>,
-    /// The words and the environment, as exec takes them: they end in null. They point into `words`,
-    /// `variable` and the caller's environment, whose strings stay where they are.
-    arguments: Vec<*const libc::c_char>,
-    environment: Vec<*const libc::c_char>,
-    _variable: CString,
-}
-
-unsafe extern "C" {
-    static environ: *const *const libc::c_char;
-}
-
-impl Program {
-    /// `words` (at least one), with `name=value` in place of what the caller's
-    /// environment says for `name`. `None` if there is no word, or a 0 within.
-    pub fn new(words: Vec<OsString>, name: &str, value: &OsStr) -> Option<Self> {
-        let words: Vec<_> = words
-            .into_iter()
-            .map(|word| CString::new(word.into_vec()))
-            .collect::<Result<_, _>>()
-            .ok()?;
-        let variable = [name.as_bytes(), b"=", value.as_bytes()].concat();
-        let variable = CString::new(variable).ok()?;
-        let mut arguments: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
-        arguments.push(ptr::null());
-        let mut environment = others(&variable);
-        environment.extend([variable.as_ptr(), ptr::null()]);
-        (!words.is_empty()).then_some(Self {
-            words,
-            arguments,
-            environment,
-            _variable: variable,
-        })
-    }
-
-    /// The program's name, as the caller wrote it.
-    pub fn name(&self) -> &[u8] {
-        self.words[0].to_bytes()
-    }
-
-    /// How many words it has.
-    pub fn count(&self) -> usize {
-        self.words.len()
-    }
-
-    /// Becomes the program, found as execvp(3) does; returns only with an error. Takes no memory: it
-    /// may be another process's, and a signal may end this one at any time.
-    pub fn exec(&self) -> io::Error {
-        // SAFETY: both lists end in null, and their strings live as long as `self` and the
-        // environment, which nothing in this program changes.
-        unsafe {
-            libc::execvpe(
-                self.words[0].as_ptr(),
-                self.arguments.as_ptr(),
-                self.environment.as_ptr(),
-            )
-        };
-        io::Error::last_os_error()
-    }
-}
-
-/// The caller's variables but this one, byte for byte, also those without `=`.
-fn others(variable: &CStr) -> Vec<*const libc::c_char> {
-    let variable = variable.to_bytes();
-    let name_end = variable.iter().position(|&b| b == b'=');
-    let name = &variable[..name_end.map_or(0, |at| at + 1)];
-    let mut variables = Vec::new();
-    // SAFETY: environ is null or a list of strings that ends in null; there is one
-    // thread, and nothing in this program changes it.
-    unsafe {
-        let mut next = environ;
-        while !next.is_null() && !(*next).is_null() {
-            if !CStr::from_ptr(*next).to_bytes().starts_with(name) {
-                variables.push(*next);
-            }
-            next = next.add(1);
-        }
-    }
-    variables
 }
 
 #[cfg(test)]

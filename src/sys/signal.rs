@@ -159,9 +159,12 @@ pub fn restore_for_command() {
             unsafe { libc::close(fd) };
         }
     }
-    if early & PIPE_IGNORED == 0 {
-        set_disposition(libc::SIGPIPE, libc::SIG_DFL);
-    }
+    // std has set it to its default in a child.
+    let pipe = match early & PIPE_IGNORED {
+        0 => libc::SIG_DFL,
+        _ => libc::SIG_IGN,
+    };
+    set_disposition(libc::SIGPIPE, pipe);
     if early & FILE_SIZE_IGNORED == 0 {
         set_disposition(libc::SIGXFSZ, libc::SIG_DFL);
     }
@@ -169,19 +172,6 @@ pub fn restore_for_command() {
         set_disposition(libc::SIGCHLD, libc::SIG_IGN);
     }
     restore_mask();
-}
-
-/// In a child whose exec failed: its message must be written whatever happens. Until
-/// [`restore_mask`] no signal comes: the memory that the message takes may be its parent's.
-pub fn shield_message() {
-    set_disposition(libc::SIGPIPE, libc::SIG_IGN);
-    set_disposition(libc::SIGTTOU, libc::SIG_IGN);
-    let mut all = MaybeUninit::uninit();
-    // SAFETY: sigfillset initialises the set; the old one is not asked for.
-    unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_BLOCK, all.as_ptr(), ptr::null_mut());
-    }
 }
 
 /// A signal that was read.
