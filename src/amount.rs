@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// A number of bytes: `512 B`, `1.5 KiB`, `256.0 MiB`.
 #[derive(Clone, Copy, Debug)]
-pub struct Bytes(pub u64);
+pub(crate) struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,7 +28,7 @@ impl fmt::Display for Bytes {
 
 /// How long something lasts, in two units at most: `0.25 s`, `59 s`, `2 h 1 min`.
 #[derive(Clone, Copy, Debug)]
-pub struct Span(pub Duration);
+pub(crate) struct Span(pub Duration);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

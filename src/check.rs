@@ -26,21 +26,18 @@ use crate::sys::signal;
 use finding::{Finding, Level};
 use sight::Sight;
 
-/// The applet's options.
 #[derive(Debug)]
-pub struct Options {
-    /// The config file.
+pub(crate) struct Options {
     pub config: PathBuf,
     /// It was named by somebody, so it must be there.
     pub required: bool,
     /// The socket, if something else than the config file says it.
     pub socket: Option<PathBuf>,
-    /// For programs.
     pub json: bool,
 }
 
 /// Exit code 0 when all is well, 1 when there are warnings, 2 when there are errors.
-pub fn main(options: Options) -> ExitCode {
+pub(crate) fn main(options: Options) -> ExitCode {
     signal::restore_mask(); // ^C ends this as it ends any program
     let findings = look(&options, &Sight::real());
     let shown = match options.json {

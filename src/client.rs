@@ -22,14 +22,14 @@ const IN_LINE: Duration = Duration::from_millis(100);
 
 /// A connection to the daemon; non-blocking.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     stream: Stream,
     decoder: Decoder<DaemonMessage>,
 }
 
 /// Connects to the daemon. As long as its backlog is full, `meanwhile` is called from time to
 /// time, and may break it off.
-pub fn connect<B>(
+pub(crate) fn connect<B>(
     socket: &Path,
     mut meanwhile: impl FnMut() -> ControlFlow<B>,
 ) -> ControlFlow<B, Result<Connection, ConnectError>> {
@@ -55,10 +55,10 @@ pub fn connect<B>(
 }
 
 /// No answer to a question for the status by then is no answer.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks the daemon for the status; `None` if it does not hear that before `deadline`.
-pub fn ask_status(
+pub(crate) fn ask_status(
     socket: &Path,
     watch: bool,
     deadline: Instant,
@@ -80,21 +80,20 @@ pub fn ask_status(
 
 impl Connection {
     /// Sends the first message, after the bytes that name the protocol.
-    pub fn greet(&self, message: &ClientMessage) -> io::Result<()> {
+    pub(crate) fn greet(&self, message: &ClientMessage) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
         message.encode(&mut bytes);
         self.stream.send(&bytes)
     }
 
-    /// Sends a later message.
-    pub fn send(&self, message: &ClientMessage) -> io::Result<()> {
+    pub(crate) fn send(&self, message: &ClientMessage) -> io::Result<()> {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
         self.stream.send(&bytes)
     }
 
     /// The next message, if a whole one has come.
-    pub fn receive(&mut self) -> Result<Option<DaemonMessage>, ReceiveError> {
+    pub(crate) fn receive(&mut self) -> Result<Option<DaemonMessage>, ReceiveError> {
         let mut buffer = [0; 4096];
         loop {
             if let Some(message) = self.decoder.next_message().map_err(ReceiveError::Decode)? {
@@ -114,7 +113,7 @@ impl Connection {
     }
 
     /// The next message; `None` if it does not come before `deadline`.
-    pub fn receive_until(
+    pub(crate) fn receive_until(
         &mut self,
         deadline: Instant,
     ) -> Result<Option<DaemonMessage>, ReceiveError> {
@@ -130,12 +129,12 @@ impl Connection {
     }
 
     /// Ends the session, also for others that have this connection open.
-    pub fn hang_up(&self) {
+    pub(crate) fn hang_up(&self) {
         self.stream.end_sending();
     }
 
     /// See [`Stream::wake_this_process`].
-    pub fn wake_this_process(&self) -> io::Result<()> {
+    pub(crate) fn wake_this_process(&self) -> io::Result<()> {
         self.stream.wake_this_process()
     }
 }
@@ -149,7 +148,7 @@ impl AsFd for Connection {
 /// Why there is no connection. Its text says what to do; to say it, the databases of users and
 /// groups are asked, which may take long.
 #[derive(Debug)]
-pub struct ConnectError {
+pub(crate) struct ConnectError {
     socket: PathBuf,
     error: io::Error,
     found: Found,
@@ -160,7 +159,6 @@ pub struct ConnectError {
 enum Found {
     /// Nothing, or it does not matter.
     Nothing,
-    /// Something else.
     NoSocket,
     /// A socket for members of the group with this number.
     GroupOnly(u32),
@@ -183,7 +181,7 @@ impl ConnectError {
     }
 
     /// No daemon is there, as opposed to one that cannot be reached.
-    pub fn is_no_daemon(&self) -> bool {
+    pub(crate) fn is_no_daemon(&self) -> bool {
         matches!(
             self.error.kind(),
             ErrorKind::NotFound | ErrorKind::ConnectionRefused
@@ -256,10 +254,9 @@ impl fmt::Display for ConnectError {
 
 /// Why nothing more can be received.
 #[derive(Debug)]
-pub enum ReceiveError {
+pub(crate) enum ReceiveError {
     /// The daemon closed the connection.
     Closed,
-    /// The connection failed.
     Io(io::Error),
     /// What came is not the protocol.
     Decode(DecodeError),
@@ -268,7 +265,7 @@ pub enum ReceiveError {
 impl std::error::Error for ReceiveError {}
 
 /// What is said of a message that nobody asked for.
-pub const OUT_OF_PLACE: &str = "the daemon's answer is out of place; see `pst check`";
+pub(crate) const OUT_OF_PLACE: &str = "the daemon's answer is out of place; see `pst check`";
 
 impl fmt::Display for ReceiveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

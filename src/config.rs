@@ -60,7 +60,6 @@ pub struct StorageConfig {
 pub struct SessionConfig {
     /// From SIGTERM to SIGKILL for a command that must die.
     pub kill_grace: Duration,
-    /// Open connections at most.
     pub limit: usize,
 }
 

@@ -10,7 +10,6 @@ use std::fmt::{self, Write};
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a>(&'a [u8]);
 
-/// Shows foreign bytes safely.
 pub fn escape<T: AsRef<[u8]> + ?Sized>(bytes: &T) -> Escaped<'_> {
     Escaped(bytes.as_ref())
 }

@@ -32,7 +32,6 @@ pub struct Entry {
     pub spec: OsString,
     /// Where, as written; `none` for swap.
     pub mount: PathBuf,
-    /// Filesystem type.
     pub fstype: OsString,
     /// Mount options, in the order written.
     pub options: Vec<OsString>,

@@ -1,23 +1,21 @@
-//! `pst` keeps a small storage partition read-only all the time and makes it
-//! writable only while somebody works with it.
+//! `pst` keeps a small storage partition read-only and makes it writable only while a client works with it.
 //!
-//! The crate is a library only for its own tests and fuzzers; its interface is
-//! the binary's, not this one.
+//! The crate is a library only for its own tests and fuzz targets: its interface is the binary's.
 
-pub mod amount;
-pub mod check;
+pub(crate) mod amount;
+pub(crate) mod check;
 pub mod cli;
-pub mod client;
+pub(crate) mod client;
 pub mod config;
 pub mod daemon;
 pub mod escape;
 pub mod fstab;
-pub mod logging;
-pub mod run;
-pub mod shortage;
-pub mod size;
-pub mod status;
+pub(crate) mod logging;
+pub(crate) mod run;
+pub(crate) mod shortage;
+pub(crate) mod size;
+pub(crate) mod status;
 pub mod storage;
 pub mod sys;
-pub mod systemd;
+pub(crate) mod systemd;
 pub mod wire;

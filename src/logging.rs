@@ -12,14 +12,14 @@ use env_logger::Builder;
 use log::{Level, LevelFilter};
 
 /// The names of the levels.
-pub const LEVELS: &str = "off, error, warn, info, debug, trace";
+pub(crate) const LEVELS: &str = "off, error, warn, info, debug, trace";
 
 /// Starts logging; later calls change nothing.
 ///
 /// The level is `chosen`, else RUST_LOG's: `off`, `error`, `warn`, `info` (the default), `debug`
 /// or `trace`. Other crates' records begin at `warn`. A stderr that is the journal gets priorities,
 /// sd-daemon(3); it adds the time itself.
-pub fn init(chosen: Option<LevelFilter>) {
+pub(crate) fn init(chosen: Option<LevelFilter>) {
     let wanted = env::var_os("RUST_LOG").filter(|level| chosen.is_none() && !level.is_empty());
     let level = match &wanted {
         Some(level) => level.to_str().and_then(|level| level.parse().ok()),

@@ -3,7 +3,7 @@
 use std::io;
 
 /// Behind the error's own text; empty if nothing ran out.
-pub fn advice(error: &io::Error) -> &'static str {
+pub(crate) fn advice(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EMFILE) => {
             "; too many files are open: see `ulimit -n`, or the unit's LimitNOFILE="

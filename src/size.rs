@@ -4,7 +4,7 @@
 ///
 /// # Errors
 /// What a size looks like.
-pub fn parse(text: &str) -> Result<u64, String> {
+pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.as_bytes().last() {
         Some(b'K') => (&text[..text.len() - 1], 1 << 10),
         Some(b'M') => (&text[..text.len() - 1], 1 << 20),
@@ -19,7 +19,7 @@ pub fn parse(text: &str) -> Result<u64, String> {
 }
 
 /// A number of bytes, in full and, if it is large, short.
-pub fn show(bytes: u64) -> String {
+pub(crate) fn show(bytes: u64) -> String {
     let short = |unit: u64, name| {
         // Rounded down, so that nothing is promised.
         let (whole, tenths) = (bytes / unit, bytes % unit * 10 / unit);

@@ -20,11 +20,11 @@ const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The service manager, as far as it wants to be told of anything: sd_notify(3).
 #[derive(Debug, Default)]
-pub struct Manager(Option<(UnixDatagram, SocketAddr)>);
+pub(crate) struct Manager(Option<(UnixDatagram, SocketAddr)>);
 
 impl Manager {
     /// The one that NOTIFY_SOCKET names.
-    pub fn new() -> io::Result<Manager> {
+    pub(crate) fn new() -> io::Result<Manager> {
         let socket = variable("NOTIFY_SOCKET");
         socket.map_or(Ok(Manager::default()), |socket| Manager::at(&socket))
     }
@@ -47,7 +47,7 @@ impl Manager {
 
     /// Tells it about the state: lines such as `READY=1` or `STATUS=…`. One that is not there is
     /// told nothing.
-    pub fn tell(&self, state: &str) -> io::Result<()> {
+    pub(crate) fn tell(&self, state: &str) -> io::Result<()> {
         match &self.0 {
             Some((sender, address)) => sender.send_to_addr(state.as_bytes(), address).map(drop),
             None => Ok(()),
@@ -57,7 +57,7 @@ impl Manager {
 
 /// Why the service manager's socket cannot be used.
 #[derive(Debug)]
-pub enum ListenError {
+pub(crate) enum ListenError {
     /// A variable of the protocol holds what is no number: name and value.
     Malformed(&'static str, OsString),
     /// Not exactly one descriptor was passed: how many.
@@ -91,7 +91,7 @@ impl std::error::Error for ListenError {}
 /// The listening Unix stream socket that the service manager passed, if it did: close-on-exec now,
 /// blocking or not as it was made; sd_listen_fds(3). To be called once, before other descriptors
 /// are opened.
-pub fn listen_fds() -> Result<Option<OwnedFd>, ListenError> {
+pub(crate) fn listen_fds() -> Result<Option<OwnedFd>, ListenError> {
     if !is_passed(variable("LISTEN_PID"), variable("LISTEN_FDS"))? {
         return Ok(None);
     }
@@ -135,7 +135,7 @@ fn check_listener(socket: BorrowedFd<'_>) -> Result<(), ListenError> {
 
 /// How often `WATCHDOG=1` is to be sent: half of what the service manager waits; `None` where it
 /// asks for no watchdog; sd_watchdog_enabled(3).
-pub fn watchdog_interval() -> Option<Duration> {
+pub(crate) fn watchdog_interval() -> Option<Duration> {
     interval(variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"))
 }
 

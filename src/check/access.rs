@@ -11,8 +11,7 @@ use crate::escape::escape;
 use crate::storage::survey::escape_path;
 use crate::sys::user;
 
-/// Group, caller and socket.
-pub fn look(config: &Config, place: Option<&Place>, sight: &Sight) -> Vec<Finding> {
+pub(super) fn look(config: &Config, place: Option<&Place>, sight: &Sight) -> Vec<Finding> {
     let gid = user::gid_by_name(&config.group);
     let known = gid.as_ref().ok().copied().flatten();
     let mut findings = match gid {

@@ -84,7 +84,7 @@ impl Liar {
 }
 
 /// The card, and its cache.
-pub fn look(device: &Device) -> Vec<Finding> {
+pub(super) fn look(device: &Device) -> Vec<Finding> {
     let cache = line(&device.disk.join("queue/write_cache"));
     let cached = cache.as_deref().map(|word| word == "write back");
     let card = match identity(&device.disk.join("device")) {

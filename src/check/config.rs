@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::storage::survey::escape_path;
 
 /// The config, unless it cannot be understood.
-pub fn look(options: &Options, findings: &mut Vec<Finding>) -> Option<Config> {
+pub(super) fn look(options: &Options, findings: &mut Vec<Finding>) -> Option<Config> {
     let shown = escape_path(&options.config);
     match Config::load(&options.config, options.required) {
         Ok(mut config) => {

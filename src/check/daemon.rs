@@ -56,8 +56,7 @@ enum NoAnswer {
     Unguarded(Finding),
 }
 
-/// All about it.
-pub fn look(
+pub(super) fn look(
     config: &Config,
     place: Option<&Place>,
     found: Option<&Found>,

@@ -14,19 +14,16 @@ use crate::escape::escape;
 use crate::fstab::Entry;
 use crate::storage::survey::{Found, escape_path};
 
-/// A block device.
 #[derive(Debug)]
-pub struct Device {
-    /// Its node in /dev.
+pub(super) struct Device {
     pub node: PathBuf,
-    /// Its directory in /sys.
     pub sys: PathBuf,
     /// That of the disk that it is a part of, or its own.
     pub disk: PathBuf,
 }
 
 /// The storage's device, if it can be found: what is mounted, else what fstab means.
-pub fn look(
+pub(super) fn look(
     sight: &Sight,
     entry: Option<&Entry>,
     found: Option<&Found>,

@@ -18,7 +18,7 @@ use crate::sys::file;
 const LITTLE_PERCENT: u64 = 10;
 
 /// All of it. `node` is its device, where it has one.
-pub fn look(sight: &Sight, found: &Found, node: Option<&Path>) -> Vec<Finding> {
+pub(super) fn look(sight: &Sight, found: &Found, node: Option<&Path>) -> Vec<Finding> {
     let mut findings = vec![alive(sight, found)];
     if found.mount.fstype.starts_with("ext") {
         findings.extend(errors(sight, found));
@@ -184,16 +184,15 @@ fn left(id: Id, text: String, all: u64, free: u64) -> Finding {
 
 /// What is of interest in an ext2, 3 or 4 superblock as it is on the device.
 #[derive(Debug, PartialEq)]
-pub struct Superblock {
+pub(super) struct Superblock {
     /// The journal has something in it.
     pub needs_recovery: bool,
-    /// The label, without padding.
     pub label: Vec<u8>,
 }
 
 impl Superblock {
     /// Reads it; `None` if there is another filesystem, or none.
-    pub fn read(device: &Path) -> io::Result<Option<Superblock>> {
+    pub(super) fn read(device: &Path) -> io::Result<Option<Superblock>> {
         let mut bytes = [0; 1024];
         File::open(device)?.read_exact_at(&mut bytes, 1024)?;
         Ok(Superblock::parse(&bytes))

@@ -18,7 +18,6 @@ macro_rules! ids {
             #[cfg(test)]
             pub const ALL: &[Id] = &[$(Id::$id),*];
 
-            /// As it is shown.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Id::$id => $text,)*
@@ -77,20 +76,17 @@ ids! {
 /// How bad it is; the worst decides about the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// As it should be.
+pub(super) enum Level {
     Ok,
     /// Could not be looked at by this user.
     Unseen,
     /// Works, but not as well or as safely as it could.
     Warning,
-    /// Keeps it from working.
     Error,
 }
 
 impl Level {
-    /// As it is shown.
-    pub fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Unseen => "unseen",
@@ -102,12 +98,9 @@ impl Level {
 
 /// One line of the result. Whoever makes one escapes the foreign names in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// What it is about.
+pub(super) struct Finding {
     pub id: Id,
-    /// How bad it is.
     pub level: Level,
-    /// What was found.
     pub text: String,
     /// What to do about it.
     pub advice: Option<String>,
@@ -126,28 +119,28 @@ impl Finding {
     }
 
     /// It is as it should be.
-    pub fn ok(id: Id, text: impl AsRef<str>) -> Finding {
+    pub(super) fn ok(id: Id, text: impl AsRef<str>) -> Finding {
         Finding::new(id, Level::Ok, text.as_ref(), None)
     }
 
     /// This user could not look.
-    pub fn unseen(id: Id, text: impl AsRef<str>) -> Finding {
+    pub(super) fn unseen(id: Id, text: impl AsRef<str>) -> Finding {
         Finding::new(id, Level::Unseen, text.as_ref(), None)
     }
 
     /// It works, but should be better.
-    pub fn warning(id: Id, text: impl AsRef<str>, advice: impl AsRef<str>) -> Finding {
+    pub(super) fn warning(id: Id, text: impl AsRef<str>, advice: impl AsRef<str>) -> Finding {
         Finding::new(id, Level::Warning, text.as_ref(), Some(advice.as_ref()))
     }
 
     /// It keeps something from working.
-    pub fn error(id: Id, text: impl AsRef<str>, advice: impl AsRef<str>) -> Finding {
+    pub(super) fn error(id: Id, text: impl AsRef<str>, advice: impl AsRef<str>) -> Finding {
         Finding::new(id, Level::Error, text.as_ref(), Some(advice.as_ref()))
     }
 
     /// An error whose message, as other applets show it, may end with what to do; `otherwise` if it
     /// does not.
-    pub fn told(id: Id, message: &str, otherwise: &str) -> Finding {
+    pub(super) fn told(id: Id, message: &str, otherwise: &str) -> Finding {
         let order = message.find(": run `").map(|at| (at, at + 2));
         let order = message.find("; ").map(|at| (at, at + 2)).or(order);
         match order {

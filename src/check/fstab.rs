@@ -19,7 +19,7 @@ const KNOWN: [&str; 3] = ["X-kvmd.pst-root", "X-kvmd.pst-user", "X-kvmd.pst-grou
 const PREFIX: &str = "X-kvmd.pst-";
 
 /// The storage's entry, and its place as config and entry have it; `None` for what there is not.
-pub fn look(
+pub(super) fn look(
     config: &Config,
     sight: &Sight,
     findings: &mut Vec<Finding>,

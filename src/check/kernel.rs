@@ -9,7 +9,7 @@ use crate::sys::probe::{self, Answer};
 const LEAST: (u32, u32) = (5, 12);
 
 /// Its version, and what it can do.
-pub fn look(sight: &Sight) -> Vec<Finding> {
+pub(super) fn look(sight: &Sight) -> Vec<Finding> {
     let release = sight.line("/proc/sys/kernel/osrelease");
     vec![
         version(&release.unwrap_or_default()),

@@ -12,7 +12,7 @@ use crate::storage::roots::{self, Owner, Trouble};
 use crate::storage::survey::{self, Found, escape_path};
 
 /// What is mounted there, if anything is.
-pub fn look(place: &Place, sight: &Sight, findings: &mut Vec<Finding>) -> Option<Found> {
+pub(super) fn look(place: &Place, sight: &Sight, findings: &mut Vec<Finding>) -> Option<Found> {
     let found = match survey::find(place) {
         Ok(found) => found,
         Err(Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text)) => {

@@ -11,7 +11,7 @@ use crate::storage::survey::escape_path;
 const SYMLINKS: [&str; 2] = ["kvmd-pstrun", "kvmd-pst"];
 
 /// The names under which scripts call it, and who comes first.
-pub fn look(sight: &Sight) -> Vec<Finding> {
+pub(super) fn look(sight: &Sight) -> Vec<Finding> {
     let Some(own) = identity(&sight.at("/proc/self/exe")) else {
         return vec![Finding::unseen(
             Id::Symlinks,
@@ -21,7 +21,6 @@ pub fn look(sight: &Sight) -> Vec<Finding> {
     vec![symlinks(sight, own), order(sight, own)]
 }
 
-/// Device and inode.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))

@@ -11,8 +11,7 @@ use crate::sys::terminal;
 
 /// How a terminal, or what is none, wants it.
 #[derive(Clone, Copy, Debug)]
-pub struct Style {
-    /// Colours.
+pub(super) struct Style {
     pub colour: bool,
     /// Columns; `None`: lines are as long as they are.
     pub width: Option<usize>,
@@ -20,7 +19,7 @@ pub struct Style {
 
 impl Style {
     /// What stdout is, and NO_COLOR says.
-    pub fn of_stdout() -> Style {
+    pub(super) fn of_stdout() -> Style {
         let size = terminal::size(io::stdout());
         let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -32,7 +31,7 @@ impl Style {
 }
 
 /// A line for each finding, what to do below it, and how many there are.
-pub fn text(findings: &[Finding], style: Style) -> String {
+pub(super) fn text(findings: &[Finding], style: Style) -> String {
     let ids = findings.iter().map(|finding| finding.id.as_str().len());
     let ids = ids.max().unwrap_or(0);
     let levels = findings.iter().map(|finding| finding.level.as_str().len());
@@ -139,7 +138,7 @@ struct Row<'a> {
 }
 
 /// One object, and a newline. Fields are only ever added.
-pub fn json(findings: &[Finding]) -> String {
+pub(super) fn json(findings: &[Finding]) -> String {
     let findings = findings.iter().map(|finding| Row {
         id: finding.id.as_str(),
         level: finding.level,

@@ -8,18 +8,16 @@ use crate::sys::own;
 
 /// Where everything is, and whose eyes these are.
 #[derive(Clone, Debug)]
-pub struct Sight {
+pub(super) struct Sight {
     /// `/`, or the tree that stands for it.
     pub root: PathBuf,
-    /// The caller's PATH.
     pub path: OsString,
-    /// The caller's effective user.
     pub user: u32,
 }
 
 impl Sight {
     /// This machine, seen by this process.
-    pub fn real() -> Sight {
+    pub(super) fn real() -> Sight {
         Sight {
             root: "/".into(),
             path: std::env::var_os("PATH").unwrap_or_default(),
@@ -28,20 +26,19 @@ impl Sight {
     }
 
     /// Where an absolute path is.
-    pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub(super) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// What a file of one line says, as in /proc and /sys.
-    pub fn line(&self, path: impl AsRef<Path>) -> Option<String> {
+    pub(super) fn line(&self, path: impl AsRef<Path>) -> Option<String> {
         let bytes = fs::read(self.at(path)).ok()?;
         let text = String::from_utf8_lossy(&bytes);
         Some(text.lines().next().unwrap_or_default().trim().to_owned())
     }
 
-    /// Whether this is root.
-    pub fn is_root(&self) -> bool {
+    pub(super) fn is_root(&self) -> bool {
         self.user == 0
     }
 }

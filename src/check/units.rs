@@ -26,7 +26,7 @@ const CGROUPS: [&str; 2] = [
 ];
 
 /// Ours, the one for the storage's mount point, and the old one.
-pub fn look(sight: &Sight, mount: Option<&Path>) -> Vec<Finding> {
+pub(super) fn look(sight: &Sight, mount: Option<&Path>) -> Vec<Finding> {
     let has_systemd = sight.at("/run/systemd/system").is_dir();
     let own = [
         (
@@ -80,7 +80,7 @@ fn ours(sight: &Sight, id: Id, unit: &str, without: &str) -> Finding {
 }
 
 /// Whether there is a file for the unit.
-pub fn is_installed(sight: &Sight, unit: &str) -> bool {
+pub(super) fn is_installed(sight: &Sight, unit: &str) -> bool {
     DIRECTORIES
         .iter()
         .any(|directory| sight.at(directory).join(unit).exists())
@@ -142,7 +142,7 @@ fn has_drop_in(directory: &Path, other: &str) -> bool {
 }
 
 /// A path as the name of a unit: "String Escaping for Inclusion in Unit Names" of systemd.unit(5).
-pub fn unit_name(path: &Path) -> String {
+pub(super) fn unit_name(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     let mut name = String::new();
     for (at, byte) in bytes.iter().skip(1).enumerate() {

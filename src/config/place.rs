@@ -22,7 +22,6 @@ const DEFAULT_OWNER: &str = "kvmd-pst";
 /// Where the storage is and to whom it belongs: config, fstab and defaults, decided.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Place {
-    /// The mount point, absolute.
     pub mount: PathBuf,
     /// The storage root, absolute: `mount` or below it.
     pub root: PathBuf,
@@ -63,12 +62,7 @@ pub enum Fault {
     /// The value of this option is no absolute path without `..`, or no UTF-8.
     Option(&'static str, OsString),
     /// The storage root is not the mount point or below it.
-    Outside {
-        /// The storage root.
-        root: PathBuf,
-        /// The mount point.
-        mount: PathBuf,
-    },
+    Outside { root: PathBuf, mount: PathBuf },
 }
 
 impl fmt::Display for PlaceError {

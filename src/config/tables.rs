@@ -91,7 +91,7 @@ pub(super) struct Invalid {
 
 impl Tables {
     /// The values, with defaults for what does not stand in `text`.
-    pub fn check(self, text: &str) -> Result<Config, Invalid> {
+    pub(super) fn check(self, text: &str) -> Result<Config, Invalid> {
         let Config {
             socket,
             socket_mode,

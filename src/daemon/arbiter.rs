@@ -26,11 +26,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use self::retry::Retry;
-pub use self::terms::{
+pub(super) use self::terms::{
     CloseResult, Condition, DenyReason, Effect, Input, Job, Moment, Outcome, Remount, RevokeReason,
     Seen, SessionId, Text,
 };
-pub use crate::wire::{Phase, State};
+pub(super) use crate::wire::{Phase, State};
 
 use super::times::{LOOK_EVERY, REVOKE_MARGIN};
 
@@ -54,12 +54,11 @@ enum Stage {
 
 /// The state machine. See the module's text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Arbiter {
+pub(super) struct Arbiter {
     kill_grace: Duration,
     /// By themselves, because they may be many and nothing is to be done about them: what else there
     /// is is looked through at each input.
     granted: BTreeSet<SessionId>,
-    /// All others.
     sessions: BTreeMap<SessionId, Stage>,
     /// While held, a loss stays: its period must end before anything else is believed.
     condition: Condition,
@@ -82,7 +81,7 @@ pub struct Arbiter {
 impl Arbiter {
     /// A machine that knows nothing of its storage yet and starts with a look.
     /// `kill_grace` is what a revoked client needs to end its command.
-    pub fn new(kill_grace: Duration) -> (Self, Vec<Effect>) {
+    pub(super) fn new(kill_grace: Duration) -> (Self, Vec<Effect>) {
         let mut arbiter = Arbiter {
             kill_grace,
             granted: BTreeSet::new(),
@@ -104,7 +103,7 @@ impl Arbiter {
     }
 
     /// Takes what happened at `now`; returns what to do, in this order.
-    pub fn input(&mut self, input: Input, now: Moment) -> Vec<Effect> {
+    pub(super) fn input(&mut self, input: Input, now: Moment) -> Vec<Effect> {
         let mut out = Vec::new();
         if self.exited {
             return out;

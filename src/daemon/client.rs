@@ -9,7 +9,7 @@ use crate::sys::socket::Peer;
 
 /// Who asked for a session, and for what.
 #[derive(Debug)]
-pub struct Client {
+pub(super) struct Client {
     pub id: SessionId,
     pub peer: Peer,
     /// What it runs, as it says.

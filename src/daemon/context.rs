@@ -9,14 +9,10 @@ use super::settings::Settings;
 use super::timers::Timers;
 use crate::sys::socket::Peer;
 
-/// What every connection has.
 #[derive(Debug)]
-pub struct Context {
-    /// What does not change.
+pub(super) struct Context {
     pub settings: Rc<Settings>,
-    /// Whom to ask.
     pub controller: Handle,
-    /// For deadlines.
     pub timers: Rc<Timers>,
     /// Closed once the first look is over.
     pub started: Receiver<()>,
@@ -26,12 +22,12 @@ pub struct Context {
 
 impl Context {
     /// Whether the daemon is on its way out.
-    pub fn stopping(&self) -> bool {
+    pub(super) fn stopping(&self) -> bool {
         self.running.is_closed()
     }
 
     /// Why this client may not open sessions; it is logged, too.
-    pub fn not_admitted(&self, peer: Peer) -> String {
+    pub(super) fn not_admitted(&self, peer: Peer) -> String {
         let group = &self.settings.access.1;
         log::warn!("{peer} was refused: not in the group '{group}'");
         self.controller.tell(Request::TurnedAway);

@@ -30,7 +30,6 @@ use crate::storage::holders::{Holder, HolderKind};
 use crate::systemd::Manager;
 use crate::wire::Ended;
 
-/// An open session.
 #[derive(Debug)]
 struct Open {
     client: Arc<Client>,
@@ -41,8 +40,7 @@ struct Open {
     revoked: bool,
 }
 
-/// See the module's text.
-pub struct Controller {
+pub(super) struct Controller {
     settings: Rc<Settings>,
     timers: Rc<Timers>,
     jobs: mpsc::Sender<Job>,
@@ -72,7 +70,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    pub fn new(
+    pub(super) fn new(
         settings: Rc<Settings>,
         timers: Rc<Timers>,
         jobs: mpsc::Sender<Job>,
@@ -109,7 +107,7 @@ impl Controller {
 
     /// Serves requests until the arbiter says that all is over and every answer is written.
     /// Returns whether the storage is left as it should be.
-    pub async fn run(mut self, requests: Receiver<Request>) -> bool {
+    pub(super) async fn run(mut self, requests: Receiver<Request>) -> bool {
         let (mut alarm, mut sleep) = (None, None);
         loop {
             if let Some(clean) = self.clean.filter(|_| self.leaving.is_empty()) {
@@ -209,7 +207,6 @@ impl Controller {
         self.input(Input::Gone(id));
     }
 
-    /// Takes the worker's report.
     fn done(&mut self, report: Report) {
         log::debug!("{:?} after {:?}", report.outcome, report.took);
         self.log_remount(&report.outcome, report.took);

@@ -14,12 +14,10 @@ use crate::sys::socket::Peer;
 
 /// What a session's client is told, in no protocol's words.
 #[derive(Debug)]
-pub enum SessionEvent {
+pub(super) enum SessionEvent {
     /// The storage is writable; the data root's `st_dev`.
     Granted(u64),
-    /// There is no session.
     Denied(DenyReason, Text),
-    /// The session must end.
     Revoked(RevokeReason, Text),
     /// The answer to a close.
     Closed(CloseResult, Text),
@@ -27,12 +25,11 @@ pub enum SessionEvent {
 
 /// What the controller is asked or told.
 #[derive(Debug)]
-pub enum Request {
+pub(super) enum Request {
     /// Open a session for an admitted client.
     Open(Arc<Client>, Sender<SessionEvent>),
     /// Close it: is its data safe?
     Close(SessionId),
-    /// Its connection is gone.
     Gone(SessionId),
     /// A client was turned away before it came to a session.
     TurnedAway,
@@ -42,7 +39,10 @@ pub enum Request {
         reply: Sender<Arc<Status>>,
     },
     /// Tell when something has changed since this generation.
-    Changed { since: u64, reply: Sender<()> },
+    Changed {
+        since: u64,
+        reply: Sender<()>,
+    },
     /// The worker has done a job.
     Done(Box<Report>),
     /// Something happened to the mount or the filesystem.
@@ -51,20 +51,19 @@ pub enum Request {
     Released,
     /// The service manager wants to hear that the daemon lives.
     Watchdog,
-    /// Terminate.
     Stop,
 }
 
 /// The way to the controller.
 #[derive(Clone, Debug)]
-pub struct Handle(pub Sender<Request>);
+pub(super) struct Handle(pub Sender<Request>);
 
 impl Handle {
-    pub fn tell(&self, request: Request) {
+    pub(super) fn tell(&self, request: Request) {
         let _ = self.0.try_send(request); // unbounded; closed only at the exit
     }
 
-    pub fn open(&self, peer: Peer, command: Vec<u8>, need: u64) -> Session {
+    pub(super) fn open(&self, peer: Peer, command: Vec<u8>, need: u64) -> Session {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let id = SessionId(LAST.fetch_add(1, Ordering::Relaxed) + 1);
         let client = Client {
@@ -83,14 +82,14 @@ impl Handle {
         }
     }
 
-    pub async fn status(&self, fresh: bool) -> Option<Arc<Status>> {
+    pub(super) async fn status(&self, fresh: bool) -> Option<Arc<Status>> {
         let (reply, answer) = bounded(1);
         self.tell(Request::Status { fresh, reply });
         answer.recv().await.ok()
     }
 
     /// Resolves once something has changed since this generation.
-    pub fn changed(&self, since: u64) -> Receiver<()> {
+    pub(super) fn changed(&self, since: u64) -> Receiver<()> {
         let (reply, answer) = bounded(1);
         self.tell(Request::Changed { since, reply });
         answer
@@ -99,7 +98,7 @@ impl Handle {
 
 /// A connection's end of its session. The session ends when it is dropped.
 #[derive(Debug)]
-pub struct Session {
+pub(super) struct Session {
     pub id: SessionId,
     events: Receiver<SessionEvent>,
     controller: Handle,
@@ -107,11 +106,11 @@ pub struct Session {
 
 impl Session {
     /// The next thing to tell the client; `None`: cut the connection.
-    pub async fn event(&self) -> Option<SessionEvent> {
+    pub(super) async fn event(&self) -> Option<SessionEvent> {
         self.events.recv().await.ok()
     }
 
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.controller.tell(Request::Close(self.id));
     }
 }

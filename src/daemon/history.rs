@@ -10,13 +10,12 @@ use super::client::Client;
 use crate::wire::Ended;
 
 /// So many sessions that ended are remembered.
-pub const REMEMBERED: usize = 64;
+pub(crate) const REMEMBERED: usize = 64;
 /// And so much of their commands, in bytes.
 const COMMAND: usize = 256;
 
-/// A session that ended.
 #[derive(Debug)]
-pub struct Past {
+pub(super) struct Past {
     pub id: u64,
     pub pid: u32,
     pub uid: u32,
@@ -30,7 +29,12 @@ pub struct Past {
 
 impl Past {
     /// `before` and `now`: bytes written to the device by the grant and by now.
-    pub fn new(client: &Client, ended: Ended, before: Option<u64>, now: Option<u64>) -> Past {
+    pub(super) fn new(
+        client: &Client,
+        ended: Ended,
+        before: Option<u64>,
+        now: Option<u64>,
+    ) -> Past {
         let command = &client.command;
         let at = Instant::now();
         Past {
@@ -48,15 +52,13 @@ impl Past {
     }
 }
 
-/// See the module's text.
 #[derive(Debug)]
-pub struct History {
+pub(super) struct History {
     shown: (State, Option<Text>, bool),
     /// When the storage got into its state.
     pub since: Instant,
     writable_since: Option<Instant>,
     writable: Duration,
-    /// Sessions granted.
     pub granted: u64,
     /// Clients that were denied one.
     pub denials: u64,
@@ -65,7 +67,7 @@ pub struct History {
 }
 
 impl History {
-    pub fn new(arbiter: &Arbiter, now: Instant) -> History {
+    pub(super) fn new(arbiter: &Arbiter, now: Instant) -> History {
         History {
             shown: shown(arbiter),
             since: now,
@@ -78,7 +80,7 @@ impl History {
     }
 
     /// How things stand now; true if that is news.
-    pub fn state_is(&mut self, arbiter: &Arbiter) -> bool {
+    pub(super) fn state_is(&mut self, arbiter: &Arbiter) -> bool {
         let (now, shown) = (Instant::now(), shown(arbiter));
         if self.shown == shown {
             return false;
@@ -99,12 +101,12 @@ impl History {
     }
 
     /// How long the storage was writable in all.
-    pub fn writable(&self) -> Duration {
+    pub(super) fn writable(&self) -> Duration {
         let current = self.writable_since.map(|since| since.elapsed());
         self.writable + current.unwrap_or_default()
     }
 
-    pub fn add(&mut self, past: Past) {
+    pub(super) fn add(&mut self, past: Past) {
         if self.past.len() == REMEMBERED {
             self.past.pop_front();
         }

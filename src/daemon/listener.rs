@@ -20,8 +20,7 @@ const LEAST_BACKLOG: usize = 128;
 
 /// A socket that clients can connect to.
 #[derive(Debug)]
-pub struct Listener {
-    /// The socket, non-blocking.
+pub(super) struct Listener {
     pub socket: UnixListener,
     /// `None` if the service manager keeps the socket: then who comes while we stop is for the
     /// next daemon.
@@ -30,7 +29,7 @@ pub struct Listener {
 
 /// Our name in the filesystem; removed when dropped, if it is still ours.
 #[derive(Debug)]
-pub struct Name {
+pub(super) struct Name {
     path: PathBuf,
     status: Status,
     _lock: File,
@@ -41,7 +40,7 @@ impl Listener {
     ///
     /// # Errors
     /// A line that says why there is none: another daemon listens there, for one.
-    pub fn open(config: &Config, access: u32) -> Result<Listener, String> {
+    pub(super) fn open(config: &Config, access: u32) -> Result<Listener, String> {
         let passed = systemd::listen_fds().map_err(|error| error.to_string())?;
         let (socket, name) = match passed {
             Some(passed) => (UnixListener::from(passed), None),

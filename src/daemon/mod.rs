@@ -1,7 +1,7 @@
 //! `pst daemon`: everything between the socket and the storage. One executor thread decides and
 //! talks; what blocks is done by the worker's thread, and the mounts are watched by a third.
 
-pub mod arbiter;
+mod arbiter;
 mod client;
 mod context;
 mod controller;
@@ -45,16 +45,15 @@ use crate::systemd;
 use self::context::Context;
 use self::controller::Controller;
 use self::handle::{Handle, Request};
-pub use self::history::REMEMBERED;
+pub(crate) use self::history::REMEMBERED;
 #[cfg(feature = "kvmd-api")]
 pub use self::kvmd::{events, http}; // for the fuzzers
 use self::listener::Listener;
 use self::settings::Settings;
 use self::timers::Timers;
-pub use self::times::FORGOTTEN;
+pub(crate) use self::times::FORGOTTEN;
 use self::times::{ERROR_LOOKS, EVENTS_GATHER};
 
-/// The applet.
 pub fn main(config: Config, config_path: PathBuf, log_level: Option<LevelFilter>) -> ExitCode {
     logging::init(log_level);
     log::debug!("configured by {}", config_path.display());

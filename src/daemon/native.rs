@@ -13,7 +13,12 @@ use crate::wire::{
 const BATCH: usize = 2048;
 
 /// Serves a connection to its end. `early`: what was read of it to know its opening.
-pub async fn serve(context: &Context, connection: &Connection, opening: Opening, early: &[u8]) {
+pub(super) async fn serve(
+    context: &Context,
+    connection: &Connection,
+    opening: Opening,
+    early: &[u8],
+) {
     let mut conversation = Conversation {
         connection,
         decoder: Decoder::new(),
@@ -24,7 +29,7 @@ pub async fn serve(context: &Context, connection: &Connection, opening: Opening,
 }
 
 /// Tells a client what it did wrong, if it can be told.
-pub async fn refuse(connection: &Connection, fault: Fault) {
+pub(super) async fn refuse(connection: &Connection, fault: Fault) {
     let text = match fault {
         Fault::Gone => return,
         Fault::Broken(text) => text,
@@ -38,7 +43,7 @@ pub async fn refuse(connection: &Connection, fault: Fault) {
 }
 
 /// That no session can be opened.
-pub fn denied(reason: DenyReason, text: String) -> DaemonMessage {
+pub(super) fn denied(reason: DenyReason, text: String) -> DaemonMessage {
     DaemonMessage::Denied {
         version: VERSION,
         reason,

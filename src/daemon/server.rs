@@ -33,7 +33,7 @@ const REFUSALS: usize = 64;
 const OWN_DESCRIPTORS: u64 = 16;
 /// Accepts for as long as the daemon lives. `lasting`: the socket outlives the daemon, so who
 /// comes while it stops is left for the next one.
-pub async fn accept(
+pub(super) async fn accept(
     context: Rc<Context>,
     executor: Rc<LocalExecutor<'static>>,
     socket: UnixListener,
@@ -194,7 +194,6 @@ fn share(uid: u32, limit: usize) -> usize {
     if uid == 0 { limit } else { (limit / 4).max(1) }
 }
 
-/// The open connections.
 #[derive(Debug, Default)]
 struct Connections {
     counts: RefCell<Counts>,

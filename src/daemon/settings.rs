@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-/// See the module's text.
 #[derive(Debug)]
-pub struct Settings {
-    /// The mount point.
+pub(super) struct Settings {
     pub mount: Vec<u8>,
-    /// The data root.
     pub data: Vec<u8>,
     /// From SIGTERM to SIGKILL for a command that must die.
     pub kill_grace: Duration,

@@ -9,7 +9,7 @@ use crate::sys::socket::Peer;
 
 /// Why this client's need of `need` bytes cannot be met; `None`: it can. Only root may use what the
 /// filesystem keeps back.
-pub fn lacking(need: u64, peer: Peer, space: Space, mount: &[u8]) -> Option<String> {
+pub(super) fn lacking(need: u64, peer: Peer, space: Space, mount: &[u8]) -> Option<String> {
     if need == 0 {
         return None;
     }

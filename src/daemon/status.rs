@@ -15,7 +15,7 @@ use crate::wire::{DaemonMessage, Totals, VERSION};
 
 /// What the worker last said of the storage.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub(super) struct Seen {
     pub facts: Facts,
     pub counts: Counts,
     pub space: Option<Space>,
@@ -26,13 +26,11 @@ pub struct Seen {
 
 /// All that a status shows. Shared by everyone who asks at the same time.
 #[derive(Debug)]
-pub struct Status {
+pub(super) struct Status {
     pub generation: u64,
     pub at: Instant,
-    /// Whether somebody may write.
     #[cfg(feature = "kvmd-api")]
     pub write_allowed: bool,
-    /// Storage, figures, totals.
     pub head: Vec<DaemonMessage>,
     pub sessions: Vec<(Arc<Client>, Phase)>,
     pub past: Vec<Arc<Past>>,
@@ -40,7 +38,7 @@ pub struct Status {
 }
 
 impl Status {
-    pub fn new(
+    pub(super) fn new(
         generation: u64,
         settings: &Settings,
         start: Instant,
@@ -97,6 +95,6 @@ impl Status {
 }
 
 /// As the wire has times.
-pub fn milliseconds(time: Duration) -> u64 {
+pub(super) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

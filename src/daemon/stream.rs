@@ -16,7 +16,7 @@ use crate::wire::{Opening, opening};
 
 /// Why a connection ends before its time.
 #[derive(Debug)]
-pub enum Fault {
+pub(super) enum Fault {
     /// The client is gone, or cannot be talked to.
     Gone,
     /// It broke the protocol; it is told how.
@@ -31,15 +31,12 @@ impl From<io::Error> for Fault {
     }
 }
 
-/// A client's connection.
 #[derive(Debug)]
-pub struct Connection {
+pub(super) struct Connection {
     timers: Rc<Timers>,
-    /// Its stream.
     pub stream: Async<UnixStream>,
     /// Who is at the other end.
     pub peer: Peer,
-    /// May open sessions.
     pub admitted: bool,
     /// When it must have said what it wants.
     deadline: Instant,
@@ -47,7 +44,7 @@ pub struct Connection {
 
 impl Connection {
     /// Of this peer, whose handshake begins now.
-    pub fn new(
+    pub(super) fn new(
         timers: &Rc<Timers>,
         stream: Async<UnixStream>,
         peer: Peer,
@@ -63,7 +60,7 @@ impl Connection {
     }
 
     /// Reads until it can be told what is spoken.
-    pub async fn opening(&self, early: &mut Vec<u8>) -> Result<Opening, Fault> {
+    pub(super) async fn opening(&self, early: &mut Vec<u8>) -> Result<Opening, Fault> {
         loop {
             self.read(|bytes| early.extend_from_slice(bytes)).await?;
             match opening(early) {
@@ -74,7 +71,7 @@ impl Connection {
     }
 
     /// What the client wants, if it says so before its deadline.
-    pub async fn in_time<T>(
+    pub(super) async fn in_time<T>(
         &self,
         said: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
@@ -86,22 +83,25 @@ impl Connection {
     }
 
     /// Sends bytes, if the client takes them in time.
-    pub async fn write(&self, bytes: &[u8]) -> Result<(), Fault> {
+    pub(super) async fn write(&self, bytes: &[u8]) -> Result<(), Fault> {
         self.patiently(async { Ok((&self.stream).write_all(bytes).await?) })
             .await
     }
 
     /// Reads what comes next and hands it on.
-    pub async fn read(&self, take: impl FnOnce(&[u8])) -> Result<(), Fault> {
+    pub(super) async fn read(&self, take: impl FnOnce(&[u8])) -> Result<(), Fault> {
         let mut buffer = [0; 1280];
         match (&self.stream).read(&mut buffer).await? {
             0 => Err(Fault::Gone),
-            count => Ok(take(buffer.get(..count).unwrap_or(&[]))),
+            count => {
+                take(buffer.get(..count).unwrap_or(&[]));
+                Ok(())
+            }
         }
     }
 
     /// Waits for the client to take something, for as long as one does.
-    pub async fn patiently<T>(
+    pub(super) async fn patiently<T>(
         &self,
         taken: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {

@@ -13,7 +13,7 @@ use crate::sys::mount::has_changed;
 ///
 /// # Errors
 /// This namespace's mounts cannot be read, or no thread can be had.
-pub fn start(changed: impl Fn() -> bool + Send + 'static) -> io::Result<()> {
+pub(super) fn start(changed: impl Fn() -> bool + Send + 'static) -> io::Result<()> {
     let own = File::open("/proc/self/mountinfo")?;
     let host = File::open("/proc/1/mountinfo").ok();
     thread::Builder::new()

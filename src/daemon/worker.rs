@@ -14,10 +14,8 @@ use crate::sys::file::Space;
 
 /// What came of a job, and what the outside may be told.
 #[derive(Debug)]
-pub struct Report {
-    /// For the arbiter.
+pub(super) struct Report {
     pub outcome: Outcome,
-    /// How long it took.
     pub took: Duration,
     /// What the storage has cost, right after it.
     pub counts: Counts,
@@ -35,7 +33,7 @@ pub struct Report {
 ///
 /// # Errors
 /// No thread can be had.
-pub fn start(
+pub(super) fn start(
     mut storage: Storage,
     done: impl Fn(Report) -> bool + Send + 'static,
 ) -> io::Result<mpsc::Sender<Job>> {

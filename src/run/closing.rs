@@ -11,7 +11,7 @@ use crate::wire::{ClientMessage, CloseResult, DaemonMessage};
 
 /// Closes the session of a command that returned `code`, and waits until the
 /// daemon has answered; gives the exit code.
-pub fn close(mut connection: Connection, code: u8, signals: &Signals, output: Output) -> u8 {
+pub(super) fn close(mut connection: Connection, code: u8, signals: &Signals, output: Output) -> u8 {
     // What came while the command lived was for it: ^C must not end the wait.
     while ending_signal(signals).is_some() {}
     // A daemon that is gone already is seen below.

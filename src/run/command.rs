@@ -18,7 +18,11 @@ use crate::sys::process::{self, Pid};
 
 /// Starts the command. If it cannot be executed, that is said, and the code is a shell's: 127 not
 /// found, 126 not executable.
-pub fn start(words: &[OsString], data: &OsStr, output: Output) -> io::Result<Result<Pid, u8>> {
+pub(super) fn start(
+    words: &[OsString],
+    data: &OsStr,
+    output: Output,
+) -> io::Result<Result<Pid, u8>> {
     let error = match process::spawn(words, "KVMD_PST_DATA", data) {
         Ok(command) => return Ok(Ok(command)),
         Err(error)

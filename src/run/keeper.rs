@@ -24,8 +24,7 @@ use crate::sys::stream::Stream;
 
 /// The keeper as `run` knows it.
 #[derive(Debug)]
-pub struct Keeper {
-    /// Its process id.
+pub(super) struct Keeper {
     pub pid: Pid,
     /// To pass signals on and to hear its report.
     pub link: Stream,
@@ -33,7 +32,7 @@ pub struct Keeper {
 
 /// What the keeper is given before it knows what it is for.
 #[derive(Clone, Copy)]
-pub struct Means<'a> {
+pub(super) struct Means<'a> {
     /// Watched for its end, and ended if nobody else does; never read.
     pub connection: &'a Connection,
     /// A signalfd: it reads the signals of whoever reads it.
@@ -46,7 +45,7 @@ pub struct Means<'a> {
 
 impl Keeper {
     /// Forks the keeper, for this command.
-    pub fn prepare(means: Means<'_>, words: Vec<OsString>) -> io::Result<Keeper> {
+    pub(super) fn prepare(means: Means<'_>, words: Vec<OsString>) -> io::Result<Keeper> {
         let (ours, theirs) = Stream::pair()?;
         match process::fork()? {
             Fork::Parent(pid) => Ok(Keeper { pid, link: ours }),
@@ -59,14 +58,14 @@ impl Keeper {
     }
 
     /// Has it start the command. If it is gone, that is seen soon after.
-    pub fn start(&self, grant: &Grant) -> io::Result<()> {
+    pub(super) fn start(&self, grant: &Grant) -> io::Result<()> {
         // Should the keeper be killed while `run` is stopped.
         self.link.wake_this_process()?;
         link::order(&self.link, grant.kill_grace, &grant.data)
     }
 
     /// Does without it: it has not started anything.
-    pub fn dismiss(self) {
+    pub(super) fn dismiss(self) {
         let _ = self.pid.signal_child(libc::SIGKILL);
         process::await_child(self.pid);
     }

@@ -10,9 +10,8 @@ use crate::sys::signal::Received;
 use crate::sys::stream::Stream;
 use crate::wire::PATH_MAX;
 
-/// The keeper's last word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Report {
+pub(super) enum Report {
     /// The command could not be started: an errno.
     NotStarted(i32),
     /// The command ended by itself.
@@ -23,10 +22,8 @@ pub enum Report {
 
 /// What has come over the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard<M> {
-    /// A message.
+pub(super) enum Heard<M> {
     Message(M),
-    /// Nothing yet.
     Nothing,
     /// The other side is closed, and all it sent was received.
     End,
@@ -36,7 +33,7 @@ type Packet = [i32; 2];
 
 /// The first thing that is said: the command may start, with this grace and this data path. A
 /// keeper that is gone is no error here: its end is heard.
-pub fn order(link: &Stream, kill_grace: Duration, data: &[u8]) -> io::Result<()> {
+pub(super) fn order(link: &Stream, kill_grace: Duration, data: &[u8]) -> io::Result<()> {
     let grace = u32::try_from(kill_grace.as_millis()).unwrap_or(u32::MAX);
     match link.send(&[&grace.to_ne_bytes(), data].concat()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -45,7 +42,7 @@ pub fn order(link: &Stream, kill_grace: Duration, data: &[u8]) -> io::Result<()>
 }
 
 /// Waits for the order; `None`: it never comes, `run` is gone.
-pub fn await_order(link: &Stream) -> Option<(Duration, Vec<u8>)> {
+pub(super) fn await_order(link: &Stream) -> Option<(Duration, Vec<u8>)> {
     let mut bytes = [0; 4 + PATH_MAX];
     loop {
         match link.receive(&mut bytes) {
@@ -65,15 +62,14 @@ pub fn await_order(link: &Stream) -> Option<(Duration, Vec<u8>)> {
 
 /// What `run` wants of the keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub(super) enum Wish {
     /// That the command gets this signal. If the keeper has it from the same sender, it has.
     Pass(Received),
-    /// That the tree ends.
     End,
 }
 
 /// The keeper hears what is wanted. An end without a wish is `run`'s death.
-pub fn hear_wish(link: &Stream) -> Heard<Wish> {
+pub(super) fn hear_wish(link: &Stream) -> Heard<Wish> {
     receive(link).map(|[signal, sender]| match signal {
         0 => Wish::End,
         _ => Wish::Pass(Received { signal, sender }),
@@ -81,18 +77,18 @@ pub fn hear_wish(link: &Stream) -> Heard<Wish> {
 }
 
 /// Wants the tree's end. The end of our side follows, in case the queue is full.
-pub fn end(link: &Stream) {
+pub(super) fn end(link: &Stream) {
     let _ = send(link, [0, 0]);
     link.end_sending();
 }
 
 /// A signal more or less: if the keeper is stopped and its queue full, it is lost.
-pub fn pass(link: &Stream, passed: Received) {
+pub(super) fn pass(link: &Stream, passed: Received) {
     let _ = send(link, [passed.signal, passed.sender]);
 }
 
 /// `run` hears the keeper's report.
-pub fn hear_report(link: &Stream) -> Heard<Report> {
+pub(super) fn hear_report(link: &Stream) -> Heard<Report> {
     receive(link).map(|[kind, value]| match kind {
         0 => Report::NotStarted(value),
         1 => Report::Finished(WaitStatus(value)),
@@ -102,7 +98,7 @@ pub fn hear_report(link: &Stream) -> Heard<Report> {
 }
 
 /// Says the keeper's last word; without anybody to hear it, it is lost.
-pub fn report(link: &Stream, report: Report) {
+pub(super) fn report(link: &Stream, report: Report) {
     let packet = match report {
         Report::NotStarted(errno) => [0, errno],
         Report::Finished(status) => [1, status.0],

@@ -32,12 +32,9 @@ use output::Output;
 use tree::Reserve;
 use watch::Ending;
 
-/// The applet's options.
 #[derive(Debug)]
-pub struct Options {
-    /// The daemon's socket.
+pub(crate) struct Options {
     pub socket: PathBuf,
-    /// Say nothing below ERROR.
     pub quiet: bool,
     /// So many bytes must be free; 0: it does not matter.
     pub need: u64,
@@ -65,7 +62,7 @@ impl Failure {
 /// it); 126 if it is not executable; 127 if it is not found; 1 if the storage was
 /// denied, revoked, or its data not committed; 128+N if signal N came before the
 /// storage was granted, or while a successful command's data was being committed.
-pub fn main(options: Options) -> ExitCode {
+pub(crate) fn main(options: Options) -> ExitCode {
     let output = Output {
         quiet: options.quiet,
     };

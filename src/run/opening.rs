@@ -13,12 +13,10 @@ use crate::sys::signal::{self, Signals};
 use crate::wire::{ClientMessage, DaemonMessage, DenyReason};
 
 /// So long without an answer is worth a line. See also [`super::closing`].
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the daemon granted.
 #[derive(Debug)]
-pub struct Grant {
-    /// The data root's path.
+pub(super) struct Grant {
     pub data: Vec<u8>,
     /// The device that must be seen there.
     pub device: u64,
@@ -27,7 +25,7 @@ pub struct Grant {
 }
 
 /// Asks for a session, as long as it takes to be heard, or until a signal comes.
-pub fn ask(
+pub(super) fn ask(
     socket: &Path,
     open: &ClientMessage,
     signals: &Signals,
@@ -56,7 +54,7 @@ pub fn ask(
 }
 
 /// Waits for the grant as long as it takes, or until a signal comes.
-pub fn await_grant(
+pub(super) fn await_grant(
     connection: &mut Connection,
     signals: &Signals,
     patience: &mut Patience,
@@ -120,7 +118,7 @@ fn signal_to_give_up(signals: &Signals) -> Option<Failure> {
 }
 
 /// The next pending signal that asks for an end; others are passed over.
-pub fn ending_signal(signals: &Signals) -> Option<libc::c_int> {
+pub(super) fn ending_signal(signals: &Signals) -> Option<libc::c_int> {
     while let Ok(Some(received)) = signals.next() {
         if !matches!(received.signal, libc::SIGCHLD | libc::SIGWINCH) {
             return Some(received.signal);
@@ -130,19 +128,18 @@ pub fn ending_signal(signals: &Signals) -> Option<libc::c_int> {
 }
 
 /// The exit code for an end by this signal, as a shell says it.
-pub fn code_of(signal: libc::c_int) -> u8 {
+pub(super) fn code_of(signal: libc::c_int) -> u8 {
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 
 /// Waits, and says once if it takes long.
-pub struct Patience {
+pub(super) struct Patience {
     output: Output,
     until: Option<Instant>,
 }
 
 impl Patience {
-    /// Counts from now.
-    pub fn new(output: Output) -> Self {
+    pub(super) fn new(output: Output) -> Self {
         Self {
             output,
             until: Some(Instant::now() + PATIENCE),
@@ -150,7 +147,7 @@ impl Patience {
     }
 
     /// Waits until something is seen.
-    pub fn wait(&mut self, watches: &mut [Watch<'_>]) {
+    pub(super) fn wait(&mut self, watches: &mut [Watch<'_>]) {
         let left = self.left();
         // It fails for want of kernel memory only; the callers then look and come again.
         let _ = poll::wait(watches, left);

@@ -6,28 +6,27 @@ use std::io::Write;
 
 /// Where messages go. With `quiet`, nothing below ERROR is said.
 #[derive(Clone, Copy, Debug)]
-pub struct Output {
-    /// Only errors.
+pub(super) struct Output {
     pub quiet: bool,
 }
 
 impl Output {
     /// What happens when all goes well.
-    pub fn info(self, text: impl Display) {
+    pub(super) fn info(self, text: impl Display) {
         if !self.quiet {
             write_line("INFO", text);
         }
     }
 
     /// What takes longer than it should.
-    pub fn warning(self, text: impl Display) {
+    pub(super) fn warning(self, text: impl Display) {
         if !self.quiet {
             write_line("WARNING", text);
         }
     }
 
     /// Why it did not work.
-    pub fn error(self, text: impl Display) {
+    pub(super) fn error(self, text: impl Display) {
         write_line("ERROR", text);
     }
 }

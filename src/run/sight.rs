@@ -13,7 +13,7 @@ use crate::shortage;
 use crate::sys::directory::{self, Sight};
 
 /// Looks at the data root, as the command would.
-pub fn check(grant: &Grant) -> Result<(), Failure> {
+pub(super) fn check(grant: &Grant) -> Result<(), Failure> {
     let path = Path::new(OsStr::from_bytes(&grant.data));
     let data = escape(&grant.data);
     let elsewhere = || {

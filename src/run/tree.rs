@@ -29,7 +29,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// is left. Gives the children that are still there: they may not be signalled
 /// (they changed their user), or do not die. Whoever was reaped is told of.
 /// Without /proc, or with another pid namespace's, only the child `known` can be ended.
-pub fn end(
+pub(super) fn end(
     signals: &Signals,
     reserve: &Reserve,
     known: Option<Pid>,
@@ -54,14 +54,14 @@ pub fn end(
 
 /// Descriptors that are kept back for [`end`]: who has none left cannot see who is to be ended.
 #[derive(Debug)]
-pub struct Reserve(RefCell<Vec<OwnedFd>>);
+pub(super) struct Reserve(RefCell<Vec<OwnedFd>>);
 
 impl Reserve {
     /// As many as are open at a time to look at a tree, in the place of which these are.
     ///
     /// # Errors
     /// There are not so many left.
-    pub fn new(any: &impl AsFd) -> io::Result<Reserve> {
+    pub(super) fn new(any: &impl AsFd) -> io::Result<Reserve> {
         let copies = (0..4).map(|_| any.as_fd().try_clone_to_owned());
         copies
             .collect::<io::Result<_>>()
@@ -70,7 +70,7 @@ impl Reserve {
 }
 
 /// All descendants of this process.
-pub fn descendants() -> Vec<Pid> {
+pub(super) fn descendants() -> Vec<Pid> {
     let mut found = own_children();
     let mut next = 0;
     while let Some(&pid) = found.get(next) {
@@ -81,7 +81,7 @@ pub fn descendants() -> Vec<Pid> {
 }
 
 /// Says who could not be ended.
-pub fn name(survivors: &[Pid], output: Output) {
+pub(super) fn name(survivors: &[Pid], output: Output) {
     if !shows_us() && process::has_children() {
         output.error(
             "Can't look for what the command has left running: there is no /proc of this pid \

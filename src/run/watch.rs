@@ -22,9 +22,8 @@ use crate::wire::{DaemonMessage, RevokeReason};
 /// For the keeper to end the tree, beyond the kill grace; then it is killed itself.
 const KEEPER_TIME: Duration = Duration::from_secs(2);
 
-/// How it ended.
 #[derive(Debug)]
-pub enum Ending {
+pub(super) enum Ending {
     /// The command ended by itself, with the session intact.
     Finished(WaitStatus),
     /// The session is over; this is what the command's own code still counts for.
@@ -43,14 +42,14 @@ enum Trouble {
 }
 
 /// What it takes to run a command, made while the daemon works.
-pub struct Prepared {
+pub(super) struct Prepared {
     keeper: Keeper,
     /// The caller's children, from before it became this program.
     spare: Vec<Pid>,
 }
 
 /// Gets ready to run a command.
-pub fn prepare(means: Means<'_>, words: Vec<OsString>) -> Result<Prepared, Failure> {
+pub(super) fn prepare(means: Means<'_>, words: Vec<OsString>) -> Result<Prepared, Failure> {
     // Children that the caller started before it became us are not the command's.
     let spare = match process::has_children() {
         true => tree::descendants(),
@@ -62,20 +61,20 @@ pub fn prepare(means: Means<'_>, words: Vec<OsString>) -> Result<Prepared, Failu
 }
 
 /// That a command cannot be watched.
-pub fn failed(error: io::Error) -> Failure {
+pub(super) fn failed(error: io::Error) -> Failure {
     let advice = shortage::advice(&error);
     Failure::new(format_args!("cannot watch a command: {error}{advice}"))
 }
 
 impl Prepared {
     /// Nothing is to be run.
-    pub fn dismiss(self) {
+    pub(super) fn dismiss(self) {
         self.keeper.dismiss();
     }
 }
 
 /// Has the keeper start the command, and watches both to their end.
-pub fn run(
+pub(super) fn run(
     connection: &mut Connection,
     signals: &Signals,
     prepared: Prepared,

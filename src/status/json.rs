@@ -107,7 +107,7 @@ struct Error<'a> {
 }
 
 /// The object, and a newline.
-pub fn show(snapshot: &Snapshot) -> String {
+pub(super) fn show(snapshot: &Snapshot) -> String {
     let status = Status {
         version: &snapshot.daemon_version,
         daemon: Daemon {

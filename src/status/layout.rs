@@ -10,16 +10,11 @@ const CUT: char = '…';
 
 /// How a piece of text looks, where there are colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// As it is.
+pub(super) enum Look {
     Plain,
-    /// A heading.
     Faint,
-    /// All is well.
     Good,
-    /// Look here.
     Notable,
-    /// Something is wrong.
     Bad,
 }
 
@@ -38,29 +33,24 @@ impl Look {
 
 /// A piece of text and its look.
 #[derive(Clone, Debug)]
-pub struct Piece {
-    /// One line, harmless.
+pub(super) struct Piece {
     pub text: String,
-    /// How it looks.
     pub look: Look,
 }
 
 impl Piece {
-    /// Text as it is.
-    pub fn plain(text: impl Into<String>) -> Piece {
+    pub(super) fn plain(text: impl Into<String>) -> Piece {
         Piece::new(text, Look::Plain)
     }
 
-    /// Text that looks so.
-    pub fn new(text: impl Into<String>, look: Look) -> Piece {
+    pub(super) fn new(text: impl Into<String>, look: Look) -> Piece {
         let text = text.into();
         Piece { text, look }
     }
 }
 
-/// Lines of text, growing.
 #[derive(Debug)]
-pub struct Page {
+pub(super) struct Page {
     /// No line is wider, and it is not 0; `None`: as wide as it is.
     width: Option<usize>,
     colour: bool,
@@ -72,7 +62,7 @@ const NAME: usize = 10;
 
 impl Page {
     /// An empty page, for a terminal of this width if it is for one.
-    pub fn new(width: Option<usize>, colour: bool) -> Page {
+    pub(super) fn new(width: Option<usize>, colour: bool) -> Page {
         Page {
             width: width.map(|width| width.max(1)),
             colour,
@@ -80,18 +70,17 @@ impl Page {
         }
     }
 
-    /// All lines.
-    pub fn into_lines(self) -> Vec<String> {
+    pub(super) fn into_lines(self) -> Vec<String> {
         self.lines
     }
 
     /// A name, and its value behind it: on as many lines as it takes.
-    pub fn value(&mut self, name: &str, value: &str) {
+    pub(super) fn value(&mut self, name: &str, value: &str) {
         self.marked(name, Piece::plain(""), value);
     }
 
     /// The same, with a marked word before the value.
-    pub fn marked(&mut self, name: &str, mark: Piece, value: &str) {
+    pub(super) fn marked(&mut self, name: &str, mark: Piece, value: &str) {
         let room = self.width.map(|width| width.saturating_sub(NAME).max(1));
         let taken = width_of(&mark.text);
         let mut first = true;
@@ -110,7 +99,7 @@ impl Page {
 
     /// Columns as wide as their widest cell; those that can be cut share what the others leave,
     /// and the last of them gets most.
-    pub fn table<const N: usize>(&mut self, columns: [Column; N], rows: &[[Piece; N]]) {
+    pub(super) fn table<const N: usize>(&mut self, columns: [Column; N], rows: &[[Piece; N]]) {
         let head = columns.map(|column| Piece::new(column.name, Look::Faint));
         let rows: Vec<&[Piece; N]> = std::iter::once(&head).chain(rows).collect();
         let mut widths = [0; N];
@@ -141,7 +130,7 @@ impl Page {
     }
 
     /// One line, cut where the terminal ends.
-    pub fn line(&mut self, pieces: &[Piece]) {
+    pub(super) fn line(&mut self, pieces: &[Piece]) {
         let whole: usize = pieces.iter().map(|piece| width_of(&piece.text)).sum();
         let room = self.width.unwrap_or(whole);
         let mut left = if whole > room { room - 1 } else { room };
@@ -175,8 +164,7 @@ impl Page {
 
 /// A column of a table.
 #[derive(Clone, Copy, Debug)]
-pub struct Column {
-    /// What stands above it.
+pub(super) struct Column {
     pub name: &'static str,
     /// Numbers stand to the right.
     pub right: bool,
@@ -186,7 +174,7 @@ pub struct Column {
 
 impl Column {
     /// One that is never cut.
-    pub const fn new(name: &'static str) -> Column {
+    pub(super) const fn new(name: &'static str) -> Column {
         Column {
             name,
             right: false,
@@ -194,8 +182,7 @@ impl Column {
         }
     }
 
-    /// One of numbers.
-    pub const fn number(name: &'static str) -> Column {
+    pub(super) const fn number(name: &'static str) -> Column {
         Column {
             right: true,
             ..Column::new(name)
@@ -203,7 +190,7 @@ impl Column {
     }
 
     /// One that may be cut.
-    pub const fn long(name: &'static str, least: usize) -> Column {
+    pub(super) const fn long(name: &'static str, least: usize) -> Column {
         Column {
             least: Some(least),
             ..Column::new(name)

@@ -12,7 +12,7 @@ use crate::wire::State;
 
 /// What was said so far.
 #[derive(Debug, Default)]
-pub struct Lines {
+pub(super) struct Lines {
     state: Option<(State, String)>,
     open: BTreeSet<u64>,
     long: BTreeSet<u64>,
@@ -23,7 +23,7 @@ pub struct Lines {
 
 impl Lines {
     /// The lines about what is new in a snapshot.
-    pub fn about(&mut self, snapshot: &Snapshot) -> String {
+    pub(super) fn about(&mut self, snapshot: &Snapshot) -> String {
         let time = LocalTime::of(SystemTime::now()).map_or("?".into(), clock);
         let mut out = String::new();
         for line in self.news(snapshot) {

@@ -23,12 +23,9 @@ use crate::escape::escape;
 use crate::sys::{signal, terminal};
 use crate::wire::{DaemonMessage, State};
 
-/// The applet's options.
 #[derive(Debug)]
-pub struct Options {
-    /// The daemon's socket.
+pub(crate) struct Options {
     pub socket: PathBuf,
-    /// For programs.
     pub json: bool,
     /// Go on with what changes.
     pub watch: bool,
@@ -41,7 +38,6 @@ enum Fault {
     Daemon(String),
     /// Nobody reads what is written.
     NoReader,
-    /// It cannot be written.
     Output(io::Error),
 }
 
@@ -68,7 +64,7 @@ impl From<io::Error> for Fault {
 
 /// Exit code 0 when all is well; 1 when the storage is stuck, failed, unprepared or absent; 2 when
 /// the output cannot be written; 3 when no daemon answers, or none any more.
-pub fn main(options: Options) -> ExitCode {
+pub(crate) fn main(options: Options) -> ExitCode {
     signal::restore_mask(); // ^C ends this as it ends any program
     let mut collector = Collector::default();
     let fault = show(&options, &mut collector).err();

@@ -11,7 +11,7 @@ use crate::wire::{DaemonMessage, Ended, Figures, HolderKind, Incident, Phase, St
 
 /// A point of time that the daemon told as an age.
 #[derive(Clone, Copy, Debug)]
-pub struct Since(Instant);
+pub(super) struct Since(Instant);
 
 impl Since {
     fn ago(milliseconds: u64) -> Since {
@@ -21,12 +21,12 @@ impl Since {
     }
 
     /// How long ago it was.
-    pub fn age(self) -> Duration {
+    pub(super) fn age(self) -> Duration {
         self.0.elapsed()
     }
 
     /// When it was by the wall clock, as that goes now.
-    pub fn clock(self) -> SystemTime {
+    pub(super) fn clock(self) -> SystemTime {
         let now = SystemTime::now();
         now.checked_sub(self.age()).unwrap_or(now)
     }
@@ -34,28 +34,21 @@ impl Since {
 
 /// All that the daemon said.
 #[derive(Debug)]
-pub struct Snapshot {
-    /// The daemon's version.
+pub(super) struct Snapshot {
     pub daemon_version: String,
-    /// Its process.
     pub daemon_pid: u32,
-    /// When it started.
     pub started: Since,
-    /// The storage's state.
     pub state: State,
     /// When it got into that state.
     pub since: Since,
     /// Why it is not well; empty if it is.
     pub reason: String,
-    /// The mount point.
     pub mount: String,
-    /// The data root.
     pub data: String,
     /// The device; empty while nothing is mounted.
     pub device: String,
     /// The filesystem's type; empty while nothing is mounted.
     pub fstype: String,
-    /// Its size in bytes.
     pub size: u64,
     /// What users may still write, in bytes.
     pub free: u64,
@@ -71,18 +64,12 @@ pub struct Snapshot {
     pub holders: Vec<Holder>,
 }
 
-/// An open session.
 #[derive(Debug)]
-pub struct Session {
-    /// The client's process.
+pub(super) struct Session {
     pub pid: u32,
-    /// The client's user.
     pub uid: u32,
-    /// His name, or number.
     pub user: String,
-    /// What it runs.
     pub command: String,
-    /// How far it is.
     pub phase: Phase,
     /// When it was asked for.
     pub opened: Since,
@@ -90,29 +77,20 @@ pub struct Session {
 
 impl Session {
     /// Whether it was perhaps forgotten.
-    pub fn is_long(&self) -> bool {
+    pub(super) fn is_long(&self) -> bool {
         self.opened.age() >= FORGOTTEN
     }
 }
 
-/// A session that ended.
 #[derive(Debug)]
-pub struct Past {
-    /// Its number.
+pub(super) struct Past {
     pub id: u64,
-    /// The client's process.
     pub pid: u32,
-    /// The client's user.
     pub uid: u32,
-    /// His name, or number.
     pub user: String,
-    /// What it ran.
     pub command: String,
-    /// How it ended.
     pub ended: Ended,
-    /// When.
     pub at: Since,
-    /// How long it lasted.
     pub lasted: Duration,
     /// Bytes written to the device meanwhile.
     pub written: Option<u64>,
@@ -120,18 +98,15 @@ pub struct Past {
 
 /// Who blocks the way back to read-only.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// What it is.
+pub(super) struct Holder {
     pub kind: HolderKind,
     /// Its process; 0 for none.
     pub pid: u32,
-    /// The process's user.
     pub uid: u32,
     /// His name, or number; empty for none.
     pub user: String,
     /// The process's command; empty for none.
     pub command: String,
-    /// What it holds.
     pub path: String,
 }
 
@@ -151,18 +126,17 @@ impl Users {
 
 /// A message that has no place where it came.
 #[derive(Debug)]
-pub struct OutOfPlace;
+pub(super) struct OutOfPlace;
 
-/// Puts messages together.
 #[derive(Debug, Default)]
-pub struct Collector {
+pub(super) struct Collector {
     snapshot: Option<Snapshot>,
     users: Users,
 }
 
 impl Collector {
     /// What was said so far.
-    pub fn snapshot(&self) -> Option<&Snapshot> {
+    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
         self.snapshot.as_ref()
     }
 
@@ -170,7 +144,7 @@ impl Collector {
     ///
     /// # Errors
     /// It is none of a status, or comes before the first.
-    pub fn take(&mut self, message: DaemonMessage) -> Result<bool, OutOfPlace> {
+    pub(super) fn take(&mut self, message: DaemonMessage) -> Result<bool, OutOfPlace> {
         match message {
             DaemonMessage::Storage { .. } => self.take_storage(message)?,
             message => {

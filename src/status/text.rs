@@ -13,7 +13,7 @@ const LAST: usize = 8;
 
 /// The whole screen. `still`: it will not be drawn again as time goes by, so it tells ages; else
 /// it tells points of time.
-pub fn show(snapshot: &Snapshot, mut page: Page, still: bool) -> Vec<String> {
+pub(super) fn show(snapshot: &Snapshot, mut page: Page, still: bool) -> Vec<String> {
     let state = snapshot.state;
     let mark = Piece::new(state.as_str(), look(state));
     page.marked("state", mark, &format!(": {}", meaning(state)));

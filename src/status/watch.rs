@@ -14,7 +14,7 @@ use crate::sys::terminal;
 
 /// Where a watch is shown.
 #[derive(Debug)]
-pub enum Display {
+pub(super) enum Display {
     /// A JSON object a line.
     Json,
     /// A line for each change.
@@ -25,7 +25,7 @@ pub enum Display {
 
 impl Display {
     /// For a standard output that is a terminal or not.
-    pub fn new(json: bool, terminal: bool, colour: bool) -> io::Result<Display> {
+    pub(super) fn new(json: bool, terminal: bool, colour: bool) -> io::Result<Display> {
         Ok(match (json, terminal) {
             (true, _) => Display::Json,
             (false, false) => Display::Lines(Lines::default()),
@@ -45,7 +45,7 @@ impl Display {
 /// A screen that is drawn again and again, below what was there before. Nothing of the terminal is
 /// changed but the text, so whatever ends this leaves it well.
 #[derive(Debug)]
-pub struct Screen {
+pub(super) struct Screen {
     colour: bool,
     /// Tell of a new size, and that others may have written meanwhile (`fg` after ^Z).
     signals: Signals,
@@ -102,7 +102,7 @@ impl Screen {
 }
 
 /// Shows all that is told from now on. Ends well when nobody reads it any more.
-pub fn follow(
+pub(super) fn follow(
     connection: &mut Connection,
     collector: &mut Collector,
     mut display: Display,

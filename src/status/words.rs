@@ -7,8 +7,7 @@ use crate::amount::Bytes;
 use crate::sys::clock::LocalTime;
 use crate::wire::{Ended, HolderKind, State};
 
-/// What a state means.
-pub fn meaning(state: State) -> &'static str {
+pub(super) fn meaning(state: State) -> &'static str {
     match state {
         State::Absent => "not mounted, no session can be opened",
         State::Unprepared => "mounted, but not ready for sessions",
@@ -21,8 +20,7 @@ pub fn meaning(state: State) -> &'static str {
     }
 }
 
-/// How a session ended.
-pub fn ending(ended: Ended) -> &'static str {
+pub(super) fn ending(ended: Ended) -> &'static str {
     match ended {
         Ended::Durable => "well",
         Ended::Failed => "doubtful",
@@ -34,7 +32,7 @@ pub fn ending(ended: Ended) -> &'static str {
 }
 
 /// What a holder is called where its command stands.
-pub fn holder_command(holder: &Holder) -> &str {
+pub(super) fn holder_command(holder: &Holder) -> &str {
     match holder.kind {
         HolderKind::Process | HolderKind::Loop => &holder.command,
         HolderKind::Swap => "swap",
@@ -43,17 +41,17 @@ pub fn holder_command(holder: &Holder) -> &str {
 }
 
 /// Bytes that a session wrote.
-pub fn written(past: &Past) -> String {
+pub(super) fn written(past: &Past) -> String {
     bytes(past.written)
 }
 
 /// Bytes that perhaps nobody counted.
-pub fn bytes(count: Option<u64>) -> String {
+pub(super) fn bytes(count: Option<u64>) -> String {
     count.map_or("?".into(), |count| Bytes(count).to_string())
 }
 
 /// A point of time, as short as it can be told today.
-pub fn when(time: SystemTime) -> String {
+pub(super) fn when(time: SystemTime) -> String {
     let (Some(then), Some(now)) = (LocalTime::of(time), LocalTime::of(SystemTime::now())) else {
         return "?".into();
     };
@@ -65,7 +63,7 @@ pub fn when(time: SystemTime) -> String {
 }
 
 /// `14:03:59`.
-pub fn clock(time: LocalTime) -> String {
+pub(super) fn clock(time: LocalTime) -> String {
     format!("{:02}:{:02}:{:02}", time.hour, time.minute, time.second)
 }
 

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 /// Why something is so, in words for the user.
-pub type Text = Arc<str>;
+pub(crate) type Text = Arc<str>;
 
 /// Whether the storage can serve at all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Condition {
-    /// Mounted, prepared, healthy.
+pub(crate) enum Condition {
     Ready,
-    /// Not mounted.
     Absent(Text),
     /// Mounted, but the mount's own flag forbids writing, or the layout is not ours to switch.
     Unprepared(Text),
@@ -20,8 +18,7 @@ pub enum Condition {
 
 /// What a look at the storage found.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Seen {
-    /// Whether it can serve.
+pub(crate) struct Seen {
     pub condition: Condition,
     /// Whether the superblock is writable, so that it must be brought back if nobody works.
     pub writable: bool,
@@ -29,8 +26,7 @@ pub struct Seen {
 
 /// How a remount to read-only went.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Remount {
-    /// The superblock is read-only.
+pub(crate) enum Remount {
     Done,
     /// EBUSY: somebody still holds something.
     Busy,

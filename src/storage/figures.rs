@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::wire::{Figures, Incident};
 
 /// The figures of the ext4 on `device`; `None` for another filesystem.
-pub fn read(device: (u32, u32)) -> Option<Figures> {
+pub(crate) fn read(device: (u32, u32)) -> Option<Figures> {
     let folder = folder(device)?;
     let errors = number(&folder, "errors_count")?;
     let incident = |which| (errors > 0).then(|| incident(&folder, which)).flatten();
@@ -24,11 +24,11 @@ pub fn read(device: (u32, u32)) -> Option<Figures> {
 /// An attribute of sysfs(5) that is read often, and kept open for that: what it tells of may go all
 /// the same, and come again.
 #[derive(Debug, Default)]
-pub struct Kept(Option<File>);
+pub(crate) struct Kept(Option<File>);
 
 impl Kept {
     /// What it says now; `None` where it is not to be had. `path` leads to it.
-    pub fn read(&mut self, path: impl FnOnce() -> Option<PathBuf>) -> Option<String> {
+    pub(crate) fn read(&mut self, path: impl FnOnce() -> Option<PathBuf>) -> Option<String> {
         if let Some(text) = self.0.as_ref().and_then(attribute) {
             return Some(text);
         }
@@ -38,7 +38,7 @@ impl Kept {
 }
 
 /// Where the ext4 on `device` has its attributes; `None` where there is no such device.
-pub fn folder((major, minor): (u32, u32)) -> Option<PathBuf> {
+pub(crate) fn folder((major, minor): (u32, u32)) -> Option<PathBuf> {
     let link = fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok()?;
     Some(Path::new("/sys/fs/ext4").join(link.file_name()?))
 }

@@ -19,12 +19,12 @@ const WRITERS: Events = Events {
 
 /// The group that is told; `None` where the kernel does not let us watch.
 #[derive(Debug)]
-pub struct Guard(pub Option<Group>);
+pub(crate) struct Guard(pub Option<Group>);
 
 impl Guard {
     /// Watches the filesystem below `root` for what matters in this mode. `ReadOnly` is always set
     /// first.
-    pub fn set(&self, root: BorrowedFd<'_>, mode: Mode) {
+    pub(crate) fn set(&self, root: BorrowedFd<'_>, mode: Mode) {
         let Some(group) = &self.0 else {
             return;
         };

@@ -9,34 +9,30 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub use crate::wire::HolderKind;
+pub(crate) use crate::wire::HolderKind;
 
 use super::search::Search;
 use crate::sys::file;
 
 /// At most so many are named; who needs the rest has other problems.
-pub const LIMIT: usize = 64;
+pub(crate) const LIMIT: usize = 64;
 /// For one process: it must not keep others from being found.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// One that keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// What it is.
+pub(crate) struct Holder {
     pub kind: HolderKind,
     /// Its process, 0 if it is none.
     pub pid: u32,
-    /// The process's user.
     pub uid: u32,
     /// The process's command line; the loop device; empty for others.
     pub command: Vec<u8>,
-    /// What it holds.
     pub path: Vec<u8>,
 }
 
 impl Holder {
     /// Something that cannot be named; `text` says why.
-    pub fn unknown(text: &str) -> Holder {
+    pub(crate) fn unknown(text: &str) -> Holder {
         Holder {
             kind: HolderKind::Unknown,
             pid: 0,
@@ -49,7 +45,7 @@ impl Holder {
 
 /// Looks at every process, loop device and swap file for what keeps the filesystem `device`
 /// (`st_dev`). Others decide how long that takes, so `search` may end it.
-pub fn find(device: u64, search: &Search) {
+pub(crate) fn find(device: u64, search: &Search) {
     processes(search, &|pid, base, until| {
         let path = held(base, device, until, true);
         if Instant::now() >= until {
@@ -290,7 +286,6 @@ fn loops(device: u64) -> Vec<Holder> {
     loops.collect()
 }
 
-/// Swap files there.
 fn swaps(device: u64) -> Vec<Holder> {
     let text = fs::read("/proc/swaps").unwrap_or_default();
     let files = text.split(|byte| *byte == b'\n').skip(1);

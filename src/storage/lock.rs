@@ -19,14 +19,14 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The lock on a device; released when dropped. The file stays: removing it would let two
 /// processes lock two files of the same name.
 #[derive(Debug)]
-pub struct DeviceLock {
+pub(crate) struct DeviceLock {
     file: File,
     device: (u32, u32),
 }
 
 /// Why there is no lock.
 #[derive(Debug)]
-pub enum LockError {
+pub(crate) enum LockError {
     /// A daemon has it; its pid, if it wrote one.
     Taken(Option<u32>),
     /// It cannot be had at all.
@@ -38,7 +38,11 @@ impl DeviceLock {
     ///
     /// # Errors
     /// [`LockError::Taken`] if another process has it.
-    pub fn take(socket: &Path, device: (u32, u32), owner: u32) -> Result<DeviceLock, LockError> {
+    pub(crate) fn take(
+        socket: &Path,
+        device: (u32, u32),
+        owner: u32,
+    ) -> Result<DeviceLock, LockError> {
         let path = lock_path(socket, device);
         let failed = |error: io::Error| {
             LockError::Failed(format!("cannot lock {}: {error}", escape_path(&path)))
@@ -86,14 +90,14 @@ impl DeviceLock {
     }
 
     /// Which device it is for.
-    pub fn device(&self) -> (u32, u32) {
+    pub(crate) fn device(&self) -> (u32, u32) {
         self.device
     }
 }
 
 /// A daemon's claim on the device that its storage is on, which may change.
 #[derive(Debug)]
-pub struct Claim {
+pub(crate) struct Claim {
     socket: PathBuf,
     owner: u32,
     lock: Option<DeviceLock>,
@@ -101,7 +105,7 @@ pub struct Claim {
 
 impl Claim {
     /// A claim on nothing yet; locks lie beside `socket` and may belong to `owner`.
-    pub fn new(socket: PathBuf, owner: u32) -> Claim {
+    pub(crate) fn new(socket: PathBuf, owner: u32) -> Claim {
         Claim {
             socket,
             owner,
@@ -113,7 +117,7 @@ impl Claim {
     ///
     /// # Errors
     /// A line that names who has it.
-    pub fn take(&mut self, mount: &Mount) -> Result<(), String> {
+    pub(crate) fn take(&mut self, mount: &Mount) -> Result<(), String> {
         let held = self.lock.as_ref().map(DeviceLock::device);
         if held == Some(mount.device) {
             return Ok(());
@@ -137,7 +141,7 @@ impl Claim {
     ///
     /// # Errors
     /// As [`Claim::take`].
-    pub fn take_patiently(&mut self, mount: &Mount) -> Result<(), String> {
+    pub(crate) fn take_patiently(&mut self, mount: &Mount) -> Result<(), String> {
         let start = Instant::now();
         loop {
             match self.take(mount) {
@@ -153,7 +157,7 @@ impl Claim {
 ///
 /// # Errors
 /// A line that says why not.
-pub fn trusted(file: &File, owners: &[u32], path: &Path) -> Result<(), String> {
+pub(crate) fn trusted(file: &File, owners: &[u32], path: &Path) -> Result<(), String> {
     let shown = escape_path(path);
     let metadata = file
         .metadata()

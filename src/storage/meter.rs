@@ -4,8 +4,7 @@ use super::figures::{self, Kept};
 
 /// What was counted since the daemon's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Remounts, either way.
+pub(crate) struct Counts {
     pub remounts: u64,
     /// Remounts that the kernel refused, busy or not.
     pub failed_remounts: u64,
@@ -15,7 +14,7 @@ pub struct Counts {
 
 /// The counter. It follows the storage from device to device.
 #[derive(Debug, Default)]
-pub struct Meter {
+pub(crate) struct Meter {
     counts: Counts,
     device: (u32, u32),
     statistics: Kept,
@@ -26,7 +25,7 @@ pub struct Meter {
 
 impl Meter {
     /// This is the device now: what was written to it before is not ours.
-    pub fn follow(&mut self, device: (u32, u32)) {
+    pub(crate) fn follow(&mut self, device: (u32, u32)) {
         if self.device != device {
             self.device = device;
             self.statistics = Kept::default();
@@ -38,15 +37,14 @@ impl Meter {
     }
 
     /// The kernel was asked to remount.
-    pub fn remounted(&mut self, done: bool) {
+    pub(crate) fn remounted(&mut self, done: bool) {
         match done {
             true => self.counts.remounts += 1,
             false => self.counts.failed_remounts += 1,
         }
     }
 
-    /// Reads the device's counter.
-    pub fn read(&mut self) -> Counts {
+    pub(crate) fn read(&mut self) -> Counts {
         let (major, minor) = self.device;
         let path = || Some(format!("/sys/dev/block/{major}:{minor}/stat").into());
         let now = self.statistics.read(path).and_then(|text| written(&text));
@@ -55,7 +53,7 @@ impl Meter {
     }
 
     /// How many errors ext4 has counted since it was last checked; `None` for another filesystem.
-    pub fn errors(&mut self) -> Option<u64> {
+    pub(crate) fn errors(&mut self) -> Option<u64> {
         let path = || Some(figures::folder(self.device)?.join("errors_count"));
         self.errors.read(path)?.parse().ok()
     }

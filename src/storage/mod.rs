@@ -2,19 +2,19 @@
 //! read-write. Everything here may block, and is called by the worker thread or by an applet
 //! that has nothing else to do. It decides nothing about sessions.
 
-pub mod condition;
-pub mod figures;
-pub mod guard;
-pub mod holders;
-pub mod lock;
-pub mod meter;
+pub(crate) mod condition;
+pub(crate) mod figures;
+pub(crate) mod guard;
+pub(crate) mod holders;
+pub(crate) mod lock;
+pub(crate) mod meter;
 pub mod mountinfo;
-pub mod mounts;
-pub mod prepare;
+pub(crate) mod mounts;
+pub(crate) mod prepare;
 pub mod roots;
-pub mod search;
-pub mod superblock;
-pub mod survey;
+pub(crate) mod search;
+pub(crate) mod superblock;
+pub(crate) mod survey;
 
-pub use superblock::Storage;
-pub use survey::Facts;
+pub(crate) use superblock::Storage;
+pub(crate) use survey::Facts;

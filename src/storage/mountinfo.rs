@@ -6,7 +6,6 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-/// One line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     /// The mount's number, as statx(2) shows it; used again after an unmount.
@@ -15,17 +14,14 @@ pub struct Mount {
     pub device: (u32, u32),
     /// Which directory of the filesystem is the root of this mount.
     pub root: PathBuf,
-    /// Where it is mounted.
     pub point: PathBuf,
     /// The mount's own flag; the superblock's is [`Mount::superblock_read_only`].
     pub read_only: bool,
     /// All of the mount's own options.
     pub flags: String,
-    /// Type of the filesystem.
     pub fstype: String,
     /// What was mounted: a device's path for most.
     pub source: PathBuf,
-    /// The superblock's options.
     pub options: String,
 }
 

@@ -7,14 +7,12 @@ use std::os::unix::fs::MetadataExt;
 
 use super::mountinfo::{self, Mount};
 
-/// This process's mounts.
-pub const OWN: &str = "/proc/self/mountinfo";
+pub(crate) const OWN: &str = "/proc/self/mountinfo";
 const HOST: &str = "/proc/1/mountinfo";
 
 /// The mount's own read-only flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flag {
-    /// Clear: prepared.
+pub(crate) enum Flag {
     Clear,
     /// Set in this namespace, which is the one that counts.
     SetHere,
@@ -22,13 +20,12 @@ pub enum Flag {
     SetInHost,
 }
 
-/// This namespace's mounts.
-pub fn own() -> io::Result<Vec<Mount>> {
+pub(crate) fn own() -> io::Result<Vec<Mount>> {
     mountinfo::read(&File::open(OWN)?)
 }
 
 /// Which flag is set of this mount, for the processes that count. `all` are this namespace's mounts.
-pub fn flag(mount: &Mount, all: &[Mount]) -> Flag {
+pub(crate) fn flag(mount: &Mount, all: &[Mount]) -> Flag {
     let same = |other: &&Mount| other.point == mount.point && other.device == mount.device;
     let host = match in_host() {
         true => None,

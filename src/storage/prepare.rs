@@ -16,8 +16,7 @@ use crate::logging;
 use crate::sys::file;
 use crate::sys::mount::{Mode, clear_mount_read_only, switch_superblock};
 
-/// The applet.
-pub fn main(config: Config) -> ExitCode {
+pub(crate) fn main(config: Config) -> ExitCode {
     logging::init(None);
     match prepare(&config) {
         Ok(()) => ExitCode::SUCCESS,

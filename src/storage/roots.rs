@@ -15,12 +15,9 @@ use crate::sys::{own, user};
 /// Members may create there, and not remove each other's entries.
 const MODE: u32 = 0o1775;
 
-/// Who owns the roots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// User.
     pub uid: u32,
-    /// Group.
     pub gid: u32,
 }
 

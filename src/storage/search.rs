@@ -17,13 +17,13 @@ const HANGING: usize = 4;
 
 /// Starts searches, and knows those that hang.
 #[derive(Debug, Default)]
-pub struct Searcher {
+pub(crate) struct Searcher {
     hanging: Vec<Arc<Search>>,
 }
 
 /// A search as it goes on.
 #[derive(Debug, Default)]
-pub struct Search {
+pub(crate) struct Search {
     found: Mutex<Vec<Holder>>,
     /// Processes at which others hang.
     skipped: Vec<u32>,
@@ -36,7 +36,7 @@ pub struct Search {
 impl Searcher {
     /// Who keeps the filesystem of `root`. One that finds nothing says so by a single
     /// [`HolderKind::Unknown`](holders::HolderKind::Unknown).
-    pub fn find(&mut self, root: BorrowedFd<'_>) -> Vec<Holder> {
+    pub(crate) fn find(&mut self, root: BorrowedFd<'_>) -> Vec<Holder> {
         match file::status(root) {
             Ok(status) => self.within(PATIENCE, move |search| {
                 holders::find(status.device, search);
@@ -93,23 +93,22 @@ impl Searcher {
 
 impl Search {
     /// Whether to go on, with this process.
-    pub fn goes_on_with(&self, pid: u32) -> bool {
+    pub(crate) fn goes_on_with(&self, pid: u32) -> bool {
         self.at.store(pid, Ordering::Relaxed);
         !self.stopped.load(Ordering::Relaxed) && self.list().len() < LIMIT
     }
 
     /// Whether another search hangs there.
-    pub fn skips(&self, pid: u32) -> bool {
+    pub(crate) fn skips(&self, pid: u32) -> bool {
         self.skipped.contains(&pid)
     }
 
     /// Whether nothing was found so far.
-    pub fn found_nothing(&self) -> bool {
+    pub(crate) fn found_nothing(&self) -> bool {
         self.list().is_empty()
     }
 
-    /// Takes what was found.
-    pub fn found(&self, holders: impl IntoIterator<Item = Holder>) {
+    pub(crate) fn found(&self, holders: impl IntoIterator<Item = Holder>) {
         self.list().extend(holders);
     }
 

@@ -33,7 +33,7 @@ struct Period {
 
 /// The storage. One thread has it.
 #[derive(Debug)]
-pub struct Storage {
+pub(crate) struct Storage {
     place: Place,
     owner: Owner,
     claim: Claim,
@@ -56,7 +56,12 @@ pub struct Storage {
 impl Storage {
     /// The storage at `place`; its lock lies beside `socket`. `group` is where its filesystem's
     /// events are to come.
-    pub fn new(place: Place, owner: Owner, socket: PathBuf, group: Option<Group>) -> Storage {
+    pub(crate) fn new(
+        place: Place,
+        owner: Owner,
+        socket: PathBuf,
+        group: Option<Group>,
+    ) -> Storage {
         Storage {
             place,
             owner,
@@ -75,28 +80,28 @@ impl Storage {
     }
 
     /// What was last seen there.
-    pub fn facts(&self) -> &Facts {
+    pub(crate) fn facts(&self) -> &Facts {
         &self.facts
     }
 
     /// `st_dev` of the data root, as of the last time it was made writable.
-    pub fn data_device(&self) -> u64 {
+    pub(crate) fn data_device(&self) -> u64 {
         self.data_device
     }
 
     /// How much was free when it was last looked at, synced or remounted; `None` where there is
     /// no storage.
-    pub fn space(&self) -> Option<Space> {
+    pub(crate) fn space(&self) -> Option<Space> {
         self.space
     }
 
     /// What it has cost so far.
-    pub fn counts(&mut self) -> Counts {
+    pub(crate) fn counts(&mut self) -> Counts {
         self.meter.read()
     }
 
     /// Looks whether the storage is there, prepared and healthy; prepares it if this process can.
-    pub fn look(&mut self) -> Seen {
+    pub(crate) fn look(&mut self) -> Seen {
         match self.survey() {
             Ok(found) => {
                 let writable = !found.mount.superblock_read_only();
@@ -120,8 +125,7 @@ impl Storage {
         }
     }
 
-    /// Looks, and goes read-write.
-    pub fn make_writable(&mut self) -> Seen {
+    pub(crate) fn make_writable(&mut self) -> Seen {
         let found = match self.survey() {
             Ok(found) => found,
             Err(seen) => return seen,
@@ -170,7 +174,11 @@ impl Storage {
     /// of it, unless the kernel says busy, nothing was lost and `release` is not set. What was
     /// not held before is not held after: only [`Storage::make_writable`] makes it fit for that.
     /// Busy, and with nobody to hear of it (`awaited`), it does not sync.
-    pub fn make_read_only(&mut self, release: bool, awaited: bool) -> (Remount, Result<(), Text>) {
+    pub(crate) fn make_read_only(
+        &mut self,
+        release: bool,
+        awaited: bool,
+    ) -> (Remount, Result<(), Text>) {
         let held = self.period.is_some();
         let period = match self.period.take() {
             Some(period) => period,
@@ -272,7 +280,7 @@ impl Storage {
     }
 
     /// Puts on the medium what was written so far.
-    pub fn sync(&mut self) -> Result<(), Text> {
+    pub(crate) fn sync(&mut self) -> Result<(), Text> {
         let Some(period) = self.period.take() else {
             return Err("the storage is not held".into());
         };
@@ -283,7 +291,7 @@ impl Storage {
     }
 
     /// Who keeps it from going read-only.
-    pub fn find_holders(&mut self) -> Vec<Holder> {
+    pub(crate) fn find_holders(&mut self) -> Vec<Holder> {
         let searcher = &mut self.searcher;
         match &self.period {
             Some(period) => searcher.find(period.root.as_fd()),
@@ -296,7 +304,7 @@ impl Storage {
     ///
     /// # Errors
     /// A line that names who has it.
-    pub fn claim(&mut self) -> Result<(), String> {
+    pub(crate) fn claim(&mut self) -> Result<(), String> {
         match survey::find(&self.place) {
             Ok(found) => self.claim.take_patiently(&found.mount),
             Err(_) => Ok(()),

@@ -16,21 +16,18 @@ use crate::sys::file::{self, MountId, Space};
 
 /// What the outside is told of the storage besides its state.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// The device, or what stands for it.
     pub device: String,
-    /// Type of the filesystem.
     pub fstype: String,
     /// The device's number, `major:minor`.
     pub number: (u32, u32),
 }
 
-/// A mounted storage, open.
 #[derive(Debug)]
-pub struct Found {
+pub(crate) struct Found {
     /// The root directory of the mount.
     pub root: OwnedFd,
-    /// Which mount it is.
     pub id: MountId,
     /// Its line in this namespace's mountinfo.
     pub mount: Mount,
@@ -46,7 +43,7 @@ pub struct Found {
 ///
 /// # Errors
 /// The condition, with what to do about it, if nothing is mounted there.
-pub fn find(place: &Place) -> Result<Found, Condition> {
+pub(crate) fn find(place: &Place) -> Result<Found, Condition> {
     let point = &place.mount;
     let root = file::open_directory(point).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Condition::Absent(
@@ -97,7 +94,7 @@ impl Found {
     /// Why this is not ours to switch, if it is not: switching would hit something else.
     /// The whole check, for a mount that was not seen before. Once it is prepared, a bind mount of
     /// a part of it is its users' business, but a btrfs subvolume beside it still is not.
-    pub fn refusal(&self, place: &Place) -> Option<String> {
+    pub(crate) fn refusal(&self, place: &Place) -> Option<String> {
         let strict = self.flag != Flag::Clear || self.mount.fstype == "btrfs";
         let shared = || strict.then(|| self.shared()).flatten();
         self.partial().or_else(shared).or_else(|| {
@@ -113,7 +110,7 @@ impl Found {
     }
 
     /// Whether what is written there is on a device.
-    pub fn has_block_device(&self) -> bool {
+    pub(crate) fn has_block_device(&self) -> bool {
         has_block_device(&self.mount)
     }
 
@@ -150,7 +147,7 @@ impl Found {
     }
 
     /// Why the kernel or the medium has given it up, if so. Costs no write.
-    pub fn illness(&self) -> Option<String> {
+    pub(crate) fn illness(&self) -> Option<String> {
         if let Some(word) = self.mount.given_up() {
             return Some(self.repair(&format!("the kernel has given it up ({word})")));
         }
@@ -161,7 +158,7 @@ impl Found {
     }
 
     /// `what`, on this storage, with the way to mend it.
-    pub fn repair(&self, what: &str) -> String {
+    pub(crate) fn repair(&self, what: &str) -> String {
         format!(
             "{}: {what}; unmount it, run `e2fsck -fy {}` or what its filesystem has for that, \
              and mount it again",
@@ -170,8 +167,7 @@ impl Found {
         )
     }
 
-    /// For status.
-    pub fn facts(&self) -> Facts {
+    pub(crate) fn facts(&self) -> Facts {
         Facts {
             device: escape_path(&self.mount.source),
             fstype: self.mount.fstype.clone(),
@@ -181,7 +177,7 @@ impl Found {
 }
 
 /// What an ext4 journal answers when it is aborted; `None` from a live one, and from what has none.
-pub fn journal_error(root: std::os::fd::BorrowedFd<'_>) -> Option<String> {
+pub(crate) fn journal_error(root: std::os::fd::BorrowedFd<'_>) -> Option<String> {
     match file::checkpoint_journal(root) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EROFS)) => {
             Some(format!("its journal was aborted: {error}"))
@@ -206,7 +202,7 @@ fn cannot(path: &Path, what: &str, error: &io::Error) -> Condition {
 }
 
 /// A path, safe to print.
-pub fn escape_path(path: &Path) -> String {
+pub(crate) fn escape_path(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     escape(path.as_os_str().as_bytes()).to_string()
 }

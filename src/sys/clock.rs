@@ -5,16 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A point of the wall clock, in local time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocalTime {
-    /// The year.
+pub(crate) struct LocalTime {
     pub year: i32,
-    /// From 1.
     pub month: i32,
-    /// From 1.
     pub day: i32,
-    /// From 0.
     pub hour: i32,
-    /// From 0.
     pub minute: i32,
     /// From 0; 60 in a leap second.
     pub second: i32,
@@ -22,7 +17,7 @@ pub struct LocalTime {
 
 impl LocalTime {
     /// Local time of a point of the clock; `None` for years beyond all reason. localtime_r(3).
-    pub fn of(time: SystemTime) -> Option<LocalTime> {
+    pub(crate) fn of(time: SystemTime) -> Option<LocalTime> {
         let seconds = match time.duration_since(UNIX_EPOCH) {
             Ok(after) => i64::try_from(after.as_secs()).ok()?,
             Err(before) => -i64::try_from(before.duration().as_secs()).ok()?,

@@ -12,7 +12,7 @@ const FIRST_PASSED: RawFd = 3;
 /// Takes over descriptor 3, and makes it close-on-exec; fcntl(2). Only for a process whose service
 /// manager says that it has put one there, and before anything else opens descriptors.
 /// Works once: later calls fail with EBADF.
-pub fn take_passed() -> io::Result<OwnedFd> {
+pub(crate) fn take_passed() -> io::Result<OwnedFd> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
@@ -26,17 +26,17 @@ pub fn take_passed() -> io::Result<OwnedFd> {
 }
 
 /// Address family of a socket, AF_UNIX for one; socket(7), SO_DOMAIN.
-pub fn socket_family(socket: BorrowedFd<'_>) -> io::Result<c_int> {
+pub(crate) fn socket_family(socket: BorrowedFd<'_>) -> io::Result<c_int> {
     socket_option(socket, libc::SO_DOMAIN)
 }
 
 /// Type of a socket, SOCK_STREAM for one; socket(7), SO_TYPE.
-pub fn socket_type(socket: BorrowedFd<'_>) -> io::Result<c_int> {
+pub(crate) fn socket_type(socket: BorrowedFd<'_>) -> io::Result<c_int> {
     socket_option(socket, libc::SO_TYPE)
 }
 
 /// Whether listen(2) was called on the socket; socket(7), SO_ACCEPTCONN.
-pub fn is_listening(socket: BorrowedFd<'_>) -> io::Result<bool> {
+pub(crate) fn is_listening(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(socket_option(socket, libc::SO_ACCEPTCONN)? != 0)
 }
 

@@ -9,7 +9,7 @@ use super::{check, file};
 
 /// What is at a path, as this process sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sight {
+pub(crate) struct Sight {
     /// The device, as stat(2) says it.
     pub device: u64,
     /// The mount or the superblock is read-only; see statvfs(3).
@@ -18,7 +18,7 @@ pub struct Sight {
 
 /// Looks at a directory, through one descriptor, so that both answers are about
 /// the same; see open(2), statx(2) and fstatvfs(3).
-pub fn look_at(path: &CStr) -> io::Result<Sight> {
+pub(crate) fn look_at(path: &CStr) -> io::Result<Sight> {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
     // SAFETY: a string that ends in 0; the new descriptor is nobody else's; the
     // structure is read only after the call that fills it succeeded.

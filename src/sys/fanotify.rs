@@ -7,9 +7,8 @@ use super::check;
 
 const RELEASE: u64 = libc::FAN_CLOSE_WRITE | libc::FAN_DELETE_SELF;
 
-/// A set of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Events {
+pub(crate) struct Events {
     /// The filesystem hit an error (FAN_FS_ERROR, Linux 5.16; on ext4, and xfs since 6.19).
     pub error: bool,
     /// Something that keeps a filesystem from going read-only may be gone: a file that was open
@@ -20,7 +19,7 @@ pub struct Events {
 
 /// A fanotify group. Its marks keep neither the filesystem busy nor its mounts.
 #[derive(Debug)]
-pub struct Group(OwnedFd);
+pub(crate) struct Group(OwnedFd);
 
 impl AsFd for Group {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -33,7 +32,7 @@ impl Group {
     ///
     /// # Errors
     /// EPERM without CAP_SYS_ADMIN.
-    pub fn new() -> io::Result<Group> {
+    pub(crate) fn new() -> io::Result<Group> {
         let flags =
             libc::FAN_CLASS_NOTIF | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK | libc::FAN_REPORT_FID;
         // SAFETY: takes no pointer; returns a new descriptor or -1.
@@ -43,7 +42,7 @@ impl Group {
     }
 
     /// A second descriptor of the same group.
-    pub fn try_clone(&self) -> io::Result<Group> {
+    pub(crate) fn try_clone(&self) -> io::Result<Group> {
         self.0.try_clone().map(Group)
     }
 
@@ -52,12 +51,12 @@ impl Group {
     /// # Errors
     /// EINVAL where the kernel does not know an event; ENODEV, EOPNOTSUPP, EXDEV where the
     /// filesystem cannot be watched.
-    pub fn watch(&self, root: BorrowedFd<'_>, events: Events) -> io::Result<()> {
+    pub(crate) fn watch(&self, root: BorrowedFd<'_>, events: Events) -> io::Result<()> {
         self.mark(libc::FAN_MARK_ADD, root, events)
     }
 
     /// Watches the filesystem of `root` for these events no longer. fanotify_mark(2).
-    pub fn unwatch(&self, root: BorrowedFd<'_>, events: Events) -> io::Result<()> {
+    pub(crate) fn unwatch(&self, root: BorrowedFd<'_>, events: Events) -> io::Result<()> {
         self.mark(libc::FAN_MARK_REMOVE, root, events)
     }
 
@@ -77,7 +76,7 @@ impl Group {
 
     /// Takes events that have come, merged; none if nothing has. Not all, where they come faster than
     /// they are read. fanotify(7).
-    pub fn take(&self) -> io::Result<Events> {
+    pub(crate) fn take(&self) -> io::Result<Events> {
         let mut found = Events::default();
         let mut buffer = [0u8; 4096];
         for _ in 0..16 {

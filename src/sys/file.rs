@@ -80,11 +80,8 @@ pub fn set_mode(file: BorrowedFd<'_>, mode: libc::mode_t) -> io::Result<()> {
 pub struct Status {
     /// Device number of the filesystem (`st_dev`).
     pub device: u64,
-    /// Inode number.
     pub inode: u64,
-    /// Owner.
     pub uid: u32,
-    /// Group.
     pub gid: u32,
     /// Permission bits, with set-id and sticky ones.
     pub mode: u32,
@@ -179,7 +176,6 @@ pub fn device_number(major: u32, minor: u32) -> u64 {
 /// What statvfs says of the filesystem and mount of an open file. Bytes, not blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
-    /// Bytes in all.
     pub size: u64,
     /// Bytes that any user may still use.
     pub free: u64,
@@ -193,7 +189,6 @@ pub struct Space {
     pub no_exec: bool,
 }
 
-/// fstatvfs(3), the 64-bit one.
 pub fn space(file: BorrowedFd<'_>) -> io::Result<Space> {
     let mut out = MaybeUninit::<libc::statvfs64>::uninit();
     // SAFETY: `out` is large enough for what the call writes.

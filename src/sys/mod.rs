@@ -2,21 +2,21 @@
 //! Nothing here decides anything; every wrapper names its man page.
 #![allow(unsafe_code)]
 
-pub mod clock;
-pub mod descriptor;
-pub mod directory;
-pub mod fanotify;
+pub(crate) mod clock;
+pub(crate) mod descriptor;
+pub(crate) mod directory;
+pub(crate) mod fanotify;
 pub mod file;
 pub mod mount;
 pub mod own;
 pub mod poll;
-pub mod probe;
+pub(crate) mod probe;
 pub mod process;
 pub mod signal;
-pub mod socket;
+pub(crate) mod socket;
 pub mod stream;
-pub mod terminal;
-pub mod user;
+pub(crate) mod terminal;
+pub(crate) mod user;
 
 use std::io;
 

@@ -11,9 +11,7 @@ use super::poll::{self, Watch};
 /// Whether a superblock takes writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Read-only.
     ReadOnly,
-    /// Read-write.
     ReadWrite,
 }
 

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::check;
 
-/// The effective user. geteuid(2).
 pub fn effective_uid() -> u32 {
     // SAFETY: takes nothing, cannot fail.
     unsafe { libc::geteuid() }

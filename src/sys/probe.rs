@@ -7,17 +7,15 @@ use super::check;
 
 /// What the kernel says to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// It knows the call.
+pub(crate) enum Answer {
     Known,
-    /// ENOSYS.
     Missing,
     /// EPERM, before it looked at the arguments: by a filter, or for want of a capability.
     Refused,
 }
 
 /// The calls that `pst` cannot do without, and the kernel's answer to each.
-pub fn calls() -> [(&'static str, Answer); 5] {
+pub(crate) fn calls() -> [(&'static str, Answer); 5] {
     [
         ("fspick", ask(libc::SYS_fspick)),
         ("fsconfig", ask(libc::SYS_fsconfig)),

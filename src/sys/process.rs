@@ -20,13 +20,11 @@ impl Pid {
         (number > 0).then_some(Self(number))
     }
 
-    /// This process.
     pub fn own() -> Self {
         // SAFETY: getpid(2) cannot fail.
         Self(unsafe { libc::getpid() })
     }
 
-    /// The number.
     pub fn number(self) -> libc::pid_t {
         self.0
     }
@@ -175,7 +173,6 @@ pub fn set_name(name: &CStr) {
 pub enum Fork {
     /// The one that called, and the new one's id.
     Parent(Pid),
-    /// The new one.
     Child,
 }
 

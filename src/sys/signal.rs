@@ -177,7 +177,6 @@ pub fn restore_for_command() {
 /// A signal that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Its number.
     pub signal: libc::c_int,
     /// The process that sent it by kill(2), tgkill(2) or sigqueue(3), 0 if it is none of this pid
     /// namespace; or [`KERNEL`].
@@ -253,7 +252,6 @@ impl AsFd for Signals {
     }
 }
 
-/// A handled signal's name.
 pub fn name(signal: libc::c_int) -> String {
     match signal {
         libc::SIGHUP => "SIGHUP".into(),

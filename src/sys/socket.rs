@@ -13,17 +13,14 @@ use super::own;
 
 /// The process that connected, as of then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Its pid here; 0 if it is not visible here.
     pub pid: u32,
-    /// Its effective user.
     pub uid: u32,
-    /// Its effective group.
     pub gid: u32,
 }
 
-/// SO_PEERCRED of unix(7).
-pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let mut credentials = MaybeUninit::<libc::ucred>::uninit();
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: the buffer is live and as long as `length` says.
@@ -46,7 +43,7 @@ pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
 }
 
 /// The supplementary groups of the process that connected. SO_PEERGROUPS of socket(7); Linux 4.13.
-pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut groups = vec![0u32; 64];
     loop {
         let mut length = (groups.len() * size_of::<u32>()) as libc::socklen_t;
@@ -77,7 +74,7 @@ pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
 
 /// Whether the other end is closed, so that nobody hears an answer; unread bytes may be left.
 /// POLLHUP of poll(2).
-pub fn hung_up(socket: BorrowedFd<'_>) -> bool {
+pub(crate) fn hung_up(socket: BorrowedFd<'_>) -> bool {
     let mut poll = libc::pollfd {
         fd: socket.as_raw_fd(),
         events: 0,
@@ -93,7 +90,7 @@ pub fn hung_up(socket: BorrowedFd<'_>) -> bool {
 ///
 /// # Errors
 /// ENOPROTOOPT before Linux 6.16.
-pub fn refuse_descriptors(listener: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn refuse_descriptors(listener: BorrowedFd<'_>) -> io::Result<()> {
     // Not in the libc crate; the same on all architectures but parisc and sparc.
     const SO_PASSRIGHTS: libc::c_int = 83;
     let pass: libc::c_int = 0;
@@ -112,14 +109,14 @@ pub fn refuse_descriptors(listener: BorrowedFd<'_>) -> io::Result<()> {
 
 /// How many connections may wait to be accepted; who connects then has to wait, or gets EAGAIN.
 /// The kernel has a limit of its own, net.core.somaxconn. listen(2), also of a socket that listens.
-pub fn set_backlog(listener: BorrowedFd<'_>, count: usize) -> io::Result<()> {
+pub(crate) fn set_backlog(listener: BorrowedFd<'_>, count: usize) -> io::Result<()> {
     let count = libc::c_int::try_from(count).unwrap_or(libc::c_int::MAX);
     // SAFETY: takes no pointers.
     check(unsafe { libc::listen(listener.as_raw_fd(), count) }).map(drop)
 }
 
 /// What the name `path` stands for, without following it if it is a symlink.
-pub fn name_status(path: &Path) -> io::Result<Status> {
+pub(crate) fn name_status(path: &Path) -> io::Result<Status> {
     file::status(open_name(path)?.as_fd())
 }
 
@@ -127,7 +124,7 @@ pub fn name_status(path: &Path) -> io::Result<Status> {
 ///
 /// # Errors
 /// `Other` if the name stands for something else: no socket, another user's, or one with other names.
-pub fn own_name_status(path: &Path) -> io::Result<Status> {
+pub(crate) fn own_name_status(path: &Path) -> io::Result<Status> {
     let name = File::from(open_name(path)?);
     let found = name.metadata()?;
     let ours = found.file_type().is_socket() && found.uid() == own::effective_uid();
@@ -142,7 +139,7 @@ pub fn own_name_status(path: &Path) -> io::Result<Status> {
 ///
 /// # Errors
 /// `Other` if the name stands for something else by now.
-pub fn set_name_group(path: &Path, mine: Status, gid: u32) -> io::Result<()> {
+pub(crate) fn set_name_group(path: &Path, mine: Status, gid: u32) -> io::Result<()> {
     let name = open_name(path)?;
     let found = file::status(name.as_fd())?;
     if (found.device, found.inode) != (mine.device, mine.inode) {

@@ -7,8 +7,7 @@ use super::check;
 
 /// A terminal's size, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
-    /// How wide it is.
+pub(crate) struct Size {
     pub columns: usize,
     /// How many lines it has.
     pub rows: usize,
@@ -16,7 +15,7 @@ pub struct Size {
 
 /// How large a terminal is; `None` for what is none. One that does not know is taken as 80 by 24.
 /// TIOCGWINSZ of ioctl_tty(2).
-pub fn size(of: impl AsFd) -> Option<Size> {
+pub(crate) fn size(of: impl AsFd) -> Option<Size> {
     let mut out = MaybeUninit::<libc::winsize>::uninit();
     // SAFETY: `out` is large enough for what the call writes.
     let done = check(unsafe {

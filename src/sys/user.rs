@@ -12,7 +12,7 @@ const BUFFER_LIMIT: usize = 16 << 20;
 
 /// The user's number, or `None` if there is no such user; getpwnam_r(3).
 /// A name of digits only that names no user is taken as the number itself.
-pub fn uid_by_name(name: &str) -> io::Result<Option<u32>> {
+pub(crate) fn uid_by_name(name: &str) -> io::Result<Option<u32>> {
     let Ok(c_name) = CString::new(name) else {
         return Ok(None);
     };
@@ -28,7 +28,7 @@ pub fn uid_by_name(name: &str) -> io::Result<Option<u32>> {
 
 /// The group's number, or `None` if there is no such group; getgrnam_r(3).
 /// A name of digits only that names no group is taken as the number itself.
-pub fn gid_by_name(name: &str) -> io::Result<Option<u32>> {
+pub(crate) fn gid_by_name(name: &str) -> io::Result<Option<u32>> {
     let Ok(c_name) = CString::new(name) else {
         return Ok(None);
     };
@@ -44,7 +44,7 @@ pub fn gid_by_name(name: &str) -> io::Result<Option<u32>> {
 
 /// The user's name; `None` also where the database cannot be asked: the caller shows the number
 /// then; getpwuid_r(3).
-pub fn user_name(uid: u32) -> Option<String> {
+pub(crate) fn user_name(uid: u32) -> Option<String> {
     lookup(
         // SAFETY: `lookup` vouches for all pointers.
         |entry, buffer, size, result| unsafe { libc::getpwuid_r(uid, entry, buffer, size, result) },
@@ -57,7 +57,7 @@ pub fn user_name(uid: u32) -> Option<String> {
 
 /// The group's name; `None` also where the database cannot be asked: the caller shows the number
 /// then; getgrgid_r(3).
-pub fn group_name(gid: u32) -> Option<String> {
+pub(crate) fn group_name(gid: u32) -> Option<String> {
     lookup(
         // SAFETY: `lookup` vouches for all pointers.
         |entry, buffer, size, result| unsafe { libc::getgrgid_r(gid, entry, buffer, size, result) },
@@ -70,7 +70,7 @@ pub fn group_name(gid: u32) -> Option<String> {
 
 /// The names that the group's entry lists: those who have it as a supplementary group. Empty also
 /// where the database cannot be asked; getgrgid_r(3).
-pub fn group_members(gid: u32) -> Vec<String> {
+pub(crate) fn group_members(gid: u32) -> Vec<String> {
     let found = lookup(
         // SAFETY: `lookup` vouches for all pointers.
         |entry, buffer, size, result| unsafe { libc::getgrgid_r(gid, entry, buffer, size, result) },

@@ -30,9 +30,7 @@ macro_rules! code {
 }
 
 code! {
-    /// The storage's state.
     State {
-        /// Not mounted.
         Absent = 1,
         /// The mount's own flag is read-only: `pst prepare` is needed.
         Unprepared = 2,
@@ -40,7 +38,6 @@ code! {
         ReadOnly = 3,
         /// On the way to writable.
         GoingRw = 4,
-        /// Writable, with sessions.
         ReadWrite = 5,
         /// On the way to read-only.
         GoingRo = 6,
@@ -102,7 +99,6 @@ code! {
     CloseResult {
         /// What was written is on the medium.
         Durable = 1,
-        /// It may not be.
         Failed = 2,
     }
 }
@@ -128,7 +124,6 @@ code! {
         Process = 1,
         /// A loop device, made of a file on the storage.
         Loop = 2,
-        /// A swap file.
         Swap = 3,
         /// Nothing was found: a kernel user, or a descriptor in flight.
         Unknown = 4,
@@ -136,13 +131,11 @@ code! {
 }
 
 code! {
-    /// How a session ended.
     Ended {
         /// Closed by its client, and its data is on the medium.
         Durable = 1,
         /// Closed, and its data may be lost.
         Failed = 2,
-        /// It was never granted.
         Denied = 3,
         /// Told to end, and it did.
         Revoked = 4,

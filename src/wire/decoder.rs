@@ -97,7 +97,6 @@ pub enum DecodeError {
     FrameTooLong {
         /// The frame's length, in bytes.
         length: usize,
-        /// What is allowed.
         limit: usize,
     },
     /// A type that this direction does not have.
@@ -105,38 +104,24 @@ pub enum DecodeError {
     /// The peer speaks another version of the protocol, this one.
     Version(u16),
     /// The frame ends within a field.
-    Short {
-        /// The frame's type.
-        kind: u8,
-    },
+    Short { kind: u8 },
     /// The frame goes on after the last field.
     Trailing {
-        /// The frame's type.
         kind: u8,
         /// Bytes after the last field.
         count: usize,
     },
     /// A string longer than its field may be.
     TooLong {
-        /// The frame's type.
         kind: u8,
         /// The string's length, in bytes.
         length: usize,
-        /// What is allowed.
         limit: usize,
     },
     /// A byte that is neither a bool nor one of its enum's values.
-    Value {
-        /// The frame's type.
-        kind: u8,
-        /// The byte.
-        value: u8,
-    },
+    Value { kind: u8, value: u8 },
     /// A text that is not UTF-8.
-    NotUtf8 {
-        /// The frame's type.
-        kind: u8,
-    },
+    NotUtf8 { kind: u8 },
 }
 
 impl std::error::Error for DecodeError {}

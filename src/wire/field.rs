@@ -14,53 +14,53 @@ pub(super) struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     /// Begins a frame, whose first field is its type; [`Writer::finish`] ends it.
-    pub fn new(out: &'a mut Vec<u8>) -> Self {
+    pub(super) fn new(out: &'a mut Vec<u8>) -> Self {
         let start = out.len();
         out.extend_from_slice(&[0, 0]);
         Writer { out, start }
     }
 
-    pub fn kind(self, kind: u8) -> Self {
+    pub(super) fn kind(self, kind: u8) -> Self {
         self.u8(&kind)
     }
 
     /// Fills in the frame's length. Each string has a limit and no message has
     /// more than six, so it always fits.
-    pub fn finish(self) {
+    pub(super) fn finish(self) {
         let length = (self.out.len() - self.start - 2) as u16;
         self.out[self.start..self.start + 2].copy_from_slice(&length.to_le_bytes());
     }
 
-    pub fn u8(self, value: &u8) -> Self {
+    pub(super) fn u8(self, value: &u8) -> Self {
         self.raw(&[*value])
     }
 
-    pub fn u16(self, value: &u16) -> Self {
+    pub(super) fn u16(self, value: &u16) -> Self {
         self.raw(&value.to_le_bytes())
     }
 
-    pub fn u32(self, value: &u32) -> Self {
+    pub(super) fn u32(self, value: &u32) -> Self {
         self.raw(&value.to_le_bytes())
     }
 
-    pub fn u64(self, value: &u64) -> Self {
+    pub(super) fn u64(self, value: &u64) -> Self {
         self.raw(&value.to_le_bytes())
     }
 
-    pub fn bool(self, value: &bool) -> Self {
+    pub(super) fn bool(self, value: &bool) -> Self {
         self.u8(&u8::from(*value))
     }
 
-    pub fn version(self, value: &u16) -> Self {
+    pub(super) fn version(self, value: &u16) -> Self {
         self.u16(value)
     }
 
     /// One of the enums whose values are bytes.
-    pub fn code<T: Copy + Into<u8>>(self, value: &T) -> Self {
+    pub(super) fn code<T: Copy + Into<u8>>(self, value: &T) -> Self {
         self.u8(&(*value).into())
     }
 
-    pub fn incident(self, value: &Option<Incident>) -> Self {
+    pub(super) fn incident(self, value: &Option<Incident>) -> Self {
         match value {
             Some(one) => self.u64(&one.time).text(&one.function).u32(&one.line),
             None => self.u64(&0).text("").u32(&0),
@@ -68,19 +68,19 @@ impl<'a> Writer<'a> {
     }
 
     /// A number that may be unknown.
-    pub fn known(self, value: &Option<u64>) -> Self {
+    pub(super) fn known(self, value: &Option<u64>) -> Self {
         self.u64(&value.unwrap_or(UNKNOWN))
     }
 
-    pub fn command(self, value: &[u8]) -> Self {
+    pub(super) fn command(self, value: &[u8]) -> Self {
         self.bytes(&value[..value.len().min(COMMAND_MAX)])
     }
 
-    pub fn path(self, value: &[u8]) -> Self {
+    pub(super) fn path(self, value: &[u8]) -> Self {
         self.bytes(&value[..value.len().min(PATH_MAX)])
     }
 
-    pub fn text(self, value: &str) -> Self {
+    pub(super) fn text(self, value: &str) -> Self {
         let mut end = value.len().min(TEXT_MAX);
         while !value.is_char_boundary(end) {
             end -= 1;
@@ -106,7 +106,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// `kind` is the frame's type, for the errors.
-    pub fn new(kind: u8, payload: &'a [u8]) -> Self {
+    pub(super) fn new(kind: u8, payload: &'a [u8]) -> Self {
         Reader {
             kind,
             rest: payload,
@@ -114,7 +114,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Every byte must have been read.
-    pub fn finish(self) -> Result<(), DecodeError> {
+    pub(super) fn finish(self) -> Result<(), DecodeError> {
         match self.rest.len() {
             0 => Ok(()),
             count => Err(DecodeError::Trailing {
@@ -125,30 +125,30 @@ impl<'a> Reader<'a> {
     }
 
     /// A version, which must be ours: what follows may be laid out differently.
-    pub fn version(&mut self) -> Result<u16, DecodeError> {
+    pub(super) fn version(&mut self) -> Result<u16, DecodeError> {
         match self.u16()? {
             VERSION => Ok(VERSION),
             other => Err(DecodeError::Version(other)),
         }
     }
 
-    pub fn u8(&mut self) -> Result<u8, DecodeError> {
+    pub(super) fn u8(&mut self) -> Result<u8, DecodeError> {
         self.array().map(u8::from_le_bytes)
     }
 
-    pub fn u16(&mut self) -> Result<u16, DecodeError> {
+    pub(super) fn u16(&mut self) -> Result<u16, DecodeError> {
         self.array().map(u16::from_le_bytes)
     }
 
-    pub fn u32(&mut self) -> Result<u32, DecodeError> {
+    pub(super) fn u32(&mut self) -> Result<u32, DecodeError> {
         self.array().map(u32::from_le_bytes)
     }
 
-    pub fn u64(&mut self) -> Result<u64, DecodeError> {
+    pub(super) fn u64(&mut self) -> Result<u64, DecodeError> {
         self.array().map(u64::from_le_bytes)
     }
 
-    pub fn bool(&mut self) -> Result<bool, DecodeError> {
+    pub(super) fn bool(&mut self) -> Result<bool, DecodeError> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -159,7 +159,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub fn incident(&mut self) -> Result<Option<Incident>, DecodeError> {
+    pub(super) fn incident(&mut self) -> Result<Option<Incident>, DecodeError> {
         let (time, function, line) = (self.u64()?, self.text()?, self.u32()?);
         let none = time == 0 && function.is_empty() && line == 0;
         Ok((!none).then_some(Incident {
@@ -170,13 +170,13 @@ impl<'a> Reader<'a> {
     }
 
     /// A number that may be unknown.
-    pub fn known(&mut self) -> Result<Option<u64>, DecodeError> {
+    pub(super) fn known(&mut self) -> Result<Option<u64>, DecodeError> {
         self.u64()
             .map(|value| Some(value).filter(|v| *v != UNKNOWN))
     }
 
     /// One of the enums whose values are bytes.
-    pub fn code<T: TryFrom<u8>>(&mut self) -> Result<T, DecodeError> {
+    pub(super) fn code<T: TryFrom<u8>>(&mut self) -> Result<T, DecodeError> {
         let value = self.u8()?;
         T::try_from(value).map_err(|_| DecodeError::Value {
             kind: self.kind,
@@ -184,15 +184,15 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub fn command(&mut self) -> Result<Vec<u8>, DecodeError> {
+    pub(super) fn command(&mut self) -> Result<Vec<u8>, DecodeError> {
         self.bytes(COMMAND_MAX).map(<[u8]>::to_vec)
     }
 
-    pub fn path(&mut self) -> Result<Vec<u8>, DecodeError> {
+    pub(super) fn path(&mut self) -> Result<Vec<u8>, DecodeError> {
         self.bytes(PATH_MAX).map(<[u8]>::to_vec)
     }
 
-    pub fn text(&mut self) -> Result<String, DecodeError> {
+    pub(super) fn text(&mut self) -> Result<String, DecodeError> {
         let kind = self.kind;
         let text = std::str::from_utf8(self.bytes(TEXT_MAX)?);
         text.map(str::to_owned)

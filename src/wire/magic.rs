@@ -11,7 +11,6 @@ pub enum Opening {
     NeedMore,
     /// This protocol: frames follow after [`MAGIC`].
     Frames,
-    /// Not this protocol.
     Other,
 }
 

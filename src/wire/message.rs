@@ -6,7 +6,6 @@ use super::{
     Phase, RevokeReason, State,
 };
 
-/// Messages of one direction.
 pub trait Message: Sized {
     /// Longest frame of this direction: type and payload, in bytes.
     const FRAME_MAX: usize;
@@ -64,7 +63,6 @@ macro_rules! messages {
 messages! {
     /// What a client sends, after [`MAGIC`](super::MAGIC).
     ClientMessage, at most CLIENT_FRAME_MAX:
-    /// Asks for a session.
     0x01 Open {
         /// [`VERSION`](super::VERSION).
         version: u16 = version,
@@ -85,13 +83,11 @@ messages! {
 }
 
 messages! {
-    /// What the daemon sends.
     DaemonMessage, at most DAEMON_FRAME_MAX:
     /// The storage is writable, until the connection ends.
     0x81 Granted {
         /// [`VERSION`](super::VERSION).
         version: u16 = version,
-        /// The data root.
         data: Vec<u8> = path,
         /// The data root's `st_dev`.
         device: u64 = u64,
@@ -102,16 +98,13 @@ messages! {
     0x82 Denied {
         /// [`VERSION`](super::VERSION).
         version: u16 = version,
-        /// Why, for programs.
         reason: DenyReason = code,
         /// Why and what to do, for people.
         text: String = text,
     };
     /// The session is over: the command must die.
     0x83 Revoked {
-        /// Why, for programs.
         reason: RevokeReason = code,
-        /// Why, for people.
         text: String = text,
     };
     /// The answer to [`ClientMessage::Close`].
@@ -129,19 +122,15 @@ messages! {
         whole: bool = bool,
         /// The daemon's own version, as `pst --version` shows it.
         daemon_version: String = text,
-        /// The daemon's process.
         pid: u32 = u32,
         /// Since the daemon's start, in milliseconds.
         uptime_ms: u64 = u64,
-        /// The storage's state.
         state: State = code,
         /// Since it got into that state, in milliseconds.
         state_ms: u64 = u64,
         /// Why it is not well; empty if it is.
         reason: String = text,
-        /// The mount point.
         mount: Vec<u8> = path,
-        /// The data root.
         data: Vec<u8> = path,
         /// The device's name; empty while nothing is mounted.
         device: String = text,
@@ -156,15 +145,11 @@ messages! {
     0x8a Figures(figures: Figures { lifetime = u64, mounted = u64, errors = u64, first = incident, last = incident, });
     /// What the daemon has counted since its start.
     0x8b Totals(totals: Totals { sessions = u64, denials = u64, remounts = u64, failed_remounts = u64, writable_ms = u64, written = known, });
-    /// One of the sessions.
     0x86 Session {
         /// Its number, never used again by this daemon.
         id: u64 = u64,
-        /// The client's process.
         pid: u32 = u32,
-        /// The client's user.
         uid: u32 = u32,
-        /// How far it is.
         phase: Phase = code,
         /// Since it was asked for, in milliseconds.
         age_ms: u64 = u64,
@@ -174,13 +159,9 @@ messages! {
     /// One of the sessions that ended last, the oldest first. Whoever watches forgets the
     /// [`DaemonMessage::Session`] with its number.
     0x8c Past {
-        /// Its number.
         id: u64 = u64,
-        /// The client's process.
         pid: u32 = u32,
-        /// The client's user.
         uid: u32 = u32,
-        /// How it ended.
         ended: Ended = code,
         /// Since its end, in milliseconds.
         ago_ms: u64 = u64,
@@ -193,7 +174,6 @@ messages! {
     };
     /// One of those who block the way back to read-only, after the sessions; all of them each time.
     0x87 Holder {
-        /// What it is.
         kind: HolderKind = code,
         /// Its process; 0 if it is none.
         pid: u32 = u32,
@@ -204,19 +184,16 @@ messages! {
         /// What it holds; empty if that is not known.
         path: Vec<u8> = path,
     };
-    /// The status is complete.
     0x88 End;
     /// The client made a mistake, and the connection ends. The one message that
     /// has this layout in every version and is read in every version.
     0x89 Error {
         /// The version that the daemon speaks.
         version: u16 = u16,
-        /// The mistake, for people.
         text: String = text,
     };
 }
 
-/// One error of ext4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incident {
     /// When, in seconds since 1970 by the clock of that time.
@@ -245,11 +222,9 @@ pub struct Figures {
 /// What the daemon has counted since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Sessions granted.
     pub sessions: u64,
     /// Clients that were denied one, for whatever reason.
     pub denials: u64,
-    /// Remounts, either way.
     pub remounts: u64,
     /// Remounts that the kernel refused.
     pub failed_remounts: u64,

@@ -27,7 +27,6 @@ impl Arbiter {
     }
 }
 
-/// How much is explored.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub sessions: u64,
@@ -35,7 +34,6 @@ pub struct Bounds {
     pub faults: u8,
 }
 
-/// What was found.
 #[derive(Debug)]
 pub struct Explored {
     pub states: usize,

@@ -5,12 +5,10 @@ use std::time::Duration;
 use super::{Moment, after};
 use crate::daemon::times::{BURST, RETRY_FIRST, RETRY_LONGEST};
 
-/// See the module's text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Retry {
+pub(super) struct Retry {
     /// The kernel has said busy; else a writer was just gone while the first try was under way.
     pub refused: bool,
-    /// When to try again.
     pub next: Moment,
     /// How long to wait after the try after that.
     pub wait: Duration,
@@ -23,8 +21,7 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Due at once.
-    pub fn new(now: Moment) -> Self {
+    pub(super) fn new(now: Moment) -> Self {
         Retry {
             refused: false,
             next: now,
@@ -37,7 +34,7 @@ impl Retry {
 
     /// A writer is about to be gone: try at once, and a few times shortly after. Each try costs a
     /// sync, so one that closes files without end gets no more than a few in [`RETRY_FIRST`].
-    pub fn released(&mut self, now: Moment) {
+    pub(super) fn released(&mut self, now: Moment) {
         if self.burst.is_some() {
             self.again = true;
         } else {
@@ -47,7 +44,7 @@ impl Retry {
     }
 
     /// The kernel said busy: say who it is, and arrange the next try.
-    pub fn refused(&mut self, now: Moment) {
+    pub(super) fn refused(&mut self, now: Moment) {
         self.refused = true;
         let quick = self.burst.and_then(|i| BURST.get(usize::from(i)));
         if let Some(wait) = quick {

@@ -4,7 +4,7 @@ use super::{Arbiter, Condition, Job, Phase, SessionId, Stage, State, Text};
 
 impl Arbiter {
     /// The state as the outside is told it.
-    pub fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         match self.condition {
             Condition::Absent(_) => return State::Absent,
             Condition::Unprepared(_) => return State::Unprepared,
@@ -21,7 +21,7 @@ impl Arbiter {
     }
 
     /// Why the state is not well; `None` if it is.
-    pub fn reason(&self) -> Option<Text> {
+    pub(crate) fn reason(&self) -> Option<Text> {
         match &self.condition {
             Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text) => {
                 Some(text.clone())
@@ -34,7 +34,7 @@ impl Arbiter {
     }
 
     /// Where a session stands; `None` once it is over.
-    pub fn phase(&self, id: SessionId) -> Option<Phase> {
+    pub(crate) fn phase(&self, id: SessionId) -> Option<Phase> {
         if self.granted.contains(&id) {
             return Some(Phase::Granted);
         }
@@ -47,22 +47,22 @@ impl Arbiter {
 
     /// Whether somebody may write: at least one session is granted, and was not revoked.
     #[cfg(feature = "kvmd-api")]
-    pub fn write_allowed(&self) -> bool {
+    pub(crate) fn write_allowed(&self) -> bool {
         !self.granted.is_empty()
     }
 
     /// Whether the superblock is writable, as far as known.
-    pub fn writable(&self) -> bool {
+    pub(crate) fn writable(&self) -> bool {
         self.writable
     }
 
     /// The first look is over, and what it led to: from now on the state means something.
-    pub fn settled(&self) -> bool {
+    pub(crate) fn settled(&self) -> bool {
         self.running.is_none() && !self.look
     }
 
     /// The kernel refuses read-only, whatever else there is to say about the storage.
-    pub fn stuck(&self) -> bool {
+    pub(crate) fn stuck(&self) -> bool {
         self.retry.as_ref().is_some_and(|retry| retry.refused)
     }
 }

@@ -3,20 +3,20 @@
 
 use std::time::Duration;
 
-pub use crate::storage::condition::{Condition, Remount, Seen, Text};
-pub use crate::wire::{CloseResult, DenyReason, RevokeReason};
+pub(crate) use crate::storage::condition::{Condition, Remount, Seen, Text};
+pub(crate) use crate::wire::{CloseResult, DenyReason, RevokeReason};
 
 /// A session, for the life of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(pub u64);
+pub(crate) struct SessionId(pub u64);
 
 /// A point of the monotonic clock: the time since the daemon started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Moment(pub Duration);
+pub(crate) struct Moment(pub Duration);
 
 /// What the worker is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Job {
+pub(crate) enum Job {
     /// Look at the mount and its health. Answer: [`Outcome::Looked`].
     Look,
     /// Look, and if all is well go read-write and hold the root's descriptor.
@@ -40,16 +40,14 @@ pub enum Job {
 
 /// What came of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Of [`Job::Look`].
     Looked(Seen),
     /// Of [`Job::MakeWritable`]: ready and writable if it succeeded.
     MadeWritable(Seen),
     /// Of [`Job::MakeReadOnly`].
     MadeReadOnly {
-        /// The remount.
         remount: Remount,
-        /// The sync after it.
         sync: Result<(), Text>,
     },
     /// Of [`Job::Sync`].
@@ -58,9 +56,8 @@ pub enum Outcome {
     Searched,
 }
 
-/// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Input {
+pub(crate) enum Input {
     /// An admitted client asks for a session.
     Opened(SessionId),
     /// Its command has ended; it wants to know whether its data is safe.
@@ -75,13 +72,12 @@ pub enum Input {
     Released,
     /// The armed moment has come.
     Tick,
-    /// End, cleanly.
     Stop,
 }
 
 /// What to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Give this to the worker.
     Start(Job),
     /// Answer an opening: the storage is writable.

@@ -82,12 +82,10 @@ fn caught(rule: usize, hears: Deafness, says: Flaw) {
     assert_eq!(violation.rule, rule, "{}: {path:#?}", violation.text);
 }
 
-/// Its effects are false.
 fn says(rule: usize, flaw: Flaw) {
     caught(rule, |_, input| Some(input), flaw);
 }
 
-/// It hears false.
 fn hears(rule: usize, deafness: Deafness) {
     caught(rule, deafness, |_, _, _, _| {});
 }

@@ -15,7 +15,6 @@ pub struct Storage<'a> {
 /// Where the storage is, and how.
 #[derive(Debug, Serialize)]
 pub struct Data<'a> {
-    /// Its path.
     pub path: &'a str,
     /// Whether it may be written to.
     pub write_allowed: bool,
@@ -36,7 +35,6 @@ struct Incoming {
     event: Map<String, Value>,
 }
 
-/// What a client says.
 #[derive(Debug, PartialEq)]
 pub enum Event {
     /// `ping`
@@ -81,7 +79,6 @@ fn event(event_type: &str, event: impl Serialize) -> String {
     json(&Outgoing { event_type, event })
 }
 
-/// A value's text.
 pub fn json(value: &impl Serialize) -> String {
     // It fails only for maps whose keys are no strings; there are none.
     serde_json::to_string(value).unwrap_or_default()

@@ -15,16 +15,13 @@ const HEADERS_MAX: usize = 64;
 /// What is kept of a client's name, in bytes.
 const NAME_MAX: usize = 256;
 
-/// A request's head.
 #[derive(Debug)]
 pub struct Request(http::Request<()>);
 
 /// What a request is for.
 #[derive(Debug, PartialEq)]
 pub enum Route {
-    /// What the storage is.
     State,
-    /// A session.
     WebSocket,
 }
 
@@ -123,7 +120,6 @@ impl Request {
     }
 }
 
-/// An answer.
 #[derive(Debug)]
 pub struct Response(http::Response<String>);
 
@@ -140,7 +136,6 @@ struct Complaint<'a> {
 }
 
 impl Response {
-    /// What was asked for.
     pub fn result(result: &impl Serialize) -> Response {
         Response::json(StatusCode::OK, &Body { ok: true, result })
     }
@@ -159,7 +154,6 @@ impl Response {
         Response(response)
     }
 
-    /// As it is sent.
     pub fn bytes(&self, with_body: bool) -> Vec<u8> {
         let mut bytes = Vec::new();
         // It fails only for versions and header values that none of ours has.

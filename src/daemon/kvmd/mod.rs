@@ -35,12 +35,12 @@ use super::status::Status;
 use super::stream::{Connection, Fault};
 
 /// Whether a connection that begins so is this API's.
-pub fn speaks(early: &[u8]) -> bool {
+pub(super) fn speaks(early: &[u8]) -> bool {
     early.first().is_some_and(u8::is_ascii_alphabetic)
 }
 
 /// Serves a connection to its end. `early`: what was read of it so far.
-pub async fn serve(context: &Context, connection: &Connection, early: Vec<u8>) {
+pub(super) async fn serve(context: &Context, connection: &Connection, early: Vec<u8>) {
     let mut bytes = early;
     let failure = match connection.in_time(head(connection, &mut bytes)).await {
         Ok(Ok(request)) => match answer(context, connection, request, bytes).await {
@@ -128,7 +128,7 @@ fn state<'a>(context: &'a Context, status: &Status, write_allowed: bool) -> even
 }
 
 /// Tells a client for which there is no room so, once it has said what it wants, or has had its time.
-pub async fn refuse(connection: &Connection, early: Vec<u8>, text: String) {
+pub(super) async fn refuse(connection: &Connection, early: Vec<u8>, text: String) {
     let mut bytes = early;
     let asked = connection.in_time(head(connection, &mut bytes)).await;
     let wants_body = match asked {

@@ -31,7 +31,7 @@ const REASON_MAX: usize = 123;
 const COMPLAINTS: u32 = 3;
 
 /// Holds a session for as long as the connection is open. `early` came behind the request.
-pub async fn session(
+pub(super) async fn session(
     daemon: &Daemon,
     connection: &Connection,
     name: Vec<u8>,
@@ -72,7 +72,6 @@ pub async fn session(
 /// Where a session stands, as its client knows it.
 #[derive(Clone, Copy, PartialEq)]
 enum Stage {
-    /// Neither granted nor denied.
     Waiting,
     Granted,
     /// The client closed it, and is answered once its data is safe.
@@ -81,7 +80,6 @@ enum Stage {
     Over,
 }
 
-/// One client's session.
 struct Talk<'a> {
     daemon: &'a Daemon,
     connection: &'a Connection,
@@ -110,7 +108,6 @@ struct Line<'a> {
     flushed: bool,
 }
 
-/// What happens next.
 enum Turn {
     Event(Option<SessionEvent>),
     Ping,
