@@ -14,7 +14,7 @@ use crate::escape::escape;
 use crate::shortage;
 use crate::sys::poll::{self, Watch};
 use crate::sys::stream::Stream;
-use crate::sys::{own, user};
+use crate::sys::{current, user};
 use crate::wire::{ClientMessage, DaemonMessage, DecodeError, Decoder, MAGIC, Message, VERSION};
 
 /// So long it waits in line at a time while the daemon's backlog is full: signals wait as long.
@@ -196,7 +196,7 @@ impl fmt::Display for ConnectError {
         let socket = escape(self.socket.as_os_str().as_bytes());
         let error = &self.error;
         if let Found::GroupOnly(gid) = self.found {
-            let user = user::user_name(own::effective_uid());
+            let user = user::user_name(current::effective_uid());
             // This user is one, but not yet this process.
             let too_early = user
                 .as_ref()

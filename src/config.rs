@@ -1,7 +1,7 @@
 //! The config file: what may stand in it, its defaults, and one-line errors.
 //! Touches nothing else than that file and, for [`Config::place`], fstab.
 
-mod place;
+mod location;
 mod tables;
 
 use std::fmt;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::escape::escape;
 use tables::{Invalid, Tables};
 
-pub use place::{Fault, Place, PlaceError};
+pub use location::{Fault, LocationError, StorageLocation};
 
 /// Where the config file is, unless `-c` or PST_CONFIG says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/kvmd/pst.toml";

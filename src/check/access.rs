@@ -6,12 +6,16 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use super::finding::{Finding, Id};
 use super::sight::Sight;
-use crate::config::{Config, Place};
+use crate::config::{Config, StorageLocation};
 use crate::escape::escape;
-use crate::storage::survey::escape_path;
+use crate::storage::inspect::escape_path;
 use crate::sys::user;
 
-pub(super) fn look(config: &Config, place: Option<&Place>, sight: &Sight) -> Vec<Finding> {
+pub(super) fn look(
+    config: &Config,
+    place: Option<&StorageLocation>,
+    sight: &Sight,
+) -> Vec<Finding> {
     let gid = user::gid_by_name(&config.group);
     let known = gid.as_ref().ok().copied().flatten();
     let mut findings = match gid {

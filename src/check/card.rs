@@ -7,7 +7,7 @@ use std::path::Path;
 use super::device::Device;
 use super::finding::{Finding, Id};
 use crate::escape::escape;
-use crate::storage::survey::escape_path;
+use crate::storage::inspect::escape_path;
 
 /// What a card says of itself: its CID, as sysfs shows it.
 #[derive(Debug, PartialEq)]
@@ -31,7 +31,7 @@ struct Liar {
     month: Option<u32>,
 }
 
-/// Facts from the kernel's table of cards for which it leaves the cache off
+/// StorageInfo from the kernel's table of cards for which it leaves the cache off
 /// (MMC_QUIRK_BROKEN_SD_CACHE), drivers/mmc/core/quirks.h with the makers' numbers in card.h: Linux
 /// has the first two, the Raspberry Pi's kernel (rpi-6.12.y and later) all of them.
 const LIARS: [Liar; 9] = [

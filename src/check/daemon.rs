@@ -11,9 +11,9 @@ use std::time::Instant;
 use super::finding::{Finding, Id};
 use super::sight::Sight;
 use crate::client::{self, PATIENCE, ReceiveError};
-use crate::config::{Config, Place};
+use crate::config::{Config, StorageLocation};
 use crate::escape::escape;
-use crate::storage::survey::{Found, escape_path};
+use crate::storage::inspect::{MountedStorage, escape_path};
 use crate::sys::socket::{self, Peer};
 use crate::sys::user;
 use crate::wire::{DaemonMessage, DecodeError, State, VERSION};
@@ -58,8 +58,8 @@ enum NoAnswer {
 
 pub(super) fn look(
     config: &Config,
-    place: Option<&Place>,
-    found: Option<&Found>,
+    place: Option<&StorageLocation>,
+    found: Option<&MountedStorage>,
     sight: &Sight,
 ) -> Vec<Finding> {
     let answer = match ask(&config.socket, sight) {
@@ -81,7 +81,7 @@ pub(super) fn look(
 }
 
 /// Nobody can be asked, and the storage is writable.
-fn unguarded(found: Option<&Found>) -> Option<Finding> {
+fn unguarded(found: Option<&MountedStorage>) -> Option<Finding> {
     let found = found.filter(|found| found.has_block_device())?;
     let mount = &found.mount;
     let writable = !mount.read_only && !mount.superblock_read_only();
@@ -272,7 +272,7 @@ fn lacking(have: u64, user: &str) -> Finding {
 }
 
 /// Whether it runs with the config that is there now.
-fn same_config(answer: &Answer, place: &Place) -> Finding {
+fn same_config(answer: &Answer, place: &StorageLocation) -> Finding {
     let data = place.root.join(&place.data);
     let same = (&*answer.mount, &*answer.data)
         == (

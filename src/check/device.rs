@@ -12,7 +12,7 @@ use super::finding::{Finding, Id};
 use super::sight::Sight;
 use crate::escape::escape;
 use crate::fstab::Entry;
-use crate::storage::survey::{Found, escape_path};
+use crate::storage::inspect::{MountedStorage, escape_path};
 
 #[derive(Debug)]
 pub(super) struct Device {
@@ -26,7 +26,7 @@ pub(super) struct Device {
 pub(super) fn look(
     sight: &Sight,
     entry: Option<&Entry>,
-    found: Option<&Found>,
+    found: Option<&MountedStorage>,
     findings: &mut Vec<Finding>,
 ) -> Option<Device> {
     let mounted = found.filter(|found| found.has_block_device());
@@ -124,7 +124,7 @@ fn udev_name(label: &[u8]) -> Vec<u8> {
 }
 
 /// Whether what is mounted is what fstab means.
-fn is_meant(spec: &OsStr, meant: Meant, mounted: Option<&Found>) -> Finding {
+fn is_meant(spec: &OsStr, meant: Meant, mounted: Option<&MountedStorage>) -> Finding {
     let shown = escape(spec.as_bytes());
     match (meant, mounted) {
         (Meant::Nothing, _) => Finding::error(

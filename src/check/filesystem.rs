@@ -10,15 +10,15 @@ use std::path::Path;
 use super::finding::{Finding, Id};
 use super::sight::Sight;
 use crate::escape::escape;
+use crate::storage::inspect::{MountedStorage, escape_path, journal_error};
 use crate::storage::mountinfo;
-use crate::storage::survey::{Found, escape_path, journal_error};
 use crate::sys::file;
 
 /// Less than this of the whole is little.
 const LITTLE_PERCENT: u64 = 10;
 
 /// All of it. `node` is its device, where it has one.
-pub(super) fn look(sight: &Sight, found: &Found, node: Option<&Path>) -> Vec<Finding> {
+pub(super) fn look(sight: &Sight, found: &MountedStorage, node: Option<&Path>) -> Vec<Finding> {
     let mut findings = vec![alive(sight, found)];
     if found.mount.fstype.starts_with("ext") {
         findings.extend(errors(sight, found));
@@ -29,7 +29,7 @@ pub(super) fn look(sight: &Sight, found: &Found, node: Option<&Path>) -> Vec<Fin
     findings
 }
 
-fn alive(sight: &Sight, found: &Found) -> Finding {
+fn alive(sight: &Sight, found: &MountedStorage) -> Finding {
     let kind = escape(&found.mount.fstype);
     if found.mount.given_up().is_none() && !is_read_only(sight, found) {
         // Asked, it would be written back now.
@@ -53,7 +53,7 @@ fn alive(sight: &Sight, found: &Found) -> Finding {
 }
 
 /// Whether its superblock is read-only now. A session may have come since it was found.
-fn is_read_only(sight: &Sight, found: &Found) -> bool {
+fn is_read_only(sight: &Sight, found: &MountedStorage) -> bool {
     let file = File::open(sight.at("/proc/self/mountinfo"));
     let now = file.and_then(|file| mountinfo::read(&file));
     let now = now.unwrap_or_default();
@@ -64,7 +64,7 @@ fn is_read_only(sight: &Sight, found: &Found) -> bool {
 }
 
 /// What ext4 has counted since it was last checked.
-fn errors(sight: &Sight, found: &Found) -> Option<Finding> {
+fn errors(sight: &Sight, found: &MountedStorage) -> Option<Finding> {
     let (major, minor) = found.mount.device;
     let link = fs::read_link(sight.at(format!("/sys/dev/block/{major}:{minor}"))).ok()?;
     let own = Path::new("/sys/fs/ext4").join(link.file_name()?);
@@ -120,7 +120,7 @@ fn error_name(code: usize) -> Option<&'static str> {
 }
 
 /// Whether a power cut now would cost a replay of the journal.
-fn recovery(sight: &Sight, found: &Found, node: &Path) -> Option<Finding> {
+fn recovery(sight: &Sight, found: &MountedStorage, node: &Path) -> Option<Finding> {
     if found.mount.given_up().is_some() {
         return None; // what to do about that was said
     }
@@ -153,7 +153,7 @@ fn recovery(sight: &Sight, found: &Found, node: &Path) -> Option<Finding> {
     })
 }
 
-fn space(found: &Found) -> Option<Finding> {
+fn space(found: &MountedStorage) -> Option<Finding> {
     let space = file::space(found.root.as_fd()).ok()?;
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let text = format!(
@@ -164,7 +164,7 @@ fn space(found: &Found) -> Option<Finding> {
     Some(left(Id::FsSpace, text, space.size, space.free))
 }
 
-fn inodes(found: &Found) -> Option<Finding> {
+fn inodes(found: &MountedStorage) -> Option<Finding> {
     let (all, free) = file::inodes(found.root.as_fd()).ok()?;
     let text = format!("{free} of {all} inodes free");
     (all > 0).then(|| left(Id::FsInodes, text, all, free))

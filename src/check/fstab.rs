@@ -7,11 +7,11 @@ use std::path::Path;
 use super::finding::{Finding, Id};
 use super::sight::Sight;
 use super::units;
-use crate::config::{Config, Place};
+use crate::config::{Config, StorageLocation};
 use crate::escape::escape;
 use crate::fstab::Entry;
-use crate::storage::roots::Owner;
-use crate::storage::survey::escape_path;
+use crate::storage::directories::Owner;
+use crate::storage::inspect::escape_path;
 use crate::sys::user;
 
 /// The options that are read from it.
@@ -23,7 +23,7 @@ pub(super) fn look(
     config: &Config,
     sight: &Sight,
     findings: &mut Vec<Finding>,
-) -> (Option<Entry>, Option<Place>) {
+) -> (Option<Entry>, Option<StorageLocation>) {
     let fstab = &config.storage.fstab;
     let entry = match config.entry() {
         Ok(entry) => entry,
@@ -78,7 +78,7 @@ fn no_entry(config: &Config, sight: &Sight) -> Finding {
 }
 
 /// That they exist, and that who may open sessions may then write.
-fn owner(config: &Config, place: &Place) -> Finding {
+fn owner(config: &Config, place: &StorageLocation) -> Finding {
     let (user, group) = (escape(&place.user), escape(&place.group));
     let owner = match Owner::of(place) {
         Ok(owner) => owner,

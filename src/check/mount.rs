@@ -4,22 +4,26 @@ use std::os::fd::AsFd;
 
 use super::finding::{Finding, Id};
 use super::sight::Sight;
-use crate::config::Place;
+use crate::config::StorageLocation;
 use crate::escape::escape;
-use crate::storage::condition::Condition;
+use crate::storage::directories::{self, Owner, Trouble};
+use crate::storage::health::Health;
+use crate::storage::inspect::{self, MountedStorage, escape_path};
 use crate::storage::mounts::Flag;
-use crate::storage::roots::{self, Owner, Trouble};
-use crate::storage::survey::{self, Found, escape_path};
 
 /// What is mounted there, if anything is.
-pub(super) fn look(place: &Place, sight: &Sight, findings: &mut Vec<Finding>) -> Option<Found> {
-    let found = match survey::find(place) {
+pub(super) fn look(
+    place: &StorageLocation,
+    sight: &Sight,
+    findings: &mut Vec<Finding>,
+) -> Option<MountedStorage> {
+    let found = match inspect::find(place) {
         Ok(found) => found,
-        Err(Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text)) => {
+        Err(Health::Absent(text) | Health::Unprepared(text) | Health::Failed(text)) => {
             findings.push(absent(&text, sight));
             return None;
         }
-        Err(Condition::Ready) => return None, // an error that is none: there is no such thing
+        Err(Health::Ready) => return None, // an error that is none: there is no such thing
     };
     findings.push(Finding::ok(Id::Mount, how(&found)));
     findings.push(options(&found));
@@ -44,7 +48,7 @@ fn absent(text: &str, sight: &Sight) -> Finding {
     }
 }
 
-fn how(found: &Found) -> String {
+fn how(found: &MountedStorage) -> String {
     let mount = &found.mount;
     let mode = match (mount.read_only, mount.superblock_read_only()) {
         (true, _) => "the mount itself read-only",
@@ -60,7 +64,7 @@ fn how(found: &Found) -> String {
 }
 
 /// What fstab should say, as the kernel has it: somebody may have mounted it by hand.
-fn options(found: &Found) -> Finding {
+fn options(found: &MountedStorage) -> Finding {
     let missing: Vec<&str> = ["nodev", "nosuid", "noexec"]
         .into_iter()
         .filter(|option| !found.mount.flags.split(',').any(|flag| flag == *option))
@@ -78,7 +82,7 @@ fn options(found: &Found) -> Finding {
     }
 }
 
-fn overlay(found: &Found, place: &Place) -> Finding {
+fn overlay(found: &MountedStorage, place: &StorageLocation) -> Finding {
     let kind = escape(&found.mount.fstype).to_string();
     let lost = format!("{kind}: nothing that is written there outlives the power");
     match found.has_block_device() {
@@ -102,8 +106,8 @@ fn overlay(found: &Found, place: &Place) -> Finding {
 }
 
 /// As the daemon judges it; that it has no device is another finding.
-fn shared(found: &Found, place: &Place) -> Finding {
-    let anyhow = Place {
+fn shared(found: &MountedStorage, place: &StorageLocation) -> Finding {
+    let anyhow = StorageLocation {
         volatile: true,
         ..place.clone()
     };
@@ -116,7 +120,7 @@ fn shared(found: &Found, place: &Place) -> Finding {
     }
 }
 
-fn prepared(found: &Found) -> Finding {
+fn prepared(found: &MountedStorage) -> Finding {
     let anew = "run `systemctl restart pst`, or `pst prepare` as root; services that were started before keep the flag until they are restarted";
     match found.flag {
         Flag::Clear => Finding::ok(Id::MountPrepared, "writable as soon as its superblock is"),
@@ -134,11 +138,11 @@ fn prepared(found: &Found) -> Finding {
 }
 
 /// The storage root and the data root.
-fn own_roots(found: &Found, place: &Place, sight: &Sight) -> Option<Finding> {
+fn own_roots(found: &MountedStorage, place: &StorageLocation, sight: &Sight) -> Option<Finding> {
     let owner = Owner::of(place).ok()?; // else it was said
     let data = escape_path(&place.root.join(&place.data));
     let whose = format!("{}:{}", escape(&place.user), escape(&place.group));
-    Some(match roots::check(found.root.as_fd(), place, owner) {
+    Some(match directories::check(found.root.as_fd(), place, owner) {
         Ok(_) => Finding::ok(Id::Roots, format!("{data} is {whose}, mode 1775")),
         Err(Trouble::NeedsWrite) => Finding::warning(
             Id::Roots,

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::sys::own;
+use crate::sys::current;
 
 /// Where everything is, and whose eyes these are.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ impl Sight {
         Sight {
             root: "/".into(),
             path: std::env::var_os("PATH").unwrap_or_default(),
-            user: own::effective_uid(),
+            user: current::effective_uid(),
         }
     }
 

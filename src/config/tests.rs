@@ -1,4 +1,4 @@
-mod place;
+mod location;
 
 use super::*;
 

@@ -6,33 +6,33 @@
 //!
 //! At most one [`Job`] runs at a time; whatever it finds comes back as [`Input::Done`].
 
-mod next;
 mod retry;
-mod shown;
-mod terms;
+mod schedule;
+mod types;
+mod view;
 
-#[cfg(test)]
-mod cases;
 #[cfg(test)]
 mod explore;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
+mod mutants;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
-mod twins;
-#[cfg(test)]
-mod world;
+mod regressions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use self::retry::Retry;
-pub(super) use self::terms::{
-    CloseResult, Condition, DenyReason, Effect, Input, Job, Moment, Outcome, Remount, RevokeReason,
-    Seen, SessionId, Text,
+pub(super) use self::types::{
+    CloseResult, DenyReason, Effect, Health, Input, Inspection, Job, Moment, Outcome, Remount,
+    RevokeReason, SessionId, Text,
 };
 pub(super) use crate::wire::{Phase, State};
 
-use super::times::{LOOK_EVERY, REVOKE_MARGIN};
+use super::timeouts::{LOOK_EVERY, REVOKE_MARGIN};
 
 /// Why a session is lost whose storage somebody remounted.
 const READ_ONLY_BY_HAND: &str = "somebody made the storage read-only during a session \
@@ -60,12 +60,12 @@ pub(super) struct Arbiter {
     /// is is looked through at each input.
     granted: BTreeSet<SessionId>,
     sessions: BTreeMap<SessionId, Stage>,
-    /// While held, a loss stays: its period must end before anything else is believed.
-    condition: Condition,
+    /// While pinned, a loss stays: its period must end before anything else is believed.
+    health: Health,
     /// The superblock is, as far as known, writable.
     writable: bool,
     /// The worker holds the root's descriptor: grants are good, syncs can report.
-    held: bool,
+    pinned: bool,
     running: Option<Job>,
     look: bool,
     /// Set while the kernel refuses read-only as busy.
@@ -86,9 +86,9 @@ impl Arbiter {
             kill_grace,
             granted: BTreeSet::new(),
             sessions: BTreeMap::new(),
-            condition: Condition::Absent("not looked at yet".into()),
+            health: Health::Absent("not looked at yet".into()),
             writable: false,
-            held: false,
+            pinned: false,
             running: None,
             look: true,
             retry: None,
@@ -111,13 +111,13 @@ impl Arbiter {
         match input {
             Input::Opened(id) => self.opened(id, &mut out),
             Input::Close(id) => self.close(id, &mut out),
-            Input::Gone(id) => {
+            Input::Disconnected(id) => {
                 self.granted.remove(&id);
                 self.sessions.remove(&id);
             }
             Input::Done(outcome) => self.done(outcome, now, &mut out),
-            Input::Disturbed => self.look = true,
-            Input::Released => self.released(now),
+            Input::Recheck => self.look = true,
+            Input::WriterClosed => self.released(now),
             Input::Tick => {
                 self.armed = None;
                 self.tick(now, &mut out);
@@ -143,7 +143,7 @@ impl Arbiter {
             return;
         }
         if lost {
-            let (_, text) = denial(&self.condition);
+            let (_, text) = denial(&self.health);
             self.sessions.remove(&id);
             out.push(Effect::Closed(id, CloseResult::Failed, text));
         } else {
@@ -167,7 +167,7 @@ impl Arbiter {
         }
         for id in self.in_stage(|s| matches!(s, Stage::Revoked { cut } if *cut <= now)) {
             self.sessions.remove(&id);
-            out.push(Effect::Cut(id));
+            out.push(Effect::Disconnect(id));
         }
     }
 
@@ -187,14 +187,14 @@ impl Arbiter {
     fn done(&mut self, outcome: Outcome, now: Moment, out: &mut Vec<Effect>) {
         let job = self.running.take();
         match outcome {
-            Outcome::Looked(seen) => self.looked(seen, now, out),
+            Outcome::Inspected(seen) => self.looked(seen, now, out),
             Outcome::MadeWritable(seen) => {
-                self.condition = seen.condition;
+                self.health = seen.health;
                 self.writable = seen.writable;
-                self.held = self.sound();
+                self.pinned = self.healthy();
                 self.retry = None;
-                self.look_at = self.held.then(|| after(now, LOOK_EVERY));
-                if !self.held {
+                self.look_at = self.pinned.then(|| after(now, LOOK_EVERY));
+                if !self.pinned {
                     self.deny_seen(out);
                 }
             }
@@ -204,21 +204,21 @@ impl Arbiter {
             }
             Outcome::Synced(result) => match result {
                 Ok(()) => self.answer_covered(out),
-                Err(text) => self.lose(Condition::Failed(text), now, out),
+                Err(text) => self.lose(Health::Failed(text), now, out),
             },
             Outcome::Searched => {}
         }
     }
 
-    fn looked(&mut self, seen: Seen, now: Moment, out: &mut Vec<Effect>) {
+    fn looked(&mut self, seen: Inspection, now: Moment, out: &mut Vec<Effect>) {
         self.writable = seen.writable;
-        if !self.held {
-            self.condition = seen.condition;
+        if !self.pinned {
+            self.health = seen.health;
         } else if self.lost() {
             // Its period ends, whatever is there now.
-        } else if seen.condition != Condition::Ready || (!seen.writable && self.relied_on()) {
-            let loss = match seen.condition {
-                Condition::Ready => Condition::Failed(READ_ONLY_BY_HAND.into()),
+        } else if seen.health != Health::Ready || (!seen.writable && self.has_unsynced()) {
+            let loss = match seen.health {
+                Health::Ready => Health::Failed(READ_ONLY_BY_HAND.into()),
                 other => other,
             };
             self.lose(loss, now, out);
@@ -237,14 +237,14 @@ impl Arbiter {
         out: &mut Vec<Effect>,
     ) {
         let busy = remount == Remount::Busy;
-        let spent = self.spent();
+        let must_release = self.must_release();
         self.writable = busy;
         // What was found writable was never looked at as a session's must be.
-        self.held &= busy && sync.is_ok() && !release;
+        self.pinned &= busy && sync.is_ok() && !release;
         match (sync, remount) {
             // A storage that cannot even be made read-only is not to be believed.
             (Err(text), _) | (Ok(()), Remount::Failed(text)) => {
-                self.lose(Condition::Failed(text), now, out);
+                self.lose(Health::Failed(text), now, out);
             }
             (Ok(()), _) => self.answer_covered(out),
         }
@@ -254,17 +254,17 @@ impl Arbiter {
         } else {
             self.retry = None;
         }
-        if !self.held {
+        if !self.pinned {
             self.look_at = None;
         }
         // What was lost may be back, or something else may be there now.
-        self.look |= spent;
+        self.look |= must_release;
     }
 
     /// The storage, or data on it, is lost: everybody who relied on it is told.
-    fn lose(&mut self, loss: Condition, now: Moment, out: &mut Vec<Effect>) {
+    fn lose(&mut self, loss: Health, now: Moment, out: &mut Vec<Effect>) {
         let (_, text) = denial(&loss);
-        self.condition = loss;
+        self.health = loss;
         self.revoke(RevokeReason::Lost, &text, now, out);
         for id in self.in_stage(|s| matches!(s, Stage::Closing { .. })) {
             self.sessions.remove(&id);
@@ -282,7 +282,7 @@ impl Arbiter {
 
     /// Denies those for whom the look that just ended was fresh.
     fn deny_seen(&mut self, out: &mut Vec<Effect>) {
-        let (reason, text) = denial(&self.condition);
+        let (reason, text) = denial(&self.health);
         self.deny_waiting(reason, &text, out, |stage| {
             matches!(stage, Stage::Waiting { seen: true })
         });
@@ -322,34 +322,34 @@ impl Arbiter {
         after(now, self.kill_grace + REVOKE_MARGIN)
     }
 
-    /// Whether what is held is of no use any more.
-    fn spent(&self) -> bool {
-        self.held && !self.sound()
+    /// Whether what is pinned is of no use any more.
+    fn must_release(&self) -> bool {
+        self.pinned && !self.healthy()
     }
 
-    fn sound(&self) -> bool {
-        self.condition == Condition::Ready && self.writable
+    fn healthy(&self) -> bool {
+        self.health == Health::Ready && self.writable
     }
 
     /// Whether somebody may have data there that is not known to be safe.
-    fn relied_on(&self) -> bool {
+    fn has_unsynced(&self) -> bool {
         !self.granted.is_empty() || self.any(|s| !matches!(s, Stage::Waiting { .. }))
     }
 
-    /// Whether what is held is lost. Then nobody is granted, and all who were are told.
+    /// Whether what is pinned is lost. Then nobody is granted, and all who were are told.
     fn lost(&self) -> bool {
-        self.held && self.condition != Condition::Ready
+        self.pinned && self.health != Health::Ready
     }
 
     /// Whether a session may be granted right now, without asking anybody.
-    fn usable(&self) -> bool {
-        self.held
-            && self.sound()
+    fn can_grant(&self) -> bool {
+        self.pinned
+            && self.healthy()
             && self.stop_by.is_none()
             && !self.look
             && !matches!(
                 self.running,
-                Some(Job::Look | Job::MakeWritable | Job::MakeReadOnly { .. })
+                Some(Job::Inspect | Job::MakeWritable | Job::MakeReadOnly { .. })
             )
     }
 }
@@ -362,13 +362,13 @@ fn stopping() -> Text {
     "the daemon is stopping".into()
 }
 
-fn denial(condition: &Condition) -> (DenyReason, Text) {
-    match condition {
-        Condition::Absent(text) => (DenyReason::Absent, text.clone()),
-        Condition::Unprepared(text) => (DenyReason::Unprepared, text.clone()),
-        Condition::Failed(text) => (DenyReason::Failed, text.clone()),
+fn denial(health: &Health) -> (DenyReason, Text) {
+    match health {
+        Health::Absent(text) => (DenyReason::Absent, text.clone()),
+        Health::Unprepared(text) => (DenyReason::Unprepared, text.clone()),
+        Health::Failed(text) => (DenyReason::Failed, text.clone()),
         // A remount that succeeded yet left it read-only: somebody was faster.
-        Condition::Ready => (
+        Health::Ready => (
             DenyReason::Failed,
             "somebody made it read-only again just then: try again".into(),
         ),

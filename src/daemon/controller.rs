@@ -12,8 +12,8 @@ use smol::channel::{Receiver, Sender};
 use smol::future::or;
 
 use super::arbiter::{
-    Arbiter, CloseResult, Condition, DenyReason, Effect, Input, Job, Moment, Outcome, Phase,
-    Remount, RevokeReason, SessionId, State, Text,
+    Arbiter, CloseResult, DenyReason, Effect, Health, Input, Job, Moment, Outcome, Phase, Remount,
+    RevokeReason, SessionId, State, Text,
 };
 use super::client::Client;
 use super::handle::{Request, SessionEvent};
@@ -21,8 +21,8 @@ use super::history::{History, Past};
 use super::settings::Settings;
 use super::space;
 use super::status::{Seen, Status};
+use super::timeouts::{FORGOTTEN, LAST_ANSWERS, WATCH_EVERY};
 use super::timers::Timers;
-use super::times::{FORGOTTEN, LAST_ANSWERS, WATCH_EVERY};
 use super::worker::Report;
 use crate::amount::{Bytes, Span};
 use crate::escape::escape;
@@ -145,7 +145,7 @@ impl Controller {
                 self.input(Input::Close(id));
                 self.changed();
             }
-            Request::Gone(id) => self.gone(id),
+            Request::Disconnected(id) => self.gone(id),
             Request::TurnedAway => {
                 self.history.denials += 1;
                 self.changed();
@@ -162,8 +162,8 @@ impl Controller {
                 self.waiting.push(reply);
             }
             Request::Done(report) => self.done(*report),
-            Request::Disturbed => self.input(Input::Disturbed),
-            Request::Released => self.input(Input::Released),
+            Request::Recheck => self.input(Input::Recheck),
+            Request::WriterClosed => self.input(Input::WriterClosed),
             Request::Watchdog => self.notify_manager("WATCHDOG=1"),
             Request::Stop => {
                 self.notify_manager("STOPPING=1");
@@ -204,7 +204,7 @@ impl Controller {
             };
             self.record(&open, level, ended, text);
         }
-        self.input(Input::Gone(id));
+        self.input(Input::Disconnected(id));
     }
 
     fn done(&mut self, report: Report) {
@@ -243,11 +243,11 @@ impl Controller {
                 Effect::Deny(id, reason, text) => self.deny(id, reason, text),
                 Effect::Revoke(id, reason, text) => self.revoke(id, reason, text),
                 Effect::Closed(id, result, text) => self.closed(id, result, text),
-                Effect::Cut(id) => {
+                Effect::Disconnect(id) => {
                     let text = "cut: it was revoked and did not end";
                     self.end(id, Level::Warn, Ended::Cut, text, None);
                 }
-                Effect::Arm(at) => self.alarm = at.map(|at| self.start + at.0),
+                Effect::SetTimer(at) => self.alarm = at.map(|at| self.start + at.0),
                 Effect::Exit { clean } => self.exit(clean),
             }
         }
@@ -450,7 +450,7 @@ impl Controller {
 
     fn log_remount(&mut self, outcome: &Outcome, took: Duration) {
         match outcome {
-            Outcome::MadeWritable(seen) if seen.condition == Condition::Ready => {
+            Outcome::MadeWritable(seen) if seen.health == Health::Ready => {
                 log::info!("storage made writable in {took:.1?}");
             }
             Outcome::MadeReadOnly { remount, sync } if *remount == Remount::Done => {

@@ -30,7 +30,7 @@ pub(super) enum Request {
     Open(Arc<Client>, Sender<SessionEvent>),
     /// Close it: is its data safe?
     Close(SessionId),
-    Gone(SessionId),
+    Disconnected(SessionId),
     /// A client was turned away before it came to a session.
     TurnedAway,
     /// The status: fresh, or at most [`WATCH_EVERY`] old.
@@ -46,9 +46,9 @@ pub(super) enum Request {
     /// The worker has done a job.
     Done(Box<Report>),
     /// Something happened to the mount or the filesystem.
-    Disturbed,
+    Recheck,
     /// A writer closed its file.
-    Released,
+    WriterClosed,
     /// The service manager wants to hear that the daemon lives.
     Watchdog,
     Stop,
@@ -117,6 +117,6 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.controller.tell(Request::Gone(self.id));
+        self.controller.tell(Request::Disconnected(self.id));
     }
 }

@@ -8,11 +8,11 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
+use crate::storage::inspect::escape_path;
 use crate::storage::lock::trusted;
-use crate::storage::survey::escape_path;
 use crate::sys::file::{self, Status};
 use crate::sys::stream::Stream;
-use crate::sys::{own, socket};
+use crate::sys::{current, socket};
 use crate::systemd;
 
 /// A burst of clients that do not wait in line, as kvmd's do not, must find room.
@@ -119,7 +119,7 @@ fn lock(socket: &Path) -> Result<File, String> {
             ),
             _ => format!("cannot open {shown}: {error}"),
         })?;
-    trusted(&file, &[0, own::effective_uid()], &path)?;
+    trusted(&file, &[0, current::effective_uid()], &path)?;
     match file::lock_exclusive(file.as_fd()) {
         Ok(()) => Ok(file),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

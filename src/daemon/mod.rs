@@ -3,6 +3,7 @@
 
 mod arbiter;
 mod client;
+mod connection;
 mod context;
 mod controller;
 mod handle;
@@ -10,15 +11,14 @@ mod history;
 #[cfg(feature = "kvmd-api")]
 mod kvmd;
 mod listener;
+mod mounts_monitor;
 mod native;
 mod server;
 mod settings;
 mod space;
 mod status;
-mod stream;
+mod timeouts;
 mod timers;
-mod times;
-mod watcher;
 mod worker;
 
 use std::cell::Cell;
@@ -33,13 +33,13 @@ use log::LevelFilter;
 use smol::LocalExecutor;
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 
-use crate::config::{Config, Place};
+use crate::config::{Config, StorageLocation};
 use crate::logging;
 use crate::storage::Storage;
-use crate::storage::roots::Owner;
+use crate::storage::directories::Owner;
 use crate::sys::fanotify::Group;
 use crate::sys::signal::Signals;
-use crate::sys::{own, user};
+use crate::sys::{current, user};
 use crate::systemd;
 
 use self::context::Context;
@@ -50,9 +50,9 @@ pub(crate) use self::history::REMEMBERED;
 pub use self::kvmd::{events, http}; // for the fuzzers
 use self::listener::Listener;
 use self::settings::Settings;
+pub(crate) use self::timeouts::FORGOTTEN;
+use self::timeouts::{ERROR_LOOKS, EVENTS_GATHER};
 use self::timers::Timers;
-pub(crate) use self::times::FORGOTTEN;
-use self::times::{ERROR_LOOKS, EVENTS_GATHER};
 
 pub fn main(config: Config, config_path: PathBuf, log_level: Option<LevelFilter>) -> ExitCode {
     logging::init(log_level);
@@ -72,8 +72,8 @@ fn run(config: &Config) -> Result<bool, String> {
     let place = config.place().map_err(|error| error.to_string())?;
     let owner = Owner::of(&place)?;
     let access = access_group(&config.group)?;
-    own::keep_no_large_memory();
-    if let Err(error) = own::raise_descriptor_limit() {
+    current::keep_no_large_memory();
+    if let Err(error) = current::raise_descriptor_limit() {
         log::warn!("cannot raise the limit of open files: {error}");
     }
     let listener = Listener::open(config, access)?;
@@ -93,13 +93,14 @@ fn run(config: &Config) -> Result<bool, String> {
     let start = Instant::now();
     let (sender, requests) = unbounded();
     let (to_controller, controller) = (sender.clone(), sender.clone());
-    let disturbed = move || controller.try_send(Request::Disturbed).is_ok();
+    let disturbed = move || controller.try_send(Request::Recheck).is_ok();
     let done = move |report| {
         to_controller
             .try_send(Request::Done(Box::new(report)))
             .is_ok()
     };
-    watcher::start(disturbed).map_err(|error| format!("cannot watch the mounts: {error}"))?;
+    mounts_monitor::start(disturbed)
+        .map_err(|error| format!("cannot watch the mounts: {error}"))?;
     let jobs =
         worker::start(storage, done).map_err(|error| format!("cannot start a thread: {error}"))?;
     let timers = Timers::new().map_err(|error| format!("cannot make a timer: {error}"))?;
@@ -130,7 +131,7 @@ fn run(config: &Config) -> Result<bool, String> {
     ))
 }
 
-fn settings(config: &Config, place: &Place, access: u32) -> Settings {
+fn settings(config: &Config, place: &StorageLocation, access: u32) -> Settings {
     let bytes = |path: PathBuf| {
         let path: PathBuf = path.components().collect(); // no slash at the end
         path.as_os_str().as_bytes().to_vec()
@@ -231,7 +232,7 @@ async fn take_filesystem_events(
                     executor.spawn(task).detach();
                 }
                 if events.release {
-                    controller.tell(Request::Released);
+                    controller.tell(Request::WriterClosed);
                     timers.after(EVENTS_GATHER).await;
                 }
             }
@@ -245,10 +246,10 @@ async fn take_filesystem_events(
 
 /// ext4 tells of an error just before it acts on it: one look would often come too early.
 async fn look_repeatedly(controller: Handle, timers: Rc<Timers>, looking: Rc<Cell<bool>>) {
-    controller.tell(Request::Disturbed);
+    controller.tell(Request::Recheck);
     for wait in ERROR_LOOKS {
         timers.after(wait).await;
-        controller.tell(Request::Disturbed);
+        controller.tell(Request::Recheck);
     }
     looking.set(false);
 }

@@ -1,10 +1,10 @@
 //! A connection in our own protocol: a session or a status, until either side ends it.
 
+use super::connection::{Connection, Fault};
 use super::context::Context;
 use super::handle::SessionEvent;
 use super::status::{Status, milliseconds};
-use super::stream::{Connection, Fault};
-use super::times::WATCH_EVERY;
+use super::timeouts::WATCH_EVERY;
 use crate::wire::{
     ClientMessage, DaemonMessage, Decoder, DenyReason, MAGIC, Message, Opening, VERSION,
 };

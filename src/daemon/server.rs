@@ -9,14 +9,14 @@ use std::rc::Rc;
 use async_io::Async;
 use smol::LocalExecutor;
 
+use super::connection::{Connection, Fault};
 use super::context::Context;
 use super::handle::Request;
 #[cfg(feature = "kvmd-api")]
 use super::kvmd;
 use super::native;
-use super::stream::{Connection, Fault};
-use super::times::NO_RESOURCES;
-use crate::sys::own;
+use super::timeouts::NO_RESOURCES;
+use crate::sys::current;
 use crate::sys::socket::{self, Peer};
 #[cfg(feature = "kvmd-api")]
 use crate::wire::Opening;
@@ -122,7 +122,7 @@ fn is_member(stream: &UnixStream, peer: Peer, group: u32) -> bool {
 
 /// Why this connection cannot be taken although there is room for it.
 fn shortage(connection: BorrowedFd<'_>) -> Option<&'static str> {
-    own::descriptors_left(connection)
+    current::descriptors_left(connection)
         .is_ok_and(|left| left < OWN_DESCRIPTORS)
         .then_some("the daemon has no descriptors left: end some sessions, or raise its limit")
 }
@@ -285,7 +285,7 @@ impl Drop for Entry {
         counts.by_user.retain(|(_, own)| *own > 0);
         if counts.all <= counts.peak / 4 && counts.peak > MANY {
             counts.peak = counts.all;
-            own::trim_memory(); // what a crowd needed goes back to the kernel
+            current::trim_memory(); // what a crowd needed goes back to the kernel
         }
     }
 }

@@ -9,14 +9,14 @@ use super::history::{History, Past};
 use super::settings::Settings;
 use crate::storage::holders::Holder;
 use crate::storage::meter::Counts;
-use crate::storage::{Facts, figures};
+use crate::storage::{StorageInfo, figures};
 use crate::sys::file::Space;
 use crate::wire::{DaemonMessage, Totals, VERSION};
 
 /// What the worker last said of the storage.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    pub facts: Facts,
+    pub facts: StorageInfo,
     pub counts: Counts,
     pub space: Option<Space>,
     pub holders: Arc<[Holder]>,

@@ -6,10 +6,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::arbiter::{Condition, Job, Outcome};
+use super::arbiter::{Health, Job, Outcome};
 use crate::storage::holders::Holder;
 use crate::storage::meter::Counts;
-use crate::storage::{Facts, Storage};
+use crate::storage::{Storage, StorageInfo};
 use crate::sys::file::Space;
 
 /// What came of a job, and what the outside may be told.
@@ -22,7 +22,7 @@ pub(super) struct Report {
     /// How much was free there; `None` if nothing is mounted.
     pub space: Option<Space>,
     /// What the storage is, after a look.
-    pub facts: Option<Facts>,
+    pub facts: Option<StorageInfo>,
     /// `st_dev` of the data root, after going read-write.
     pub data_device: Option<u64>,
     /// Who keeps it from going read-only, after a search.
@@ -55,7 +55,7 @@ fn run(storage: &mut Storage, job: Job) -> Report {
     let start = Instant::now();
     let mut holders = None;
     let outcome = match job {
-        Job::Look => Outcome::Looked(storage.look()),
+        Job::Inspect => Outcome::Inspected(storage.look()),
         Job::MakeWritable => Outcome::MadeWritable(storage.make_writable()),
         Job::MakeReadOnly { release, awaited } => {
             let (remount, sync) = storage.make_read_only(release, awaited);
@@ -69,10 +69,10 @@ fn run(storage: &mut Storage, job: Job) -> Report {
     };
     let took = start.elapsed();
     let (facts, data_device) = match &outcome {
-        Outcome::Looked(_) => (Some(storage.facts().clone()), None),
+        Outcome::Inspected(_) => (Some(storage.facts().clone()), None),
         Outcome::MadeWritable(seen) => (
             Some(storage.facts().clone()),
-            (seen.condition == Condition::Ready).then(|| storage.data_device()),
+            (seen.health == Health::Ready).then(|| storage.data_device()),
         ),
         _ => (None, None),
     };

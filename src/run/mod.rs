@@ -7,12 +7,12 @@
 
 mod closing;
 mod command;
-mod keeper;
-mod link;
+mod control;
 mod opening;
 mod output;
-mod sight;
+mod supervisor;
 mod tree;
+mod verify;
 mod watch;
 
 use std::ffi::{OsStr, OsString};
@@ -26,9 +26,9 @@ use crate::shortage;
 use crate::sys::process::{self, Reaped};
 use crate::sys::signal::{self, Signals};
 use crate::wire::{ClientMessage, VERSION};
-use keeper::Means;
 use opening::Patience;
 use output::Output;
+use supervisor::Means;
 use tree::Reserve;
 use watch::Ending;
 
@@ -99,7 +99,7 @@ fn run(options: Options, output: Output) -> Result<u8, Failure> {
     };
     let prepared = watch::prepare(means, options.command)?;
     let granted = opening::await_grant(&mut connection, &signals, &mut patience);
-    let grant = match granted.and_then(|grant| sight::check(&grant).map(|()| grant)) {
+    let grant = match granted.and_then(|grant| verify::check(&grant).map(|()| grant)) {
         Ok(grant) => grant,
         Err(failure) => {
             prepared.dismiss();

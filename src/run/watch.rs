@@ -6,10 +6,10 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::Failure;
-use super::keeper::{Keeper, Means};
-use super::link::{self, Heard, Report};
+use super::control::{self, Heard, Report};
 use super::opening::Grant;
 use super::output::Output;
+use super::supervisor::{Means, Supervisor};
 use super::tree::{self, Reserve};
 use crate::client::Connection;
 use crate::escape::escape;
@@ -43,7 +43,7 @@ enum Trouble {
 
 /// What it takes to run a command, made while the daemon works.
 pub(super) struct Prepared {
-    keeper: Keeper,
+    keeper: Supervisor,
     /// The caller's children, from before it became this program.
     spare: Vec<Pid>,
 }
@@ -56,7 +56,7 @@ pub(super) fn prepare(means: Means<'_>, words: Vec<OsString>) -> Result<Prepared
         false => Vec::new(),
     };
     process::become_subreaper().map_err(failed)?;
-    let keeper = Keeper::prepare(means, words).map_err(failed)?;
+    let keeper = Supervisor::prepare(means, words).map_err(failed)?;
     Ok(Prepared { keeper, spare })
 }
 
@@ -108,7 +108,7 @@ pub(super) fn run(
 struct Run<'a> {
     connection: &'a mut Connection,
     signals: &'a Signals,
-    keeper: Keeper,
+    keeper: Supervisor,
     spare: Vec<Pid>,
     kill_grace: Duration,
     output: Output,
@@ -138,7 +138,7 @@ impl Run<'_> {
             let [signal, report, daemon] = watches.map(|watch| watch.seen());
             let reaped = signal && self.read_signals();
             if report || reaped {
-                match link::hear_report(&self.keeper.link) {
+                match control::hear_report(&self.keeper.link) {
                     Heard::Message(report) => return self.ending(report),
                     Heard::Nothing if !reaped => {}
                     Heard::Nothing | Heard::End => return self.end_without_keeper(reaped),
@@ -146,7 +146,7 @@ impl Run<'_> {
             }
             if daemon {
                 if let Some(over) = hear_daemon(self.connection) {
-                    link::end(&self.keeper.link);
+                    control::end(&self.keeper.link);
                     self.deadline = Some(Instant::now() + self.kill_grace + KEEPER_TIME);
                     self.trouble = Some(over.trouble);
                     // Not before that: who reads it may take its time.
@@ -167,7 +167,7 @@ impl Run<'_> {
             if received.signal == libc::SIGCHLD {
                 child = true;
             } else if !received.from_terminal() {
-                link::pass(&self.keeper.link, received);
+                control::pass(&self.keeper.link, received);
             }
         }
         child && self.reap_keeper()

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::inspect::escape_path;
 use super::mountinfo::Mount;
-use super::survey::escape_path;
-use crate::sys::{file, own};
+use crate::sys::{current, file};
 
 /// So long a lock may be somebody's who only passes by.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ impl DeviceLock {
             }
             other => (other.map_err(failed)?, false),
         };
-        let ours = own::effective_uid();
+        let ours = current::effective_uid();
         if let Err(text) = trusted(&file, &[0, ours, owner], &path) {
             return Err(LockError::Failed(text));
         }

@@ -2,19 +2,19 @@
 //! read-write. Everything here may block, and is called by the worker thread or by an applet
 //! that has nothing else to do. It decides nothing about sessions.
 
-pub(crate) mod condition;
+pub mod directories;
 pub(crate) mod figures;
 pub(crate) mod guard;
+pub(crate) mod health;
 pub(crate) mod holders;
+pub(crate) mod inspect;
 pub(crate) mod lock;
 pub(crate) mod meter;
 pub mod mountinfo;
 pub(crate) mod mounts;
 pub(crate) mod prepare;
-pub mod roots;
 pub(crate) mod search;
 pub(crate) mod superblock;
-pub(crate) mod survey;
 
+pub(crate) use inspect::StorageInfo;
 pub(crate) use superblock::Storage;
-pub(crate) use survey::Facts;

@@ -6,12 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::condition::Condition;
+use super::directories::{self, Owner, Trouble};
+use super::health::Health;
+use super::inspect::{self, MountedStorage, escape_path};
 use super::lock::{DeviceLock, LockError};
 use super::mounts::Flag;
-use super::roots::{self, Owner, Trouble};
-use super::survey::{self, Found, escape_path};
-use crate::config::{Config, Place};
+use crate::config::{Config, StorageLocation};
 use crate::logging;
 use crate::sys::file;
 use crate::sys::mount::{Mode, clear_mount_read_only, switch_superblock};
@@ -30,11 +30,9 @@ pub(crate) fn main(config: Config) -> ExitCode {
 fn prepare(config: &Config) -> Result<(), String> {
     let place = config.place().map_err(|error| error.to_string())?;
     let owner = Owner::of(&place)?;
-    let found = survey::find(&place).map_err(|condition| match condition {
-        Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text) => {
-            text.to_string()
-        }
-        Condition::Ready => "the storage is ready".into(),
+    let found = inspect::find(&place).map_err(|condition| match condition {
+        Health::Absent(text) | Health::Unprepared(text) | Health::Failed(text) => text.to_string(),
+        Health::Ready => "the storage is ready".into(),
     })?;
     if let Some(text) = found.refusal(&place) {
         return Err(text);
@@ -66,12 +64,17 @@ fn cannot_clear(point: &str, error: &io::Error) -> String {
 
 /// Makes the storage writable only if its roots are not as they should be, and only if no daemon
 /// runs.
-fn check_roots(socket: &Path, found: &Found, place: &Place, owner: Owner) -> Result<(), String> {
+fn check_roots(
+    socket: &Path,
+    found: &MountedStorage,
+    place: &StorageLocation,
+    owner: Owner,
+) -> Result<(), String> {
     let has_directory = socket.parent().is_some_and(Path::is_dir);
     // Taken also when nothing is to be mended: this makes the lock file, in a directory where a
     // daemon that is not root may not. Without the directory no daemon can be running.
     let lock = has_directory.then(|| DeviceLock::take(socket, found.mount.device, owner.uid));
-    match roots::check(found.root.as_fd(), place, owner) {
+    match directories::check(found.root.as_fd(), place, owner) {
         Ok(_) => return Ok(()),
         Err(Trouble::Error(text)) => return Err(text),
         Err(Trouble::NeedsWrite) => {}
@@ -97,11 +100,11 @@ fn check_roots(socket: &Path, found: &Found, place: &Place, owner: Owner) -> Res
     Ok(())
 }
 
-fn mend(mount: BorrowedFd<'_>, place: &Place, owner: Owner) -> Result<(), String> {
+fn mend(mount: BorrowedFd<'_>, place: &StorageLocation, owner: Owner) -> Result<(), String> {
     let point = escape_path(&place.mount);
     switch_superblock(mount, Mode::ReadWrite)
         .map_err(|error| format!("cannot make {point} read-write: {error}; see `dmesg`"))?;
-    let mended = roots::mend(mount, place, owner).map(drop);
+    let mended = directories::mend(mount, place, owner).map(drop);
     let back = switch_superblock(mount, Mode::ReadOnly)
         .map_err(|error| format!("cannot make {point} read-only again: {error}; see `dmesg`"));
     let sync = file::sync_filesystem(mount)

@@ -7,15 +7,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use super::condition::{Condition, Remount, Seen, Text};
+use super::directories::{self, Owner, Trouble};
 use super::guard::Guard;
+use super::health::{Health, Inspection, Remount, Text};
 use super::holders::Holder;
+use super::inspect::{self, MountedStorage, StorageInfo, escape_path};
 use super::lock::Claim;
 use super::meter::{Counts, Meter};
-use super::roots::{self, Owner, Trouble};
 use super::search::Searcher;
-use super::survey::{self, Facts, Found, escape_path};
-use crate::config::Place;
+use crate::config::StorageLocation;
 use crate::shortage;
 use crate::sys::fanotify::Group;
 use crate::sys::file::{self, MountId, Space};
@@ -34,7 +34,7 @@ struct Period {
 /// The storage. One thread has it.
 #[derive(Debug)]
 pub(crate) struct Storage {
-    place: Place,
+    place: StorageLocation,
     owner: Owner,
     claim: Claim,
     guard: Guard,
@@ -46,7 +46,7 @@ pub(crate) struct Storage {
     /// The mount that lost data, and why it is not called well until it is mounted anew.
     spoiled: Option<(MountId, String)>,
     searcher: Searcher,
-    facts: Facts,
+    facts: StorageInfo,
     meter: Meter,
     /// `st_dev` of the data root, while writable.
     data_device: u64,
@@ -57,7 +57,7 @@ impl Storage {
     /// The storage at `place`; its lock lies beside `socket`. `group` is where its filesystem's
     /// events are to come.
     pub(crate) fn new(
-        place: Place,
+        place: StorageLocation,
         owner: Owner,
         socket: PathBuf,
         group: Option<Group>,
@@ -72,7 +72,7 @@ impl Storage {
             unheld: false,
             spoiled: None,
             searcher: Searcher::default(),
-            facts: Facts::default(),
+            facts: StorageInfo::default(),
             meter: Meter::default(),
             data_device: 0,
             space: None,
@@ -80,7 +80,7 @@ impl Storage {
     }
 
     /// What was last seen there.
-    pub(crate) fn facts(&self) -> &Facts {
+    pub(crate) fn facts(&self) -> &StorageInfo {
         &self.facts
     }
 
@@ -101,7 +101,7 @@ impl Storage {
     }
 
     /// Looks whether the storage is there, prepared and healthy; prepares it if this process can.
-    pub(crate) fn look(&mut self) -> Seen {
+    pub(crate) fn look(&mut self) -> Inspection {
         match self.survey() {
             Ok(found) => {
                 let writable = !found.mount.superblock_read_only();
@@ -113,9 +113,9 @@ impl Storage {
                         escape_path(&self.place.mount)
                     );
                 }
-                Seen {
+                Inspection {
                     writable,
-                    condition: Condition::Ready,
+                    health: Health::Ready,
                 }
             }
             Err(seen) => {
@@ -125,18 +125,18 @@ impl Storage {
         }
     }
 
-    pub(crate) fn make_writable(&mut self) -> Seen {
+    pub(crate) fn make_writable(&mut self) -> Inspection {
         let found = match self.survey() {
             Ok(found) => found,
             Err(seen) => return seen,
         };
         let was_writable = !found.mount.superblock_read_only();
-        let unfit = |text: String, writable| Seen {
-            condition: Condition::Unprepared(text.into()),
+        let unfit = |text: String, writable| Inspection {
+            health: Health::Unprepared(text.into()),
             writable,
         };
         // Before anything is written: what would be refused is refused without wear.
-        let right = match roots::check(found.root.as_fd(), &self.place, self.owner) {
+        let right = match directories::check(found.root.as_fd(), &self.place, self.owner) {
             Err(Trouble::Error(text)) => return unfit(text, was_writable),
             other => other.ok(),
         };
@@ -145,13 +145,13 @@ impl Storage {
         self.meter.remounted(switched.is_ok());
         if let Err(error) = switched {
             let text = self.refused(Mode::ReadWrite, &error);
-            return Seen {
-                condition: Condition::Failed(text.into()),
+            return Inspection {
+                health: Health::Failed(text.into()),
                 writable: was_writable,
             };
         }
         let mended = right.map_or_else(
-            || roots::mend(found.root.as_fd(), &self.place, self.owner),
+            || directories::mend(found.root.as_fd(), &self.place, self.owner),
             Ok,
         );
         match mended {
@@ -164,8 +164,8 @@ impl Storage {
             root: found.root,
             id: found.id,
         });
-        Seen {
-            condition: Condition::Ready,
+        Inspection {
+            health: Health::Ready,
             writable: true,
         }
     }
@@ -183,7 +183,7 @@ impl Storage {
         let period = match self.period.take() {
             Some(period) => period,
             // Writable before this daemon came, or by somebody's hand.
-            None => match survey::find(&self.place) {
+            None => match inspect::find(&self.place) {
                 // What was not looked at yet may be something that is not ours to switch.
                 Ok(found) if self.accepted == Some(found.id) => Period {
                     errors: None,
@@ -238,9 +238,9 @@ impl Storage {
     /// Makes the roots anew if somebody removed them, since nobody looks at them before the next
     /// session. Only while there is none: who has one may be about to put another in their place.
     fn keep_roots(&self, mount: BorrowedFd<'_>) {
-        let kept = match roots::check(mount, &self.place, self.owner) {
+        let kept = match directories::check(mount, &self.place, self.owner) {
             Ok(_) => return,
-            Err(Trouble::NeedsWrite) => roots::mend(mount, &self.place, self.owner).map(drop),
+            Err(Trouble::NeedsWrite) => directories::mend(mount, &self.place, self.owner).map(drop),
             Err(Trouble::Error(text)) => Err(text),
         };
         if let Err(text) = kept {
@@ -251,8 +251,8 @@ impl Storage {
     /// Why it is not switched. What the kernel has given up it does not remount, and before it is
     /// asked to that may not have been seen.
     fn refused(&mut self, mode: Mode, error: &io::Error) -> String {
-        let found = survey::find(&self.place).ok();
-        if let Some(illness) = found.as_ref().and_then(Found::illness) {
+        let found = inspect::find(&self.place).ok();
+        if let Some(illness) = found.as_ref().and_then(MountedStorage::illness) {
             return illness;
         }
         match found {
@@ -295,7 +295,7 @@ impl Storage {
         let searcher = &mut self.searcher;
         match &self.period {
             Some(period) => searcher.find(period.root.as_fd()),
-            None => survey::find(&self.place)
+            None => inspect::find(&self.place)
                 .map_or(Vec::new(), |found| searcher.find(found.root.as_fd())),
         }
     }
@@ -305,7 +305,7 @@ impl Storage {
     /// # Errors
     /// A line that names who has it.
     pub(crate) fn claim(&mut self) -> Result<(), String> {
-        match survey::find(&self.place) {
+        match inspect::find(&self.place) {
             Ok(found) => self.claim.take_patiently(&found.mount),
             Err(_) => Ok(()),
         }
@@ -321,7 +321,7 @@ impl Storage {
         let result = file::sync_filesystem(root);
         let error = match result {
             Err(error) => Some(format!("data could not be written to the medium: {error}")),
-            Ok(()) if read_only => survey::journal_error(root),
+            Ok(()) if read_only => inspect::journal_error(root),
             Ok(()) => None,
         };
         let Some(error) = error else {

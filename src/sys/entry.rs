@@ -13,7 +13,7 @@ compile_error!("the arguments come to std::env by themselves with glibc only");
 #[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, words: *mut *mut c_char) -> c_int {
     // SAFETY: what the C library gives to `main`.
-    unsafe { pst::sys::own::arguments_are(count, words) };
+    unsafe { pst::sys::current::arguments_are(count, words) };
     let code = crate::run();
     // It does not tell its number.
     let number = (0..=u8::MAX).find(|number| ExitCode::from(*number) == code);

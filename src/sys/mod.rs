@@ -3,12 +3,12 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod clock;
+pub mod current;
 pub(crate) mod descriptor;
 pub(crate) mod directory;
 pub(crate) mod fanotify;
 pub mod file;
 pub mod mount;
-pub mod own;
 pub mod poll;
 pub(crate) mod probe;
 pub mod process;

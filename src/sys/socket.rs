@@ -8,8 +8,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use super::check;
+use super::current;
 use super::file::{self, Status};
-use super::own;
 
 /// The process that connected, as of then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ pub(crate) fn name_status(path: &Path) -> io::Result<Status> {
 pub(crate) fn own_name_status(path: &Path) -> io::Result<Status> {
     let name = File::from(open_name(path)?);
     let found = name.metadata()?;
-    let ours = found.file_type().is_socket() && found.uid() == own::effective_uid();
+    let ours = found.file_type().is_socket() && found.uid() == current::effective_uid();
     if !ours || found.nlink() > 1 {
         return Err(io::Error::other("something else has taken its place"));
     }
@@ -177,7 +177,7 @@ mod tests {
         let (far, near) = UnixStream::pair().unwrap();
         let found = peer(near.as_fd()).unwrap();
         assert_eq!(found.pid, std::process::id());
-        assert_eq!(found.uid, own::effective_uid());
+        assert_eq!(found.uid, current::effective_uid());
         assert!(!hung_up(near.as_fd()));
         drop(far);
         assert!(hung_up(near.as_fd()));

@@ -37,7 +37,7 @@ fn main() {
         eprintln!("bench: only root can measure: it takes a loop device");
         std::process::exit(1);
     }
-    pst::sys::own::raise_descriptor_limit().expect("setrlimit");
+    pst::sys::current::raise_descriptor_limit().expect("setrlimit");
     let rows = measure();
     let text = format!(
         "Medians; an ext4 of 256 MiB on a loop device in memory, blocks of 1 KiB; {}, {} processors.\n\n{}",

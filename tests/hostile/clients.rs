@@ -37,7 +37,7 @@ fn play() {
     let Ok(attack) = std::env::var("PST_ATTACK") else {
         return;
     };
-    pst::sys::own::raise_descriptor_limit().expect("setrlimit");
+    pst::sys::current::raise_descriptor_limit().expect("setrlimit");
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         ENOUGH.store(true, Ordering::Relaxed);

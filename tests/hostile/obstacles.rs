@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pst::config::Config;
-use pst::storage::roots::{self, Owner};
+use pst::storage::directories::{self, Owner};
 
 use crate::clients::attack;
 use crate::needs_root;

@@ -5,9 +5,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::world::{KILL_GRACE, Machine, Move, RULES, Violation, World, rebase};
+use super::model::{KILL_GRACE, Machine, Move, RULES, Violation, World, rebase};
 use super::{Arbiter, Moment, SessionId, Stage};
-use crate::daemon::times::{RETRY_FIRST, RETRY_LONGEST};
+use crate::daemon::timeouts::{RETRY_FIRST, RETRY_LONGEST};
 
 impl Arbiter {
     /// Makes `now` the world's start.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::SessionId;
 use super::explore::start;
-use super::world::{Move, RULES, World};
+use super::model::{Move, RULES, World};
 use super::{Arbiter, Input};
 
 const RUNS: u64 = 200;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Moment, after};
-use crate::daemon::times::{BURST, RETRY_FIRST, RETRY_LONGEST};
+use crate::daemon::timeouts::{BURST, RETRY_FIRST, RETRY_LONGEST};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Retry {

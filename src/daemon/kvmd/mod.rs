@@ -30,9 +30,9 @@ mod websocket;
 
 use self::events::Data;
 use self::http::{Failure, Request, Response, Route};
+use super::connection::{Connection, Fault};
 use super::context::Context;
 use super::status::Status;
-use super::stream::{Connection, Fault};
 
 /// Whether a connection that begins so is this API's.
 pub(super) fn speaks(early: &[u8]) -> bool {

@@ -14,11 +14,11 @@ use tungstenite::{Bytes, Error, Message};
 use super::events::{self, Event};
 use super::state;
 use crate::daemon::arbiter::{CloseResult, RevokeReason};
+use crate::daemon::connection::{Connection, Fault};
 use crate::daemon::context::Context as Daemon;
 use crate::daemon::handle::{Session, SessionEvent};
-use crate::daemon::stream::{Connection, Fault};
+use crate::daemon::timeouts::{CHANGES_EVERY, PING_EVERY};
 use crate::daemon::timers::Sleep;
-use crate::daemon::times::{CHANGES_EVERY, PING_EVERY};
 use crate::escape::escape;
 
 /// Longest message of a client, in bytes.

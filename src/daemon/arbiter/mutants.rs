@@ -5,10 +5,10 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use super::explore::{Bounds, explore};
-use super::world::{KILL_GRACE, Machine, World};
+use super::model::{KILL_GRACE, Machine, World};
 use super::{
-    Arbiter, CloseResult, Condition, DenyReason, Effect, Input, Job, Moment, Outcome, Phase,
-    Remount, RevokeReason, SessionId, Stage, State,
+    Arbiter, CloseResult, DenyReason, Effect, Health, Input, Job, Moment, Outcome, Phase, Remount,
+    RevokeReason, SessionId, Stage, State,
 };
 
 const BOUNDS: Bounds = Bounds {
@@ -105,7 +105,7 @@ fn the_real_machine_is_not_caught() {
 #[test]
 fn rule_1_catches_one_that_forgets_a_session_when_another_goes() {
     hears(1, |arbiter, input| {
-        if matches!(input, Input::Gone(_)) {
+        if matches!(input, Input::Disconnected(_)) {
             arbiter.granted.clear();
         }
         Some(input)
@@ -132,7 +132,7 @@ fn rule_1_catches_one_that_goes_read_only_at_the_first_close() {
 fn rule_1_catches_one_that_never_tries_again() {
     says(1, |before, _, _, out| {
         let stuck = before.running == Some(Job::FindHolders);
-        out.retain(|effect| !(stuck && matches!(effect, Effect::Arm(Some(_)))));
+        out.retain(|effect| !(stuck && matches!(effect, Effect::SetTimer(Some(_)))));
     });
 }
 
@@ -212,8 +212,8 @@ fn rule_3_catches_one_that_takes_read_only_for_well() {
 #[test]
 fn rule_4_catches_one_that_looks_during_a_job() {
     says(4, |before, input, _, out| {
-        if *input == Input::Disturbed && before.running.is_some() {
-            out.push(Effect::Start(Job::Look));
+        if *input == Input::Recheck && before.running.is_some() {
+            out.push(Effect::Start(Job::Inspect));
         }
     });
 }
@@ -245,7 +245,7 @@ fn rule_5_catches_one_that_grants_what_could_not_be_made_writable() {
 fn rule_5_catches_one_that_grants_before_it_has_looked() {
     says(5, |before, input, _, out| {
         if let Input::Opened(id) = input {
-            if before.held && before.running == Some(Job::Look) {
+            if before.pinned && before.running == Some(Job::Inspect) {
                 out.push(Effect::Grant(*id));
             }
         }
@@ -255,7 +255,7 @@ fn rule_5_catches_one_that_grants_before_it_has_looked() {
 #[test]
 fn rule_6_catches_one_that_does_not_tell_of_a_loss() {
     says(6, |_, input, _, out| {
-        let looked = matches!(input, Input::Done(Outcome::Looked(_)));
+        let looked = matches!(input, Input::Done(Outcome::Inspected(_)));
         out.retain(|effect| !(looked && matches!(effect, Effect::Revoke(..))));
     });
 }
@@ -263,7 +263,7 @@ fn rule_6_catches_one_that_does_not_tell_of_a_loss() {
 #[test]
 fn rule_6_catches_one_that_denies_by_what_it_knew() {
     says(6, |before, input, _, out| {
-        if let (Input::Opened(id), Condition::Absent(text)) = (input, &before.condition) {
+        if let (Input::Opened(id), Health::Absent(text)) = (input, &before.health) {
             out.push(Effect::Deny(*id, DenyReason::Absent, text.clone()));
         }
     });
@@ -302,7 +302,7 @@ fn rule_7_catches_one_that_never_exits() {
 #[test]
 fn rule_7_catches_one_that_exits_before_it_has_cut_who_does_not_go() {
     says(7, |_, _, _, out| {
-        out.retain(|effect| !matches!(effect, Effect::Cut(_)));
+        out.retain(|effect| !matches!(effect, Effect::Disconnect(_)));
     });
 }
 
@@ -328,7 +328,7 @@ fn rule_7_catches_one_that_leaves_it_writable_and_calls_that_clean() {
 #[test]
 fn rule_8_catches_one_that_leaves_its_timer_armed() {
     says(8, |_, _, _, out| {
-        out.retain(|effect| *effect != Effect::Arm(None));
+        out.retain(|effect| *effect != Effect::SetTimer(None));
     });
 }
 
@@ -345,7 +345,7 @@ fn rule_9_catches_one_that_grants_twice() {
 fn rule_9_catches_one_that_cuts_within_the_grace() {
     says(9, |_, _, _, out| {
         if let Some(Effect::Revoke(id, RevokeReason::Stopping, _)) = out.first() {
-            out.push(Effect::Cut(*id));
+            out.push(Effect::Disconnect(*id));
         }
     });
 }
@@ -364,7 +364,7 @@ fn rule_9_catches_one_that_revokes_who_waits() {
 #[test]
 fn rule_9_catches_one_that_closes_who_goes() {
     says(9, |_, input, _, out| {
-        if let Input::Gone(id) = input {
+        if let Input::Disconnected(id) = input {
             out.push(Effect::Closed(*id, CloseResult::Durable, "".into()));
         }
     });
@@ -374,7 +374,7 @@ fn rule_9_catches_one_that_closes_who_goes() {
 fn rule_10_catches_one_that_tries_again_at_once() {
     says(10, |_, _, now, out| {
         for effect in out {
-            if let Effect::Arm(Some(at)) = effect {
+            if let Effect::SetTimer(Some(at)) = effect {
                 *at = now;
             }
         }
@@ -385,7 +385,7 @@ fn rule_10_catches_one_that_tries_again_at_once() {
 fn rule_10_catches_one_that_arms_in_the_past() {
     says(10, |_, input, _, out| {
         for effect in out {
-            if let (Input::Tick, Effect::Arm(Some(at))) = (input, effect) {
+            if let (Input::Tick, Effect::SetTimer(Some(at))) = (input, effect) {
                 at.0 = at.0.saturating_sub(Duration::from_secs(60));
             }
         }

@@ -1,12 +1,12 @@
 //! What follows from where things stand, after each input: grants, the next job, the next moment
 //! to look up, the exit.
 
-use super::{Arbiter, Condition, Effect, Job, Moment, Stage, denial};
+use super::{Arbiter, Effect, Health, Job, Moment, Stage, denial};
 
 impl Arbiter {
     /// What follows from where things stand: grants, the next job, the next moment, the exit.
     pub(super) fn proceed(&mut self, now: Moment, out: &mut Vec<Effect>) {
-        if self.usable() {
+        if self.can_grant() {
             for id in self.in_stage(|s| matches!(s, Stage::Waiting { .. })) {
                 self.sessions.remove(&id);
                 self.granted.insert(id);
@@ -16,7 +16,7 @@ impl Arbiter {
         }
         if self.lost() {
             // The old period must end first; what comes after it is looked at anew.
-            let (reason, text) = denial(&self.condition);
+            let (reason, text) = denial(&self.health);
             self.deny_waiting(reason, &text, out, |_| true);
         }
         if self.running.is_none() {
@@ -36,8 +36,8 @@ impl Arbiter {
     fn next_job(&mut self, now: Moment) -> Option<Job> {
         let waiting = self.any(|s| matches!(s, Stage::Waiting { .. }));
         // Who looks anyway need not wait for looks, of which others can cause any number.
-        if self.look && (self.held || !waiting) {
-            return Some(Job::Look);
+        if self.look && (self.pinned || !waiting) {
+            return Some(Job::Inspect);
         }
         let revoked = self.any(|s| matches!(s, Stage::Revoked { .. }));
         let working = revoked || !self.granted.is_empty();
@@ -45,7 +45,7 @@ impl Arbiter {
             let closing = self.any(|s| matches!(s, Stage::Closing { .. }));
             return closing.then_some(Job::Sync);
         }
-        if self.spent() {
+        if self.must_release() {
             return Some(self.make_read_only(true));
         }
         if waiting {
@@ -56,7 +56,7 @@ impl Arbiter {
         }
         let due = self.retry.as_ref().is_none_or(|retry| retry.next <= now);
         let last_try = self.stop_by.is_some_and(|by| by <= now);
-        let release = self.condition != Condition::Ready;
+        let release = self.health != Health::Ready;
         (self.writable && due && !(last_try && self.retry.is_some()))
             .then(|| self.make_read_only(release))
     }
@@ -68,7 +68,7 @@ impl Arbiter {
 
     fn start(&mut self, job: Job, out: &mut Vec<Effect>) {
         match job {
-            Job::Look | Job::MakeWritable => self.look = false,
+            Job::Inspect | Job::MakeWritable => self.look = false,
             Job::FindHolders => {
                 if let Some(retry) = &mut self.retry {
                     retry.search = false;
@@ -113,7 +113,7 @@ impl Arbiter {
         let next = next.filter(|_| !self.exited);
         if next != self.armed {
             self.armed = next;
-            out.push(Effect::Arm(next));
+            out.push(Effect::SetTimer(next));
         }
     }
 }

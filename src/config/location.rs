@@ -21,7 +21,7 @@ const DEFAULT_OWNER: &str = "kvmd-pst";
 
 /// Where the storage is and to whom it belongs: config, fstab and defaults, decided.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Place {
+pub struct StorageLocation {
     pub mount: PathBuf,
     /// The storage root, absolute: `mount` or below it.
     pub root: PathBuf,
@@ -39,7 +39,7 @@ pub struct Place {
 
 /// Why it cannot be said where the storage is.
 #[derive(Debug)]
-pub enum PlaceError {
+pub enum LocationError {
     /// fstab cannot be read, or not be understood.
     Fstab(FstabError),
     /// No entry of this fstab has an `X-kvmd.pst-*` option.
@@ -65,7 +65,7 @@ pub enum Fault {
     Outside { root: PathBuf, mount: PathBuf },
 }
 
-impl fmt::Display for PlaceError {
+impl fmt::Display for LocationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fstab(error) => write!(
@@ -131,16 +131,16 @@ impl fmt::Display for Fault {
     }
 }
 
-impl std::error::Error for PlaceError {}
+impl std::error::Error for LocationError {}
 
 impl Config {
     /// The storage's entry in fstab. Only where `storage.mount` is set may the file or the entry be
     /// missing.
-    pub fn entry(&self) -> Result<Option<Entry>, PlaceError> {
+    pub fn entry(&self) -> Result<Option<Entry>, LocationError> {
         let storage = &self.storage;
         let entries = match fstab::read(&storage.fstab) {
             Err(error) if error.is_missing() && storage.mount.is_some() => Vec::new(),
-            answer => answer.map_err(PlaceError::Fstab)?,
+            answer => answer.map_err(LocationError::Fstab)?,
         };
         Ok(match &storage.mount {
             Some(mount) => entry_at(&entries, mount).cloned(),
@@ -150,14 +150,14 @@ impl Config {
 
     /// Where the storage is and whose. Reads fstab: also where `storage.mount` is set, for the
     /// other things that its entry says.
-    pub fn place(&self) -> Result<Place, PlaceError> {
+    pub fn place(&self) -> Result<StorageLocation, LocationError> {
         let storage = &self.storage;
         let entry = self.entry()?;
         decide(self, entry.as_ref()).map_err(|fault| match &entry {
             Some(entry) if storage.mount.is_none() || matches!(fault, Fault::Option(..)) => {
-                PlaceError::Entry(storage.fstab.clone(), entry.line, fault)
+                LocationError::Entry(storage.fstab.clone(), entry.line, fault)
             }
-            _ => PlaceError::Config(fault),
+            _ => LocationError::Config(fault),
         })
     }
 }
@@ -170,22 +170,22 @@ fn entry_at<'a>(entries: &'a [Entry], mount: &Path) -> Option<&'a Entry> {
 }
 
 /// The one entry with an option of ours.
-fn the_marked<'a>(entries: &'a [Entry], fstab: &Path) -> Result<&'a Entry, PlaceError> {
+fn the_marked<'a>(entries: &'a [Entry], fstab: &Path) -> Result<&'a Entry, LocationError> {
     let marked: Vec<&Entry> = entries
         .iter()
         .filter(|entry| entry.has_option_beginning(MARK))
         .collect();
     match marked[..] {
-        [] => Err(PlaceError::NoEntry(fstab.to_owned())),
+        [] => Err(LocationError::NoEntry(fstab.to_owned())),
         [entry] => Ok(entry),
         _ => {
             let lines = marked.iter().map(|entry| entry.line).collect();
-            Err(PlaceError::SeveralEntries(fstab.to_owned(), lines))
+            Err(LocationError::SeveralEntries(fstab.to_owned(), lines))
         }
     }
 }
 
-fn decide(config: &Config, entry: Option<&Entry>) -> Result<Place, Fault> {
+fn decide(config: &Config, entry: Option<&Entry>) -> Result<StorageLocation, Fault> {
     let storage = &config.storage;
     let written = match (&storage.mount, entry) {
         (Some(mount), _) => mount.as_path(),
@@ -204,7 +204,7 @@ fn decide(config: &Config, entry: Option<&Entry>) -> Result<Place, Fault> {
     if !root.starts_with(&mount) {
         return Err(Fault::Outside { root, mount });
     }
-    Ok(Place {
+    Ok(StorageLocation {
         mount,
         root,
         data: storage.data.clone(),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-pub(crate) use crate::storage::condition::{Condition, Remount, Seen, Text};
+pub(crate) use crate::storage::health::{Health, Inspection, Remount, Text};
 pub(crate) use crate::wire::{CloseResult, DenyReason, RevokeReason};
 
 /// A session, for the life of the daemon.
@@ -17,13 +17,13 @@ pub(crate) struct Moment(pub Duration);
 /// What the worker is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Job {
-    /// Look at the mount and its health. Answer: [`Outcome::Looked`].
-    Look,
+    /// Look at the mount and its health. Answer: [`Outcome::Inspected`].
+    Inspect,
     /// Look, and if all is well go read-write and hold the root's descriptor.
     /// Answer: [`Outcome::MadeWritable`].
     MakeWritable,
-    /// Remount read-only, then sync through the held descriptor, then let go of it; it stays
-    /// held only if it was, the kernel says busy, nothing was lost and `release` is not set.
+    /// Remount read-only, then sync through the pinned descriptor, then let go of it; it stays
+    /// pinned only if it was, the kernel says busy, nothing was lost and `release` is not set.
     /// Answer: [`Outcome::MadeReadOnly`].
     MakeReadOnly {
         /// Let go of the storage whatever comes of it.
@@ -41,10 +41,10 @@ pub(crate) enum Job {
 /// What came of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Outcome {
-    /// Of [`Job::Look`].
-    Looked(Seen),
+    /// Of [`Job::Inspect`].
+    Inspected(Inspection),
     /// Of [`Job::MakeWritable`]: ready and writable if it succeeded.
-    MadeWritable(Seen),
+    MadeWritable(Inspection),
     /// Of [`Job::MakeReadOnly`].
     MadeReadOnly {
         remount: Remount,
@@ -63,13 +63,13 @@ pub(crate) enum Input {
     /// Its command has ended; it wants to know whether its data is safe.
     Close(SessionId),
     /// Its connection ended, whatever went before.
-    Gone(SessionId),
+    Disconnected(SessionId),
     /// The running job is done.
     Done(Outcome),
     /// Something happened to the mount or the filesystem: have a look.
-    Disturbed,
+    Recheck,
     /// Somebody closed a file that was open for writing, while nobody should have one.
-    Released,
+    WriterClosed,
     /// The armed moment has come.
     Tick,
     Stop,
@@ -89,9 +89,9 @@ pub(crate) enum Effect {
     /// Answer a close; the session is over.
     Closed(SessionId, CloseResult, Text),
     /// Cut the connection of a session that was revoked and did not go; it is over.
-    Cut(SessionId),
+    Disconnect(SessionId),
     /// Call with [`Input::Tick`] at this moment, and forget any other; `None`: at none.
-    Arm(Option<Moment>),
+    SetTimer(Option<Moment>),
     /// All is done: write out what is to be written, and exit.
     Exit {
         /// The storage is read-only, or there is none to be made so.

@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-use super::survey::escape_path;
-use crate::config::Place;
+use super::inspect::escape_path;
+use crate::config::StorageLocation;
 use crate::sys::file::{self, Status};
-use crate::sys::{own, user};
+use crate::sys::{current, user};
 
 /// Members may create there, and not remove each other's entries.
 const MODE: u32 = 0o1775;
@@ -26,7 +26,7 @@ impl Owner {
     ///
     /// # Errors
     /// A line that names the user or group that does not exist.
-    pub fn of(place: &Place) -> Result<Owner, String> {
+    pub fn of(place: &StorageLocation) -> Result<Owner, String> {
         let uid = user::uid_by_name(&place.user)
             .map_err(|error| format!("cannot look up the user '{}': {error}", place.user))?;
         let gid = user::gid_by_name(&place.group)
@@ -62,7 +62,7 @@ impl From<String> for Trouble {
 ///
 /// # Errors
 /// [`Trouble::NeedsWrite`] if [`mend`] would change something; an error for what it would refuse.
-pub fn check(mount: BorrowedFd<'_>, place: &Place, owner: Owner) -> Result<u64, Trouble> {
+pub fn check(mount: BorrowedFd<'_>, place: &StorageLocation, owner: Owner) -> Result<u64, Trouble> {
     walk(mount, place, |parent, path, name| {
         let directory = match file::open_directory_beneath(parent, name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -83,7 +83,7 @@ pub fn check(mount: BorrowedFd<'_>, place: &Place, owner: Owner) -> Result<u64, 
 ///
 /// # Errors
 /// A line for what stands in the way.
-pub fn mend(mount: BorrowedFd<'_>, place: &Place, owner: Owner) -> Result<u64, String> {
+pub fn mend(mount: BorrowedFd<'_>, place: &StorageLocation, owner: Owner) -> Result<u64, String> {
     walk(mount, place, |parent, path, name| {
         if name != Path::new(".") {
             let c_name = CString::new(name.as_os_str().as_bytes())
@@ -109,7 +109,7 @@ pub fn mend(mount: BorrowedFd<'_>, place: &Place, owner: Owner) -> Result<u64, S
 /// it opens the directory `name` below `parent`, and tells its `st_dev`. Returns the last one's.
 fn walk<E: From<String>>(
     mount: BorrowedFd<'_>,
-    place: &Place,
+    place: &StorageLocation,
     mut each: impl FnMut(BorrowedFd<'_>, &Path, &Path) -> Result<(OwnedFd, u64), E>,
 ) -> Result<u64, E> {
     let below = place
@@ -146,7 +146,7 @@ fn own(directory: BorrowedFd<'_>, path: &Path, owner: Owner) -> Result<(), Strin
         .and_then(|()| file::set_mode(directory, MODE))
         .map_err(|error| {
             let shown = escape_path(path);
-            let next = match (error.raw_os_error(), own::effective_uid()) {
+            let next = match (error.raw_os_error(), current::effective_uid()) {
                 (Some(libc::EPERM), 0) => {
                     format!("see `lsattr -d {shown}`: `chattr -i` makes it changeable")
                 }

@@ -7,16 +7,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use super::condition::Condition;
+use super::health::Health;
 use super::mountinfo::Mount;
 use super::mounts::{self, Flag, OWN};
-use crate::config::Place;
+use crate::config::StorageLocation;
 use crate::escape::escape;
 use crate::sys::file::{self, MountId, Space};
 
 /// What the outside is told of the storage besides its state.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub(crate) struct Facts {
+pub(crate) struct StorageInfo {
     /// The device, or what stands for it.
     pub device: String,
     pub fstype: String,
@@ -25,7 +25,7 @@ pub(crate) struct Facts {
 }
 
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct MountedStorage {
     /// The root directory of the mount.
     pub root: OwnedFd,
     pub id: MountId,
@@ -43,10 +43,10 @@ pub(crate) struct Found {
 ///
 /// # Errors
 /// The condition, with what to do about it, if nothing is mounted there.
-pub(crate) fn find(place: &Place) -> Result<Found, Condition> {
+pub(crate) fn find(place: &StorageLocation) -> Result<MountedStorage, Health> {
     let point = &place.mount;
     let root = file::open_directory(point).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Condition::Absent(
+        io::ErrorKind::NotFound => Health::Absent(
             format!(
                 "there is no {}: run `mkdir -p {0} && mount {0}`",
                 escape_path(point)
@@ -57,7 +57,7 @@ pub(crate) fn find(place: &Place) -> Result<Found, Condition> {
     })?;
     let id = file::mount_id(root.as_fd()).map_err(|error| cannot(point, "identify", &error))?;
     if !id.is_root {
-        return Err(Condition::Absent(
+        return Err(Health::Absent(
             format!(
                 "nothing is mounted on {}: run `mount {0}`",
                 escape_path(point)
@@ -71,7 +71,7 @@ pub(crate) fn find(place: &Place) -> Result<Found, Condition> {
     let all = mounts::own().map_err(unread)?;
     let Some(mount) = all.iter().find(is_it).cloned() else {
         // It went between the two calls.
-        return Err(Condition::Absent(
+        return Err(Health::Absent(
             format!(
                 "{} was unmounted just now: run `mount {0}`",
                 escape_path(point)
@@ -80,7 +80,7 @@ pub(crate) fn find(place: &Place) -> Result<Found, Condition> {
         ));
     };
     let flag = mounts::flag(&mount, &all);
-    Ok(Found {
+    Ok(MountedStorage {
         root,
         id,
         mount,
@@ -90,11 +90,11 @@ pub(crate) fn find(place: &Place) -> Result<Found, Condition> {
     })
 }
 
-impl Found {
+impl MountedStorage {
     /// Why this is not ours to switch, if it is not: switching would hit something else.
     /// The whole check, for a mount that was not seen before. Once it is prepared, a bind mount of
     /// a part of it is its users' business, but a btrfs subvolume beside it still is not.
-    pub(crate) fn refusal(&self, place: &Place) -> Option<String> {
+    pub(crate) fn refusal(&self, place: &StorageLocation) -> Option<String> {
         let strict = self.flag != Flag::Clear || self.mount.fstype == "btrfs";
         let shared = || strict.then(|| self.shared()).flatten();
         self.partial().or_else(shared).or_else(|| {
@@ -167,8 +167,8 @@ impl Found {
         )
     }
 
-    pub(crate) fn facts(&self) -> Facts {
-        Facts {
+    pub(crate) fn facts(&self) -> StorageInfo {
+        StorageInfo {
             device: escape_path(&self.mount.source),
             fstype: self.mount.fstype.clone(),
             number: self.mount.device,
@@ -192,13 +192,13 @@ fn has_block_device(mount: &Mount) -> bool {
         || fs::metadata(&mount.source).is_ok_and(|source| source.file_type().is_block_device())
 }
 
-fn cannot(path: &Path, what: &str, error: &io::Error) -> Condition {
+fn cannot(path: &Path, what: &str, error: &io::Error) -> Health {
     let shown = escape_path(path);
     let see = match error.raw_os_error() {
         Some(libc::ENOTDIR | libc::ELOOP | libc::EACCES) => format!("`ls -ld {shown}`"),
         _ => "`dmesg`".to_owned(),
     };
-    Condition::Absent(format!("cannot {what} {shown}: {error}; see {see}").into())
+    Health::Absent(format!("cannot {what} {shown}: {error}; see {see}").into())
 }
 
 /// A path, safe to print.

@@ -11,12 +11,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use super::command;
-use super::link::{self, Heard, Report, Wish};
+use super::control::{self, Heard, Report, Wish};
 use super::opening::Grant;
 use super::output::Output;
 use super::tree::{self, Reserve};
 use crate::client::Connection;
-use crate::sys::own;
+use crate::sys::current;
 use crate::sys::poll::{self, Watch};
 use crate::sys::process::{self, Fork, Pid, Reaped, WaitStatus};
 use crate::sys::signal::{Received, Signals};
@@ -24,7 +24,7 @@ use crate::sys::stream::Stream;
 
 /// The keeper as `run` knows it.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct Supervisor {
     pub pid: Pid,
     /// To pass signals on and to hear its report.
     pub link: Stream,
@@ -43,12 +43,12 @@ pub(super) struct Means<'a> {
     pub reserve: &'a Reserve,
 }
 
-impl Keeper {
+impl Supervisor {
     /// Forks the keeper, for this command.
-    pub(super) fn prepare(means: Means<'_>, words: Vec<OsString>) -> io::Result<Keeper> {
+    pub(super) fn prepare(means: Means<'_>, words: Vec<OsString>) -> io::Result<Supervisor> {
         let (ours, theirs) = Stream::pair()?;
         match process::fork()? {
-            Fork::Parent(pid) => Ok(Keeper { pid, link: ours }),
+            Fork::Parent(pid) => Ok(Supervisor { pid, link: ours }),
             Fork::Child => {
                 drop(ours);
                 keep(means, words, &theirs);
@@ -61,7 +61,7 @@ impl Keeper {
     pub(super) fn start(&self, grant: &Grant) -> io::Result<()> {
         // Should the keeper be killed while `run` is stopped.
         self.link.wake_this_process()?;
-        link::order(&self.link, grant.kill_grace, &grant.data)
+        control::order(&self.link, grant.kill_grace, &grant.data)
     }
 
     /// Does without it: it has not started anything.
@@ -74,17 +74,17 @@ impl Keeper {
 fn keep(means: Means<'_>, words: Vec<OsString>, link: &Stream) {
     let prepared = prepare(link);
     // That it went wrong is said to who waits for the command's start.
-    let Some((kill_grace, data)) = link::await_order(link) else {
+    let Some((kill_grace, data)) = control::await_order(link) else {
         return;
     };
     let started = prepared.and_then(|()| start(means, link, &words, OsStr::from_bytes(&data)));
     match started {
         Ok(Some(Ok(command))) => watch(means, kill_grace, link, command),
-        Ok(Some(Err(code))) => link::report(link, Report::Finished(WaitStatus::exited(code))),
-        Ok(None) => link::report(link, Report::Ended(None)),
+        Ok(Some(Err(code))) => control::report(link, Report::Finished(WaitStatus::exited(code))),
+        Ok(None) => control::report(link, Report::Ended(None)),
         Err(error) => {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            link::report(link, Report::NotStarted(errno));
+            control::report(link, Report::NotStarted(errno));
         }
     }
 }
@@ -94,7 +94,7 @@ fn prepare(link: &Stream) -> io::Result<()> {
     // So that neither `killall pst` nor `pkill -f pst` takes both that watch the command: the
     // second would look like a signal to the group, which need not be passed on.
     process::set_name(c"keeper");
-    own::rename_arguments(b"keeper");
+    current::rename_arguments(b"keeper");
     link.wake_this_process()
 }
 
@@ -146,7 +146,7 @@ fn watch(means: Means<'_>, kill_grace: Duration, link: &Stream, command: Pid) {
             false => Heard::Nothing,
         };
         if let Some(status) = own.take_child().then(|| reap_command(command)).flatten() {
-            return link::report(link, Report::Finished(status));
+            return control::report(link, Report::Finished(status));
         }
         if run != Heard::Nothing || hangup {
             break run;
@@ -173,7 +173,7 @@ fn watch(means: Means<'_>, kill_grace: Duration, link: &Stream, command: Pid) {
         output.error("`pst run` was killed, so its command had to end");
     }
     tree::name(&survivors, means.output);
-    link::report(link, Report::Ended(status));
+    control::report(link, Report::Ended(status));
 }
 
 /// The command's status if it has ended. Orphans that came to us are reaped too.
@@ -191,7 +191,7 @@ fn reap_command(command: Pid) -> Option<WaitStatus> {
 /// tree, or that it is gone.
 fn pass_on(signals: &Signals, link: &Stream, command: Pid, own: &mut Own) -> Heard<()> {
     loop {
-        match link::hear_wish(link) {
+        match control::hear_wish(link) {
             Heard::Message(Wish::Pass(passed)) => {
                 own.read(signals); // ours may have come together with it
                 if !(own.take(passed) && command.shares_group()) {

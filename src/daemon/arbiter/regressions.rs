@@ -3,27 +3,21 @@
 use std::time::Duration;
 
 use super::{
-    Arbiter, CloseResult, Condition, DenyReason, Effect, Input, Job, Moment, Outcome, Remount,
-    Seen, SessionId, State,
+    Arbiter, CloseResult, DenyReason, Effect, Health, Input, Inspection, Job, Moment, Outcome,
+    Remount, SessionId, State,
 };
 
 const NOW: Moment = Moment(Duration::from_secs(60));
 const A: SessionId = SessionId(1);
 const B: SessionId = SessionId(2);
 
-fn looked(condition: Condition, writable: bool) -> Input {
-    let seen = Seen {
-        condition,
-        writable,
-    };
-    Input::Done(Outcome::Looked(seen))
+fn looked(health: Health, writable: bool) -> Input {
+    let seen = Inspection { health, writable };
+    Input::Done(Outcome::Inspected(seen))
 }
 
-fn made_writable(condition: Condition, writable: bool) -> Input {
-    let seen = Seen {
-        condition,
-        writable,
-    };
+fn made_writable(health: Health, writable: bool) -> Input {
+    let seen = Inspection { health, writable };
     Input::Done(Outcome::MadeWritable(seen))
 }
 
@@ -32,8 +26,8 @@ fn made_read_only(remount: Remount, synced: bool) -> Input {
     Input::Done(Outcome::MadeReadOnly { remount, sync })
 }
 
-fn ill() -> Condition {
-    Condition::Unprepared("not prepared".into())
+fn ill() -> Health {
+    Health::Unprepared("not prepared".into())
 }
 
 /// Where these lead a new arbiter, and what it says to the last.
@@ -49,8 +43,8 @@ fn after(inputs: &[Input]) -> (Arbiter, Vec<Effect>) {
 fn granted_then(inputs: &[Input]) -> (Arbiter, Vec<Effect>) {
     let mut all = vec![
         Input::Opened(A),
-        looked(Condition::Ready, false),
-        made_writable(Condition::Ready, true),
+        looked(Health::Ready, false),
+        made_writable(Health::Ready, true),
     ];
     all.extend_from_slice(inputs);
     after(&all)
@@ -58,7 +52,7 @@ fn granted_then(inputs: &[Input]) -> (Arbiter, Vec<Effect>) {
 
 #[test]
 fn the_exit_is_the_last_effect() {
-    let (_, effects) = after(&[Input::Stop, looked(Condition::Ready, false)]);
+    let (_, effects) = after(&[Input::Stop, looked(Health::Ready, false)]);
     assert_eq!(effects.last(), Some(&Effect::Exit { clean: true }));
 }
 
@@ -77,16 +71,16 @@ fn a_failed_remount_fails_the_close_even_if_the_sync_said_well() {
     let failed = Remount::Failed("given up".into());
     let (_, effects) = granted_then(&[Input::Close(A), made_read_only(failed, true)]);
     let answer = Effect::Closed(A, CloseResult::Failed, "given up".into());
-    assert_eq!(effects, [answer, Effect::Arm(None)]);
+    assert_eq!(effects, [answer, Effect::SetTimer(None)]);
 }
 
 #[test]
 fn a_retry_is_over_when_the_storage_is_gone() {
     let (_, effects) = after(&[
-        looked(Condition::Ready, true),
+        looked(Health::Ready, true),
         Input::Opened(A),
         made_read_only(Remount::Busy, false),
-        made_writable(Condition::Absent("gone".into()), false),
+        made_writable(Health::Absent("gone".into()), false),
     ]);
     let denied = Effect::Deny(A, DenyReason::Absent, "gone".into());
     assert_eq!(effects, [denied]);
@@ -95,7 +89,7 @@ fn a_retry_is_over_when_the_storage_is_gone() {
 #[test]
 fn who_comes_while_a_predecessors_writer_is_there_is_looked_at_afresh() {
     let (_, effects) = after(&[
-        looked(Condition::Ready, true),
+        looked(Health::Ready, true),
         Input::Opened(A),
         made_read_only(Remount::Busy, true),
     ]);
@@ -105,11 +99,11 @@ fn who_comes_while_a_predecessors_writer_is_there_is_looked_at_afresh() {
 #[test]
 fn a_search_that_was_due_does_not_delay_the_next_way_to_read_only() {
     let (_, effects) = after(&[
-        looked(Condition::Ready, true),
+        looked(Health::Ready, true),
         Input::Opened(A),
         made_read_only(Remount::Busy, true),
-        made_writable(Condition::Ready, true),
-        Input::Gone(A),
+        made_writable(Health::Ready, true),
+        Input::Disconnected(A),
     ]);
     assert_eq!(
         effects,
@@ -123,10 +117,10 @@ fn a_search_that_was_due_does_not_delay_the_next_way_to_read_only() {
 #[test]
 fn a_loss_stays_until_its_period_has_ended() {
     let lost = [
-        Input::Disturbed,
+        Input::Recheck,
         looked(ill(), false),
-        Input::Disturbed,
-        looked(Condition::Ready, true),
+        Input::Recheck,
+        looked(Health::Ready, true),
     ];
     let (mut arbiter, _) = granted_then(&lost);
     let denied = Effect::Deny(B, DenyReason::Unprepared, "not prepared".into());
@@ -144,14 +138,14 @@ fn a_loss_stays_until_its_period_has_ended() {
 #[test]
 fn writers_that_close_without_end_cause_few_tries() {
     let (mut arbiter, _) = granted_then(&[
-        Input::Gone(A),
+        Input::Disconnected(A),
         made_read_only(Remount::Busy, true),
         Input::Done(Outcome::Searched),
     ]);
     let mut tries = 0;
     for millisecond in 0..1000 {
         let now = Moment(NOW.0 + Duration::from_millis(millisecond));
-        let mut effects = arbiter.input(Input::Released, now);
+        let mut effects = arbiter.input(Input::WriterClosed, now);
         effects.extend(arbiter.input(Input::Tick, now));
         while let Some(Effect::Start(job)) = effects.iter().find(|e| matches!(e, Effect::Start(_)))
         {
@@ -171,11 +165,11 @@ fn writers_that_close_without_end_cause_few_tries() {
 #[test]
 fn a_writer_that_closes_during_the_quick_tries_gets_its_own() {
     let (mut arbiter, _) = granted_then(&[
-        Input::Gone(A),
+        Input::Disconnected(A),
         made_read_only(Remount::Busy, true),
         Input::Done(Outcome::Searched),
-        Input::Released,
-        Input::Released,
+        Input::WriterClosed,
+        Input::WriterClosed,
     ]);
     let mut now = NOW;
     let (mut waits, mut searches) = (Vec::new(), 0);
@@ -185,7 +179,7 @@ fn a_writer_that_closes_during_the_quick_tries_gets_its_own() {
             searches += 1;
             effects = arbiter.input(Input::Done(Outcome::Searched), now);
         }
-        let [Effect::Arm(Some(next))] = effects[..] else {
+        let [Effect::SetTimer(Some(next))] = effects[..] else {
             panic!("{effects:?}");
         };
         waits.push((next.0 - now.0).as_millis());
@@ -207,35 +201,35 @@ fn p10_what_failed_can_be_stuck_too_so_its_holders_are_known() {
 
 #[test]
 fn a_writer_that_closes_during_the_first_try_does_not_make_it_stuck() {
-    let (arbiter, _) = granted_then(&[Input::Gone(A), Input::Released]);
+    let (arbiter, _) = granted_then(&[Input::Disconnected(A), Input::WriterClosed]);
     assert_eq!(arbiter.state(), State::GoingRo);
 }
 
 #[test]
 fn read_only_by_hand_is_a_loss_only_if_somebody_relies_on_it() {
     let (arbiter, effects) = granted_then(&[
-        Input::Gone(A),
-        Input::Disturbed,
+        Input::Disconnected(A),
+        Input::Recheck,
         made_read_only(Remount::Busy, true),
-        looked(Condition::Ready, false),
+        looked(Health::Ready, false),
     ]);
     assert_eq!(arbiter.state(), State::GoingRo);
     assert!(effects.contains(&Effect::Start(Job::MakeReadOnly {
         release: true,
         awaited: false
     })));
-    let (arbiter, _) = granted_then(&[Input::Disturbed, looked(Condition::Ready, false)]);
+    let (arbiter, _) = granted_then(&[Input::Recheck, looked(Health::Ready, false)]);
     assert_eq!(arbiter.state(), State::Failed);
 }
 
 #[test]
 fn p9_who_opens_does_not_wait_for_looks_that_others_cause() {
     let (_, effects) = after(&[
-        looked(Condition::Ready, false),
-        Input::Disturbed,
+        looked(Health::Ready, false),
+        Input::Recheck,
         Input::Opened(A),
-        Input::Disturbed,
-        looked(Condition::Ready, false),
+        Input::Recheck,
+        looked(Health::Ready, false),
     ]);
     assert!(
         effects.contains(&Effect::Start(Job::MakeWritable)),

@@ -1,4 +1,4 @@
-//! In which condition the storage was found: what looks and remounts say to who decides.
+//! In which health the storage was found: what looks and remounts say to who decides.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ pub(crate) type Text = Arc<str>;
 
 /// Whether the storage can serve at all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Condition {
+pub(crate) enum Health {
     Ready,
     Absent(Text),
     /// Mounted, but the mount's own flag forbids writing, or the layout is not ours to switch.
@@ -18,8 +18,8 @@ pub(crate) enum Condition {
 
 /// What a look at the storage found.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Seen {
-    pub condition: Condition,
+pub(crate) struct Inspection {
+    pub health: Health,
     /// Whether the superblock is writable, so that it must be brought back if nobody works.
     pub writable: bool,
 }

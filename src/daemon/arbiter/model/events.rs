@@ -21,12 +21,12 @@ impl<M: Machine> World<M> {
                     }
                 }
             }
-            Input::Gone(id) => {
+            Input::Disconnected(id) => {
                 self.clients.remove(id);
             }
-            Input::Disturbed => self.suspect = true,
+            Input::Recheck => self.suspect = true,
             Input::Stop => self.stopped = true,
-            Input::Released | Input::Tick => {}
+            Input::WriterClosed | Input::Tick => {}
             Input::Done(outcome) => return self.done(outcome),
         }
         6
@@ -34,24 +34,24 @@ impl<M: Machine> World<M> {
 
     fn done(&mut self, outcome: &Outcome) -> usize {
         let job = self.running.take();
-        let was_held = self.held;
+        let was_held = self.pinned;
         let mut cause = 6;
         match outcome {
-            Outcome::Looked(seen) => {
+            Outcome::Inspected(seen) => {
                 self.see(seen);
-                let relied_on = |client: &Client| client.phase() != Phase::Waiting;
-                if !self.held || self.lost {
+                let has_unsynced = |client: &Client| client.phase() != Phase::Waiting;
+                if !self.pinned || self.lost {
                     // Nothing that could be lost.
                 } else if self.kind != Kind::Ready {
                     self.lose(self.kind);
-                } else if !self.writable && self.clients.values().any(relied_on) {
+                } else if !self.writable && self.clients.values().any(has_unsynced) {
                     self.lose(Kind::Failed);
                 }
             }
             Outcome::MadeWritable(seen) => {
                 self.see(seen);
                 self.busy = false;
-                self.held = self.kind == Kind::Ready && self.writable;
+                self.pinned = self.kind == Kind::Ready && self.writable;
             }
             Outcome::MadeReadOnly { remount, sync } => {
                 self.busy = *remount == Remount::Busy;
@@ -64,7 +64,7 @@ impl<M: Machine> World<M> {
                     self.kind = Kind::Failed;
                     self.lose(Kind::Failed);
                 }
-                self.held = was_held
+                self.pinned = was_held
                     && self.busy
                     && sync.is_ok()
                     && matches!(job, Some(Job::MakeReadOnly { release: false, .. }));
@@ -80,7 +80,7 @@ impl<M: Machine> World<M> {
             }
             Outcome::Searched => {}
         }
-        if !self.held {
+        if !self.pinned {
             self.lost = false;
         }
         for client in self.clients.values_mut() {
@@ -93,9 +93,9 @@ impl<M: Machine> World<M> {
         cause
     }
 
-    fn see(&mut self, seen: &Seen) {
+    fn see(&mut self, seen: &Inspection) {
         self.known = true;
-        self.kind = Kind::of(&seen.condition);
+        self.kind = Kind::of(&seen.health);
         self.writable = seen.writable;
         if !self.lost {
             self.told = self.kind;

@@ -17,7 +17,7 @@ impl<M: Machine> World<M> {
                     if matches!(client, Client::Granted { .. } | Client::Revoked { .. }) {
                         moves.push((Input::Close(id), 0));
                     }
-                    moves.push((Input::Gone(id), 0));
+                    moves.push((Input::Disconnected(id), 0));
                 }
             }
         }
@@ -25,9 +25,9 @@ impl<M: Machine> World<M> {
             moves.push((Input::Done(outcome), faults));
         }
         if !self.suspect {
-            moves.push((Input::Disturbed, 1));
+            moves.push((Input::Recheck, 1));
         }
-        moves.push((Input::Released, 1));
+        moves.push((Input::WriterClosed, 1));
         if !self.stopped {
             moves.push((Input::Stop, 0));
         }
@@ -55,10 +55,10 @@ impl<M: Machine> World<M> {
         };
         match self.running {
             None => Vec::new(),
-            Some(Job::Look) => {
+            Some(Job::Inspect) => {
                 let mut all: Vec<(Outcome, u8)> = SIGHTS
                     .into_iter()
-                    .map(|sight| (Outcome::Looked(seen(sight)), other(sight, false)))
+                    .map(|sight| (Outcome::Inspected(seen(sight)), other(sight, false)))
                     .collect();
                 all.sort_by_key(|(_, faults)| *faults);
                 all
@@ -124,7 +124,7 @@ impl<M: Machine> World<M> {
         }
         let first = self.clients.keys().next();
         first
-            .map(|id| Move::Input(Input::Gone(*id)))
+            .map(|id| Move::Input(Input::Disconnected(*id)))
             .or_else(|| self.best())
             .or_else(|| self.time())
     }

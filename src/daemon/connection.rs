@@ -9,8 +9,8 @@ use std::time::Instant;
 use async_io::Async;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::timeouts::{HANDSHAKE, WRITE_PATIENCE};
 use super::timers::Timers;
-use super::times::{HANDSHAKE, WRITE_PATIENCE};
 use crate::sys::socket::Peer;
 use crate::wire::{Opening, opening};
 

@@ -1,19 +1,19 @@
 //! The world around the arbiter, as its tests have it: clients, the storage, the worker and the
 //! time. It keeps the truth by itself, makes no decision, and checks each [`RULES`] at each step.
 
-mod happenings;
-mod moves;
-mod rules;
+mod events;
+mod invariants;
+mod transitions;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::Hash;
 use std::time::Duration;
 
-pub use self::rules::RULES;
-use self::rules::check;
+pub use self::invariants::RULES;
+use self::invariants::check;
 use super::{
-    Arbiter, Condition, DenyReason, Effect, Input, Job, Moment, Outcome, Phase, Remount, Seen,
+    Arbiter, DenyReason, Effect, Health, Input, Inspection, Job, Moment, Outcome, Phase, Remount,
     SessionId, State, Text,
 };
 
@@ -100,7 +100,7 @@ impl Client {
     }
 }
 
-/// [`Condition`] without the words.
+/// [`Health`] without the words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Ready,
@@ -110,21 +110,21 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(condition: &Condition) -> Kind {
-        match condition {
-            Condition::Ready => Kind::Ready,
-            Condition::Absent(_) => Kind::Absent,
-            Condition::Unprepared(_) => Kind::Unprepared,
-            Condition::Failed(_) => Kind::Failed,
+    fn of(health: &Health) -> Kind {
+        match health {
+            Health::Ready => Kind::Ready,
+            Health::Absent(_) => Kind::Absent,
+            Health::Unprepared(_) => Kind::Unprepared,
+            Health::Failed(_) => Kind::Failed,
         }
     }
 
-    fn condition(self) -> Condition {
+    fn health(self) -> Health {
         match self {
-            Kind::Ready => Condition::Ready,
-            Kind::Absent => Condition::Absent(why()),
-            Kind::Unprepared => Condition::Unprepared(why()),
-            Kind::Failed => Condition::Failed(why()),
+            Kind::Ready => Health::Ready,
+            Kind::Absent => Health::Absent(why()),
+            Kind::Unprepared => Health::Unprepared(why()),
+            Kind::Failed => Health::Failed(why()),
         }
     }
 
@@ -167,8 +167,8 @@ pub struct World<M> {
     /// Something happened since the last look began.
     suspect: bool,
     /// The worker holds the root's descriptor.
-    held: bool,
-    /// Something was lost since it is held.
+    pinned: bool,
+    /// Something was lost since it is pinned.
     lost: bool,
     /// What should be told of it: the kind, or the loss until that period has ended.
     told: Kind,
@@ -194,7 +194,7 @@ impl<M: Machine> World<M> {
             writable: false,
             known: false,
             suspect: true,
-            held: false,
+            pinned: false,
             lost: false,
             told: Kind::Absent,
             busy: false,
@@ -206,13 +206,13 @@ impl<M: Machine> World<M> {
         Ok(world)
     }
 
-    /// Whether it has come to rest: read-only, nothing held, or gone.
+    /// Whether it has come to rest: read-only, nothing pinned, or gone.
     pub fn at_rest(&self) -> Result<(), Violation> {
         if self.exited {
             return Ok(());
         }
-        let storage = (!self.writable || self.given_up) && !self.held;
-        check(storage, 1, || "left writable, or held, for ever".into())?;
+        let storage = (!self.writable || self.given_up) && !self.pinned;
+        check(storage, 1, || "left writable, or pinned, for ever".into())?;
         check(!self.stopped, 7, || "stopped, and never exits".into())?;
         check(self.armed.is_none(), 8, || "armed at rest".into())?;
         check(self.settling().is_none(), 10, || {
@@ -283,14 +283,14 @@ impl<M: Machine> World<M> {
         let effects = self.machine.input(input, self.now);
         let mut over = Vec::new();
         for effect in effects {
-            if let Effect::Deny(id, ..) | Effect::Closed(id, ..) | Effect::Cut(id) = effect {
+            if let Effect::Deny(id, ..) | Effect::Closed(id, ..) | Effect::Disconnect(id) = effect {
                 over.push(id);
             }
             self.effect(effect)?;
         }
         // The connection of a session that is over ends soon after.
         for id in over {
-            let more = self.machine.input(Input::Gone(id), self.now);
+            let more = self.machine.input(Input::Disconnected(id), self.now);
             check(more.is_empty(), 9, || {
                 format!("{more:?} at the end of {id:?}")
             })?;
@@ -308,12 +308,9 @@ fn why() -> Text {
     WHY.into()
 }
 
-fn seen((kind, writable): (Kind, bool)) -> Seen {
-    let condition = kind.condition();
-    Seen {
-        condition,
-        writable,
-    }
+fn seen((kind, writable): (Kind, bool)) -> Inspection {
+    let health = kind.health();
+    Inspection { health, writable }
 }
 
 /// What may be left of a wait, in ms: the arbiter's own waits, without most of the doubled ones.

@@ -3,10 +3,10 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::*;
-use crate::config::place::PlaceError;
+use crate::config::location::LocationError;
 
 /// The place that an fstab and the keys of `[storage]` give.
-fn place(fstab: &[u8], keys: &str) -> Result<Place, String> {
+fn place(fstab: &[u8], keys: &str) -> Result<StorageLocation, String> {
     let file = File::new(fstab);
     let mut config = parse(&format!("[storage]\n{keys}")).unwrap();
     config.storage.fstab = file.0.clone();
@@ -20,8 +20,8 @@ const PIKVM: &[u8] = b"# pikvm\n\
     LABEL=PIPST /var/lib/kvmd/pst ext4 nodev,ro,errors=remount-ro,X-kvmd.pst-user=kvmd-pst 0 2\n\
     LABEL=PIMSD /var/lib/kvmd/msd ext4 ro,X-kvmd.otgmsd-user=kvmd 0 2\n";
 
-fn pikvm() -> Place {
-    Place {
+fn pikvm() -> StorageLocation {
+    StorageLocation {
         mount: "/var/lib/kvmd/pst".into(),
         root: "/var/lib/kvmd/pst".into(),
         data: "data".into(),
@@ -94,7 +94,7 @@ fn a_mount_that_is_set_needs_no_fstab() {
     assert_eq!(config.place().unwrap().mount, Path::new("/m"));
     config.storage.mount = None;
     let error = config.place().unwrap_err();
-    assert!(matches!(error, PlaceError::Fstab(_)));
+    assert!(matches!(error, LocationError::Fstab(_)));
     let line = error.to_string();
     assert!(
         line.starts_with("/nonexistent/fstab: cannot read: No such file"),

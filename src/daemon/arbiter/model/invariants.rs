@@ -29,7 +29,7 @@ impl<M: Machine> World<M> {
             Effect::Deny(id, reason, text) => self.denies(id, reason, &text),
             Effect::Revoke(id, reason, text) => self.revokes(id, reason, &text),
             Effect::Closed(id, result, text) => self.closes(id, result, &text),
-            Effect::Cut(id) => {
+            Effect::Disconnect(id) => {
                 let client = self.clients.remove(&id);
                 let now = self.now;
                 let due = |from: Moment| from <= now;
@@ -37,7 +37,7 @@ impl<M: Machine> World<M> {
                     matches!(client, Some(Client::Revoked { cut_from, .. }) if due(cut_from));
                 check(fits, 9, || format!("{client:?} is cut"))
             }
-            Effect::Arm(at) => {
+            Effect::SetTimer(at) => {
                 self.armed = at;
                 let past = at.is_some_and(|at| at < self.now);
                 check(!past, 10, || "armed in the past".into())
@@ -57,10 +57,10 @@ impl<M: Machine> World<M> {
         check(!(switch && granted), 1, || {
             "read-only during a session".into()
         })?;
-        check(job != Job::Sync || self.held, 2, || {
+        check(job != Job::Sync || self.pinned, 2, || {
             "a sync through a descriptor that nobody holds".into()
         })?;
-        let looks = matches!(job, Job::Look | Job::MakeWritable);
+        let looks = matches!(job, Job::Inspect | Job::MakeWritable);
         if looks {
             self.suspect = false;
         }
@@ -81,11 +81,11 @@ impl<M: Machine> World<M> {
         check(matches!(client, Some(Client::Waiting { .. })), 9, || {
             format!("{client:?} is granted")
         })?;
-        let well = self.kind == Kind::Ready && self.writable && self.held && !self.lost;
+        let well = self.kind == Kind::Ready && self.writable && self.pinned && !self.lost;
         check(well, 5, || "a grant while not writable, or not well".into())?;
         let switching = matches!(
             self.running,
-            Some(Job::Look | Job::MakeWritable | Job::MakeReadOnly { .. })
+            Some(Job::Inspect | Job::MakeWritable | Job::MakeReadOnly { .. })
         );
         check(!self.suspect && !switching, 5, || {
             "a grant before a look that is due has ended".into()
@@ -101,7 +101,7 @@ impl<M: Machine> World<M> {
         if reason == DenyReason::Stopping {
             return check(self.stopped, 6, || "denied as if stopping".into());
         }
-        let well = self.kind == Kind::Ready && self.writable && self.held && !self.lost;
+        let well = self.kind == Kind::Ready && self.writable && self.pinned && !self.lost;
         check(!well, 6, || "denied while all is well".into())?;
         check(fresh == Fresh::Done || self.lost, 6, || {
             "denied without a fresh look".into()
@@ -209,7 +209,12 @@ impl<M: Machine> World<M> {
             format!("shows something else than {state:?}, {phases:?}")
         })?;
         if self.exited {
-            for input in [Input::Disturbed, Input::Released, Input::Tick, Input::Stop] {
+            for input in [
+                Input::Recheck,
+                Input::WriterClosed,
+                Input::Tick,
+                Input::Stop,
+            ] {
                 let late = self.machine.input(input, self.now);
                 check(late.is_empty(), 7, || format!("{late:?} after the exit"))?;
             }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::thread;
 
-use super::times::MOUNTS_GATHER;
+use super::timeouts::MOUNTS_GATHER;
 use crate::sys::mount::has_changed;
 
 /// Starts the thread; it lives as long as the daemon.

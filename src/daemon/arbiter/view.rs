@@ -1,15 +1,15 @@
 //! What the outside is shown of the arbiter. Nothing here changes anything.
 
-use super::{Arbiter, Condition, Job, Phase, SessionId, Stage, State, Text};
+use super::{Arbiter, Health, Job, Phase, SessionId, Stage, State, Text};
 
 impl Arbiter {
     /// The state as the outside is told it.
     pub(crate) fn state(&self) -> State {
-        match self.condition {
-            Condition::Absent(_) => return State::Absent,
-            Condition::Unprepared(_) => return State::Unprepared,
-            Condition::Failed(_) => return State::Failed,
-            Condition::Ready => {}
+        match self.health {
+            Health::Absent(_) => return State::Absent,
+            Health::Unprepared(_) => return State::Unprepared,
+            Health::Failed(_) => return State::Failed,
+            Health::Ready => {}
         }
         match self.running {
             Some(Job::MakeWritable) => State::GoingRw,
@@ -22,14 +22,14 @@ impl Arbiter {
 
     /// Why the state is not well; `None` if it is.
     pub(crate) fn reason(&self) -> Option<Text> {
-        match &self.condition {
-            Condition::Absent(text) | Condition::Unprepared(text) | Condition::Failed(text) => {
+        match &self.health {
+            Health::Absent(text) | Health::Unprepared(text) | Health::Failed(text) => {
                 Some(text.clone())
             }
-            Condition::Ready if self.stuck() => {
+            Health::Ready if self.stuck() => {
                 Some("the kernel refuses read-only: something still holds it".into())
             }
-            Condition::Ready => None,
+            Health::Ready => None,
         }
     }
 

@@ -1,0 +1,114 @@
+//! The error that a user reads: what went wrong and why, and what to do about it.
+
+use std::fmt;
+use std::io;
+
+/// One line for the user: what failed, on which object and why; then the next step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub what: String,
+    /// The next step, as an imperative or a command to run.
+    pub hint: Option<String>,
+    pub kind: ProblemKind,
+}
+
+/// What a caller must tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// Wrong usage or configuration: exit code 2.
+    Usage,
+    /// No daemon listens at the socket.
+    NoDaemon,
+    Other,
+}
+
+impl Problem {
+    pub fn new(what: impl Into<String>) -> Problem {
+        Problem {
+            what: what.into(),
+            hint: None,
+            kind: ProblemKind::Other,
+        }
+    }
+
+    /// "`what`: reason". Where a resource ran out, the hint says where its limit is set.
+    pub fn io(what: impl fmt::Display, error: &io::Error) -> Problem {
+        Problem {
+            hint: limit_hint(error).map(str::to_owned),
+            ..Problem::new(format!("{what}: {error}"))
+        }
+    }
+
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Problem {
+        Problem {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+
+    #[must_use]
+    pub fn kind(self, kind: ProblemKind) -> Problem {
+        Problem { kind, ..self }
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        match &self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where the limit of a resource is set that any program can run out of.
+fn limit_hint(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error()? {
+        libc::EMFILE => {
+            Some("too many files are open: see `ulimit -n`, or the unit's LimitNOFILE=")
+        }
+        libc::ENFILE => {
+            Some("too many files are open in the whole system: see `sysctl fs.file-nr`")
+        }
+        libc::EAGAIN => Some("too many processes: see `ulimit -u`, or the unit's TasksMax="),
+        libc::ENOMEM => Some("no memory is left: see `free`, or the unit's MemoryMax="),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_line_with_its_next_step() {
+        let problem = Problem::new("cannot open /x: permission denied");
+        assert_eq!(problem.to_string(), "cannot open /x: permission denied");
+        let problem = problem.hint("run pst as root").kind(ProblemKind::Usage);
+        assert_eq!(
+            problem.to_string(),
+            "cannot open /x: permission denied; run pst as root"
+        );
+        assert_eq!(problem.kind, ProblemKind::Usage);
+    }
+
+    #[test]
+    fn a_resource_that_ran_out_says_where_its_limit_is() {
+        for (errno, names) in [
+            (libc::EMFILE, "LimitNOFILE="),
+            (libc::ENFILE, "fs.file-nr"),
+            (libc::EAGAIN, "TasksMax="),
+            (libc::ENOMEM, "MemoryMax="),
+        ] {
+            let problem = Problem::io("cannot start", &io::Error::from_raw_os_error(errno));
+            assert!(problem.what.starts_with("cannot start: "), "{problem}");
+            assert!(problem.hint.is_some_and(|hint| hint.contains(names)));
+        }
+        let other = Problem::io("cannot start", &io::Error::from_raw_os_error(libc::EPERM));
+        assert_eq!(other.hint, None);
+    }
+}
