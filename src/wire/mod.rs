@@ -56,6 +56,8 @@ mod decoder;
 mod field;
 mod magic;
 mod message;
+#[allow(dead_code)] // until the daemon fills it in
+pub(crate) mod status;
 #[cfg(test)]
 mod tests;
 
