@@ -172,7 +172,7 @@ fn p3_a_client_without_descriptors_says_so_and_its_session_ends() {
                 .as_array()
                 .is_some_and(|all| all.is_empty())
         });
-        assert_eq!(rig.superblock(), "ro");
+        rig.await_superblock("ro");
     }
 }
 

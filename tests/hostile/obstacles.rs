@@ -29,8 +29,10 @@ impl Outside {
         let file = rig.dir().join("file");
         fs::write(&file, "precious").expect("file");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("chmod");
+        let inner = directory.join("inner");
+        fs::create_dir(&inner).expect("directory");
         let mut outside = Outside {
-            paths: vec![directory, file, PathBuf::from("/etc")],
+            paths: vec![directory, file, inner],
             before: Vec::new(),
         };
         outside.before = outside.look();
@@ -162,7 +164,7 @@ fn p8_what_is_swapped_for_the_data_root_meanwhile_is_left_alone() {
     let mount = File::open(rig.mount()).expect("mount");
     let (mut mended, mut refused) = (0, 0);
     for _ in 0..3000 {
-        match roots::mend(mount.as_fd(), &place, owner) {
+        match directories::mend(mount.as_fd(), &place, owner) {
             Ok(_) => mended += 1,
             Err(_) => refused += 1,
         }

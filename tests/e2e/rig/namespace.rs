@@ -24,10 +24,14 @@ pub struct Namespace {
     world: World,
 }
 
-/// Other rigs' mounts were copied along: here they would keep those filesystems
-/// in use, and their end would be a change of the mounts.
+/// Unmounts the copies of mounts that may come and go: all but the top-level directories, what is
+/// below `/dev`, `/proc`, `/sys` and `/usr`, and what leads to the rig, $0. Otherwise the copies keep
+/// other rigs' filesystems in use; and when their mount point is removed on the host, the kernel
+/// reports a change of the mounts here.
 const BEGIN: &str = r#"
-awk '$5 ~ "/pst-rig[.]" { print $5 }' /proc/self/mountinfo | tac | while IFS= read -r m; do
+awk -v rig="$0/" '
+    $5 !~ "^/[^/]*$" && $5 !~ "^/(dev|proc|sys|usr)/" && index(rig, $5 "/") != 1 { print $5 }
+' /proc/self/mountinfo | tac | while IFS= read -r m; do
     umount -l "$(printf '%b' "$(printf '%s' "$m" | sed 's/\\/\\0/g')")"
 done
 mount --make-rshared / && echo up && exec sleep infinity
@@ -39,7 +43,8 @@ impl Namespace {
         if world == World::Whole {
             holder.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
         }
-        let holder = start(holder.args(["-m", "sh", "-c", BEGIN]).stdin(Stdio::null()));
+        holder.args(["-m", "sh", "-c", BEGIN]).arg(rig.dir());
+        let holder = start(holder.stdin(Stdio::null()));
         holder.await_stdout("up");
         let pid = match world {
             World::Whole => children(holder.pid())[0],
