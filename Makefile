@@ -157,11 +157,11 @@ powercut: ## power cuts for long (PST_POWER_ROUNDS, 20), from PST_POWER_SEED, as
 	@tests/tools
 	@PST_REQUIRE_ALL=1 PST_POWER_ROUNDS=$${PST_POWER_ROUNDS:-20} $(CARGO) test --locked --test powercut -- --nocapture
 
-# In a world of its own, so that nobody else's mounts wake the daemon. The
-# build is over by then; in real time (chrt), since of other work on the machine nothing is to be seen
-# (but for the watch's rows, which are of a service's processor time).
-BENCHED = x86-64-small=$$(realpath "$(TARGET)")/small/release/pst
-bench: ## every promised figure, against the kernel's and the shell's, as root
+# In namespaces of its own, so that other mounts do not wake the daemon, and in real time (chrt), so
+# that other work on the machine shows less. PST_BENCH_AGAINST=PATH compares session rates with
+# another binary instead.
+BENCHED = x86-64-small=$$(realpath "$(TARGET)")/small/release/pst armv7=target/cross/armv7/pst
+bench: ## speed, size, memory and wear against their targets, as root
 	@tests/tools
 	@$(CARGO) build --locked --release --no-default-features --target-dir "$(TARGET)/small"
 	@$(CARGO) bench --locked --bench bench --no-run

@@ -1,4 +1,5 @@
-//! An idle daemon's system calls, in a world of its own, while the rest is measured elsewhere.
+//! Counts an idle daemon's system calls for a minute, in namespaces of its own, while the other
+//! figures are measured.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use crate::rig::{Job, Rig, Setup, start};
 use crate::table::Row;
 
 const TIME: Duration = Duration::from_secs(60);
-/// Being attached to interrupts what waits: the calls of this time are the tracer's doing.
+/// Attaching interrupts waiting calls, so the tracer causes the calls of this time.
 const ATTACHING: Duration = Duration::from_secs(2);
 
 pub struct Silence {
@@ -37,7 +38,7 @@ impl Silence {
         }
     }
 
-    /// Waits for what is left of the minute.
+    /// Waits until the minute is over.
     pub fn end(self) -> Row {
         let left = (ATTACHING + TIME).saturating_sub(self.begun.elapsed());
         std::thread::sleep(left);
@@ -51,7 +52,7 @@ impl Silence {
     }
 }
 
-/// The lines of `strace -f -ttt` from when attaching is over until a minute later.
+/// The calls in the output of `strace -f -ttt`, from the end of attaching until a minute later.
 fn calls(log: &str) -> usize {
     let time = |line: &str| line.split_whitespace().nth(1)?.parse::<f64>().ok();
     let first = log.lines().find_map(time).unwrap_or_default();

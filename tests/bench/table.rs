@@ -1,9 +1,9 @@
-//! The table: one row for each figure, with what it is measured against and what it should be.
+//! The table: one row per figure, with the reference that it is compared to and its target.
 
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Samples of one thing. Never empty where it is asked for a figure.
+/// Samples of one figure.
 #[derive(Clone, Default)]
 pub struct Samples(Vec<f64>);
 
@@ -28,7 +28,7 @@ impl Samples {
         self.quantile(0.5)
     }
 
-    /// The smallest sample that this part of all is not above.
+    /// The smallest sample that is at least as large as this part of all samples. There must be one.
     pub fn quantile(&self, part: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -37,7 +37,7 @@ impl Samples {
     }
 }
 
-/// One line of the table.
+/// One line of the table. A figure without a target is shown to be watched.
 #[derive(Default)]
 pub struct Row {
     figure: String,
@@ -72,7 +72,7 @@ impl Row {
         self
     }
 
-    /// What was measured, over the reference.
+    /// The measured figure divided by the reference.
     pub fn ratio(mut self, ratio: f64) -> Row {
         self.ratio = format!("{ratio:.2}");
         self
@@ -84,7 +84,7 @@ impl Row {
         self
     }
 
-    /// A figure that was not to be had, and why.
+    /// A figure that cannot be measured here, and why.
     pub fn missing(mut self, target: &str, why: &str) -> Row {
         self.target = target.to_owned();
         self.measured = why.to_owned();
@@ -95,6 +95,7 @@ impl Row {
         let met = match self.met {
             Some(true) => "yes",
             Some(false) => "NO",
+            None if self.target.is_empty() => "",
             None => "?",
         };
         [

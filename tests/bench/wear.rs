@@ -1,15 +1,15 @@
-//! What reaches the device: sectors of 512 bytes, counted by the kernel.
+//! Wear: the sectors of 512 bytes that reach the device, counted by the kernel.
 
 use std::fs;
 
-use crate::clients::{Session, remove_pieces, write_alone, write_piece, write_together};
+use crate::clients::{Server, remove_pieces, write_alone, write_piece, write_together};
 use crate::rig::Rig;
 use crate::table::{Row, Samples};
 
 const SESSIONS: usize = 100;
 const ROUNDS: usize = 5;
 
-/// Everything that is about wear; the daemon is stopped and started again on the way.
+/// Measures all figures of wear. Restarts the daemon.
 pub fn rows(rig: &mut Rig) -> Vec<Row> {
     crate::restart_logging(rig);
     let mut rows = together(rig);
@@ -19,17 +19,17 @@ pub fn rows(rig: &mut Rig) -> Vec<Row> {
 }
 
 fn together(rig: &Rig) -> Vec<Row> {
-    let (socket, data) = (rig.socket(), rig.data());
+    let (server, data) = (Server::of(rig), rig.data());
     let mut pairs = Samples::default();
     let [mut many, mut one] = [(); 2].map(|()| Samples::default());
-    // The directory grows once, and stays large.
-    write_alone(&socket, &data, SESSIONS);
+    // The directory grows now and not while sectors are counted.
+    write_alone(&server, &data, SESSIONS);
     for _ in 0..ROUNDS {
-        remove_pieces(&socket, &data, SESSIONS);
-        one.push(sectors(rig, || write_alone(&socket, &data, SESSIONS)));
-        remove_pieces(&socket, &data, SESSIONS);
+        remove_pieces(&server, &data, SESSIONS);
+        one.push(sectors(rig, || write_alone(&server, &data, SESSIONS)));
+        remove_pieces(&server, &data, SESSIONS);
         let before = remounts(rig);
-        many.push(sectors(rig, || write_together(&socket, &data, SESSIONS)));
+        many.push(sectors(rig, || write_together(&server, &data, SESSIONS)));
         pairs.push((remounts(rig) - before) as f64 / 2.0);
     }
     let ratio = many.median() / one.median();
@@ -47,7 +47,7 @@ fn together(rig: &Rig) -> Vec<Row> {
     ]
 }
 
-/// By the daemon's log: the kernel says no more than ten in five seconds.
+/// Counts remounts in the daemon's log: the kernel logs at most ten in five seconds.
 fn remounts(rig: &Rig) -> usize {
     let log = rig.log();
     let switches = [" MadeWritable(", " MadeReadOnly "];
@@ -55,16 +55,16 @@ fn remounts(rig: &Rig) -> usize {
 }
 
 fn sparing(rig: &Rig) -> Vec<Row> {
-    let (socket, data) = (rig.socket(), rig.data());
+    let (server, data) = (Server::of(rig), rig.data());
     let [mut empty, mut reading] = [(); 2].map(|()| Samples::default());
     for round in 0..ROUNDS {
-        empty.push(sectors(rig, || Session::open(&socket).close()));
+        empty.push(sectors(rig, || server.open().close()));
         let fresh = data.join(format!("fresh{round}"));
-        let session = Session::open(&socket);
+        let session = server.open();
         write_piece(&fresh);
         session.close();
         reading.push(sectors(rig, || {
-            let session = Session::open(&socket);
+            let session = server.open();
             fs::read(&fresh).expect("read");
             session.close();
         }));
@@ -81,7 +81,7 @@ fn sparing(rig: &Rig) -> Vec<Row> {
     ]
 }
 
-/// Mount, prepare, start, no session, stop.
+/// Mounts, prepares, starts the daemon and stops it, without a session.
 fn boot(rig: &mut Rig) -> Row {
     rig.stop_daemon();
     rig.umount(&[]);
@@ -101,7 +101,7 @@ fn boot(rig: &mut Rig) -> Row {
         .target("0 sectors", written == 0.0)
 }
 
-/// What is written while this is done.
+/// The sectors written while `work` runs.
 fn sectors(rig: &Rig, work: impl FnOnce()) -> f64 {
     let before = written_so_far(rig);
     work();

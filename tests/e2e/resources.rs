@@ -1,5 +1,5 @@
-//! P9: too few descriptors, no memory, no processes: whom it hits is told, and
-//! the others and the daemon live. And the clock, on which nothing depends.
+//! P9: with too few descriptors or processes the affected client gets an error, and the daemon and
+//! the other clients go on. Nothing depends on the clock either.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -17,9 +17,8 @@ fn limit(rig: &Rig, resource: &str, value: u64) {
     tool(Command::new("prlimit").args(["--pid", &pid, &limit]));
 }
 
-/// A look at the storage by the daemon that began after this was called: it is
-/// told of a change of the mounts.
-fn have_it_looked_at(rig: &Rig) {
+/// Makes the daemon inspect the storage, by changes of the mounts.
+fn have_it_inspected(rig: &Rig) {
     let aside = rig.dir().join("aside");
     std::fs::create_dir_all(&aside).expect("aside");
     for _ in 0..3 {
@@ -30,10 +29,9 @@ fn have_it_looked_at(rig: &Rig) {
         );
         tool(rig.command("umount").arg(&aside));
     }
-    // Another opening is answered after it.
 }
 
-/// Clients that open a session and keep it, if they get it.
+/// Clients that ask for a session and keep it if it is granted.
 fn crowd(rig: &Rig, count: usize) -> Vec<UnixStream> {
     let mut open = MAGIC.to_vec();
     let command = vec![b'x'; 1000];
@@ -46,7 +44,7 @@ fn crowd(rig: &Rig, count: usize) -> Vec<UnixStream> {
     .encode(&mut open);
     let connect = |_| {
         let mut stream = UnixStream::connect(rig.socket()).expect("connect");
-        // One that is refused may be closed already.
+        // A refused connection may be closed already.
         let _ = stream.write_all(&open);
         stream
     };
@@ -69,34 +67,7 @@ fn p9_without_descriptors_a_client_is_told_and_the_others_live() {
     let refused = rig.run(["echo", "started"]).to_end().must(1);
     assert_eq!(refused.text(), "", "the command was started");
     assert!(refused.stderr.contains("descriptors"), "{refused:?}");
-    have_it_looked_at(&rig);
-    drop(crowd);
-    wait_until("there is room", || rig.sh("true").status.code() == Some(0));
-    assert!(session.is_running());
-    assert!(!rig.log().contains("revoked"), "{}", rig.log());
-    session.end().must(0);
-    assert_eq!(rig.superblock(), "ro");
-}
-
-#[test]
-fn p9_without_memory_a_client_is_told_and_the_others_live() {
-    needs_root!("another process's limits");
-    let rig = Rig::any();
-    let mut session = rig.session();
-    let status = std::fs::read_to_string(format!("/proc/{}/status", rig.daemon_pid()));
-    let status = status.expect("status");
-    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
-    let size = size.expect("VmSize").trim().trim_end_matches(" kB");
-    limit(
-        &rig,
-        "as",
-        (size.parse::<u64>().expect("a number") + 300) << 10,
-    );
-    let crowd = crowd(&rig, 800);
-    let refused = rig.run(["echo", "started"]).to_end().must(1);
-    assert_eq!(refused.text(), "", "the command was started");
-    assert!(refused.stderr.contains("memory"), "{refused:?}");
-    have_it_looked_at(&rig);
+    have_it_inspected(&rig);
     drop(crowd);
     wait_until("there is room", || rig.sh("true").status.code() == Some(0));
     assert!(session.is_running());
@@ -110,7 +81,7 @@ fn p3_a_client_that_cannot_fork_says_so_and_its_session_ends() {
     needs_root!("another user");
     let rig = Rig::any();
     let other = rig.session();
-    // The first fork fails, or the second one.
+    // Either the first fork fails or the second.
     for processes in ["--nproc=1", "--nproc=2"] {
         let mut run = rig.command_as(MEMBER, "prlimit");
         run.args([processes, "--", "kvmd-pstrun", "--", "echo", "started"]);
@@ -145,7 +116,7 @@ fn p5_with_no_more_descriptors_than_it_needs_to_start_the_whole_tree_ends() {
     rig.kill_daemon();
     job.end().must(143);
     assert_eq!(sleeps(&rig), 0);
-    rig.start_daemon(); // which makes it read-only
+    rig.start_daemon(); // makes the storage read-only
 }
 
 #[test]
@@ -176,8 +147,7 @@ fn p3_a_client_without_descriptors_says_so_and_its_session_ends() {
     }
 }
 
-/// A program that sees other clocks than we do: eleven days ahead, and, the rest
-/// of the machine as it is.
+/// Runs a program with clocks that are eleven days ahead.
 fn elsewhen(command: &Command) -> Command {
     let mut moved = Command::new("unshare");
     moved.args(["-T", "--monotonic", "1000000", "--boottime", "1000000"]);
@@ -201,7 +171,7 @@ fn p2_clocks_that_differ_between_client_and_daemon_do_not_matter() {
     there.must(0);
     here.end().must(0);
     assert_eq!(rig.superblock(), "ro");
-    // It dies in time too: its grace is a span, not a time of day.
+    // The command dies in time, too: its grace is a duration, not a time of day.
     let mut stubborn = elsewhen(&rig.run(["sh", "-c", "trap '' TERM; echo started; sleep 1000"]));
     let stubborn = start(&mut stubborn);
     stubborn.await_stdout("started");

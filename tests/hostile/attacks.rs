@@ -27,6 +27,7 @@ pub fn play(attack: &str) {
         "swapping" => return swapping(),
         "unread statuses" => unread_statuses(),
         "blind watchers" => blind_watchers(),
+        "deaf watchers" => deaf_watchers(),
         "storm" => storm(),
         "hiding" => descriptors::hide(),
         other => panic!("unknown attack {other:?}"),
@@ -34,26 +35,15 @@ pub fn play(attack: &str) {
     hold();
 }
 
-/// No attack: somebody who works, while others attack. Prints how long a grant took.
+/// No attack: a client that works while others attack. Prints how long its grants took.
 fn measure() {
     begun();
     let mut times: Vec<u128> = (0..10)
         .map(|_| {
             let start = Instant::now();
-            let mut client = Client::greeted().expect("connect");
-            assert!(client.open(b"true"), "open");
-            let answer = client.next();
+            let client = granted(b"true");
             let took = start.elapsed().as_micros();
-            assert!(
-                matches!(answer, Some(DaemonMessage::Granted { .. })),
-                "{answer:?}"
-            );
-            assert!(client.say(&ClientMessage::Close));
-            let closed = client.rest();
-            assert!(
-                matches!(closed[..], [DaemonMessage::Closed { .. }]),
-                "{closed:?}"
-            );
+            client.finish();
             took
         })
         .collect();
@@ -355,28 +345,53 @@ fn swapping() {
     println!("done");
 }
 
-/// As many statuses as there may be connections, and nobody reads them until the daemon has enough.
+/// Asks for a status on as many connections as the daemon accepts and reads none of them.
 fn unread_statuses() {
-    let clients: Vec<Client> = (0..1000)
-        .map(|_| {
-            let client = Client::greeted().expect("connect");
-            client.say(&status(false));
-            client
-        })
-        .collect();
+    let clients = askers(1000, false);
     begun();
     for client in &clients {
-        // POLLHUP, without reading.
-        let mut poll = libc::pollfd {
-            fd: std::os::fd::AsRawFd::as_raw_fd(&client.stream),
-            events: 0,
-            revents: 0,
-        };
-        // SAFETY: one live struct.
-        let hung_up = unsafe { libc::poll(&raw mut poll, 1, 20_000) };
-        assert_eq!(hung_up, 1, "it was not cut");
+        assert!(client.awaits(0), "the daemon did not disconnect a client");
     }
     println!("all cut");
+}
+
+/// Clients that ask for the status, with or without watching it.
+fn askers(count: usize, watch: bool) -> Vec<Client> {
+    let ask = |_| {
+        let client = Client::greeted().expect("connect");
+        client.say(&status(watch));
+        client
+    };
+    (0..count).map(ask).collect()
+}
+
+/// A thousand clients that watch a long status and never read, while sessions come and go.
+fn deaf_watchers() {
+    let holders: Vec<Client> = (0..8).map(|_| granted(&[b'\x1b'; 1024])).collect();
+    let watchers = askers(1000, true);
+    begun();
+    for watcher in &watchers {
+        assert!(watcher.awaits(libc::POLLIN), "the daemon sent nothing");
+    }
+    again_and_again(|round| {
+        granted(b"short").finish();
+        if round == 1000 {
+            println!("a thousand sessions later");
+        }
+    });
+    drop((holders, watchers));
+}
+
+/// A session that is granted.
+fn granted(command: &[u8]) -> Client {
+    let mut client = Client::greeted().expect("connect");
+    assert!(client.open(command), "open");
+    let answer = client.next();
+    assert!(
+        matches!(answer, Some(DaemonMessage::Granted { .. })),
+        "{answer:?}"
+    );
+    client
 }
 
 /// Many who watch and never read, while sessions come and go.

@@ -132,6 +132,28 @@ impl Client {
         }
     }
 
+    /// Waits for these events of poll(2), without reading; with none, until the daemon closes the
+    /// connection. Returns false after the usual bound.
+    pub fn awaits(&self, events: i16) -> bool {
+        let mut poll = libc::pollfd {
+            fd: std::os::fd::AsRawFd::as_raw_fd(&self.stream),
+            events,
+            revents: 0,
+        };
+        // SAFETY: one live struct.
+        unsafe { libc::poll(&raw mut poll, 1, BOUND.as_millis() as i32) == 1 }
+    }
+
+    /// Closes the session and waits for the answer.
+    pub fn finish(self) {
+        assert!(self.say(&ClientMessage::Close), "close");
+        let answers = self.rest();
+        assert!(
+            matches!(answers[..], [DaemonMessage::Closed { .. }]),
+            "{answers:?}"
+        );
+    }
+
     /// Everything until the daemon closes the connection.
     pub fn rest(mut self) -> Vec<DaemonMessage> {
         std::iter::from_fn(|| self.next()).collect()

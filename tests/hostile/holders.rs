@@ -1,12 +1,12 @@
 //! P9 and P10: processes that keep the storage from going read-only and do what
 //! they can not to be found, or to make the search for them a burden.
 
-use std::fs;
 use std::process::Stdio;
 
 use crate::clients::attack;
 use crate::needs_root;
 use crate::rig::{Fs, Rig, RunToEnd, Setup, start, wait_until};
+use crate::siege::{MEMORY, memory};
 
 /// The holders that `pst status --json` names, as one text.
 fn holders(rig: &Rig) -> String {
@@ -30,9 +30,9 @@ fn p10_a_holder_is_named_whatever_others_have_open() {
     session.end().must(0);
     rig.await_state("stuck");
     wait_until("it is named", || holders(&rig).contains("leftover"));
-    let peak = peak(&rig);
+    let peak = memory(&rig, "VmHWM");
     println!("VmHWM {peak} KiB");
-    assert!(peak < 16 * 1024, "VmHWM {peak} KiB");
+    assert!(peak < MEMORY, "VmHWM {peak} KiB");
     holder.end().must(0);
     rig.await_superblock("ro");
     hiding.end().must(0);
@@ -60,9 +60,9 @@ fn p9_many_holders_with_long_names_in_statuses_that_nobody_reads() {
     let unread = attack(&rig, None, "unread statuses");
     unread.await_stdout("begun");
     unread.await_stdout("all cut");
-    let peak = peak(&rig);
+    let peak = memory(&rig, "VmHWM");
     println!("VmHWM {peak} KiB");
-    assert!(peak < 16 * 1024, "VmHWM {peak} KiB");
+    assert!(peak < MEMORY, "VmHWM {peak} KiB");
     unread.end().must(0);
     // The allocator keeps something after so many at once: siege.rs shows that it stays at that.
     rig.renew_footprint();
@@ -101,12 +101,4 @@ fn p10_a_holder_with_a_name_that_harms_is_named_harmlessly() {
     }
     holder.end().must(0);
     rig.await_superblock("ro");
-}
-
-/// The most memory that the daemon had, in KiB.
-fn peak(rig: &Rig) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", rig.daemon_pid())).expect("status");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak = peak.expect("VmHWM").trim().trim_end_matches(" kB");
-    peak.parse().expect("a number")
 }
