@@ -11,11 +11,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::escape::escape;
+use crate::problem::Problem;
 use crate::shortage;
 use crate::sys::poll::{self, Watch};
 use crate::sys::stream::Stream;
 use crate::sys::{current, user};
-use crate::wire::{ClientMessage, DaemonMessage, DecodeError, Decoder, MAGIC, Message, VERSION};
+use crate::wire::{
+    ClientMessage, DaemonMessage, DecodeError, Decoder, MAGIC, Message, Status, VERSION,
+};
 
 /// So long it waits in line at a time while the daemon's backlog is full: signals wait as long.
 const IN_LINE: Duration = Duration::from_millis(100);
@@ -25,6 +28,8 @@ const IN_LINE: Duration = Duration::from_millis(100);
 pub(crate) struct Connection {
     stream: Stream,
     decoder: Decoder<DaemonMessage>,
+    /// The parts of the next status document.
+    json: Vec<u8>,
 }
 
 /// Connects to the daemon. As long as its backlog is full, `meanwhile` is called from time to
@@ -40,6 +45,7 @@ pub(crate) fn connect<B>(
                 return ControlFlow::Continue(Ok(Connection {
                     stream,
                     decoder: Decoder::new(),
+                    json: Vec::new(),
                 }));
             }
             // Interrupted: this process was stopped and goes on.
@@ -125,6 +131,30 @@ impl Connection {
             }
             let mut watches = [Watch::new(self, libc::POLLIN)];
             poll::wait(&mut watches, Some(left)).map_err(ReceiveError::Io)?;
+        }
+    }
+
+    /// Returns the next status document; `None` if it does not arrive before `deadline`.
+    pub(crate) fn next_status(&mut self, deadline: Instant) -> Result<Option<Status>, StatusError> {
+        loop {
+            let message = self.receive_until(deadline).map_err(StatusError::Receive)?;
+            let (last, bytes) = match message {
+                None => return Ok(None),
+                Some(DaemonMessage::Status { last, bytes, .. }) => (last, bytes),
+                Some(DaemonMessage::Error { version, text }) => {
+                    return Err(StatusError::Refused { version, text });
+                }
+                Some(DaemonMessage::Denied { version, text, .. }) => {
+                    return Err(StatusError::Refused { version, text });
+                }
+                Some(_) => return Err(StatusError::Unexpected),
+            };
+            self.json.extend_from_slice(&bytes);
+            if last {
+                let json = std::mem::take(&mut self.json);
+                let status = serde_json::from_slice(&json);
+                return status.map(Some).map_err(|_| StatusError::Unexpected);
+            }
         }
     }
 
@@ -248,6 +278,31 @@ impl fmt::Display for ConnectError {
                     _ => shortage::advice(error),
                 }
             ),
+        }
+    }
+}
+
+/// Why there is no status.
+#[derive(Debug)]
+pub(crate) enum StatusError {
+    Receive(ReceiveError),
+    /// The daemon refuses to answer. It speaks this version of the protocol.
+    Refused {
+        version: u16,
+        text: String,
+    },
+    /// What arrived is not a status.
+    Unexpected,
+}
+
+impl From<StatusError> for Problem {
+    fn from(error: StatusError) -> Problem {
+        match error {
+            StatusError::Receive(error) => Problem::new(error.to_string()),
+            StatusError::Refused { text, .. } => {
+                Problem::new(format!("the daemon refused: {}", escape(&text)))
+            }
+            StatusError::Unexpected => Problem::new(OUT_OF_PLACE),
         }
     }
 }

@@ -20,4 +20,5 @@ pub(crate) mod status;
 pub mod storage;
 pub mod sys;
 pub(crate) mod systemd;
+pub(crate) mod table;
 pub mod wire;

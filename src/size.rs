@@ -19,6 +19,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
 }
 
 /// A number of bytes, in full and, if it is large, short.
+#[allow(dead_code)]
 pub(crate) fn show(bytes: u64) -> String {
     let short = |unit: u64, name| {
         // Rounded down, so that nothing is promised.

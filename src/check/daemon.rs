@@ -10,13 +10,13 @@ use std::time::Instant;
 
 use super::finding::{Finding, Id};
 use super::sight::Sight;
-use crate::client::{self, PATIENCE, ReceiveError};
+use crate::client::{self, PATIENCE, ReceiveError, StatusError};
 use crate::config::{Config, StorageLocation};
 use crate::escape::escape;
 use crate::storage::inspect::{MountedStorage, escape_path};
 use crate::sys::socket::{self, Peer};
 use crate::sys::user;
-use crate::wire::{DaemonMessage, DecodeError, State, VERSION};
+use crate::wire::{DecodeError, State, Status, VERSION};
 
 const START: &str = "`systemctl start pst`; if it does not stay, `journalctl -u pst` says why";
 const RESTART: &str = "`systemctl restart pst` (open sessions are ended)";
@@ -36,16 +36,10 @@ const CAPABILITIES: [(&str, u32, &str); 3] = [
     ),
 ];
 
-/// What it said, as far as it is of interest here.
 struct Answer {
-    version: String,
-    pid: u32,
-    /// Whether that is its number here, too: the kernel says so.
+    status: Status,
+    /// The daemon's pid means the same process here: the kernel reports it too.
     here: bool,
-    state: State,
-    reason: String,
-    mount: Vec<u8>,
-    data: Vec<u8>,
 }
 
 /// Why it said nothing of that.
@@ -69,7 +63,7 @@ pub(super) fn look(
             return [finding].into_iter().chain(unguarded(found)).collect();
         }
     };
-    let pid = answer.pid;
+    let pid = answer.status.daemon.pid;
     let mut findings = vec![
         Finding::ok(Id::Daemon, format!("answers, pid {pid}")),
         version(&answer, sight),
@@ -120,51 +114,31 @@ fn ask(socket: &Path, sight: &Sight) -> Result<Answer, NoAnswer> {
         NoAnswer::Guarded(Finding::unseen(Id::Daemon, text))
     })?;
     let peer = socket::peer(connection.as_fd()).ok();
-    match connection.receive_until(deadline) {
-        Ok(Some(message)) => take(message, peer).map_err(NoAnswer::Guarded),
+    match connection.next_status(deadline) {
+        Ok(Some(status)) => Ok(Answer {
+            here: peer.is_some_and(|peer| peer.pid == status.daemon.pid),
+            status,
+        }),
         Ok(None) => Err(silent()),
-        Err(ReceiveError::Decode(DecodeError::Version(version))) => {
-            Err(NoAnswer::Guarded(other_version(version)))
-        }
-        Err(error) => Err(NoAnswer::Unguarded(stranger(&shown, &error, peer, sight))),
+        Err(error) => Err(NoAnswer::Guarded(no_status(&shown, error, peer, sight))),
     }
 }
 
-fn take(message: DaemonMessage, peer: Option<Peer>) -> Result<Answer, Finding> {
-    match message {
-        DaemonMessage::Storage {
-            daemon_version,
-            pid,
-            state,
-            reason,
-            mount,
-            data,
-            ..
-        } => Ok(Answer {
-            version: daemon_version,
-            pid,
-            here: peer.is_some_and(|peer| peer.pid == pid),
-            state,
-            reason,
-            mount,
-            data,
-        }),
-        DaemonMessage::Denied { text, .. } => Err(Finding::told(
-            Id::Daemon,
-            &escape(&text).to_string(),
-            RESTART,
-        )),
-        DaemonMessage::Error { version, .. } if version != VERSION => Err(other_version(version)),
-        DaemonMessage::Error { text, .. } => Err(Finding::error(
+fn no_status(shown: &str, error: StatusError, peer: Option<Peer>, sight: &Sight) -> Finding {
+    match error {
+        StatusError::Receive(ReceiveError::Decode(DecodeError::Version(version))) => {
+            other_version(version)
+        }
+        StatusError::Receive(error) => stranger(shown, &error, peer, sight),
+        StatusError::Refused { version, .. } if version != VERSION => other_version(version),
+        StatusError::Refused { text, .. } => Finding::error(
             Id::Daemon,
             format!("it refused to answer: {}", escape(&text)),
             RESTART,
-        )),
-        _ => Err(Finding::error(
-            Id::Daemon,
-            "its answer is out of place",
-            RESTART,
-        )),
+        ),
+        StatusError::Unexpected => {
+            Finding::error(Id::Daemon, "unexpected reply from the daemon", RESTART)
+        }
     }
 }
 
@@ -197,8 +171,8 @@ fn stranger(shown: &str, error: &ReceiveError, peer: Option<Peer>, sight: &Sight
 }
 
 fn version(answer: &Answer, sight: &Sight) -> Finding {
-    let (theirs, ours) = (escape(&answer.version), env!("CARGO_PKG_VERSION"));
-    if answer.version != ours {
+    let (theirs, ours) = (&answer.status.version, env!("CARGO_PKG_VERSION"));
+    if answer.status.version != ours {
         let text = format!("it is pst {theirs}, this program {ours}");
         return Finding::warning(Id::DaemonVersion, text, RESTART);
     }
@@ -206,7 +180,7 @@ fn version(answer: &Answer, sight: &Sight) -> Finding {
         let text = format!("pst {theirs}; {}", elsewhere(answer));
         return Finding::unseen(Id::DaemonVersion, text);
     }
-    match fs::read_link(sight.at(format!("/proc/{}/exe", answer.pid))) {
+    match fs::read_link(sight.at(format!("/proc/{}/exe", answer.status.daemon.pid))) {
         Ok(program) if program.as_os_str().as_bytes().ends_with(b" (deleted)") => Finding::warning(
             Id::DaemonVersion,
             "its program was replaced or removed since it started",
@@ -222,14 +196,17 @@ fn version(answer: &Answer, sight: &Sight) -> Finding {
 
 /// Its number would be another process's here.
 fn elsewhere(answer: &Answer) -> String {
-    format!("its process, {}, is not to be seen from here", answer.pid)
+    format!(
+        "its process, {}, is not to be seen from here",
+        answer.status.daemon.pid
+    )
 }
 
 fn capabilities(answer: &Answer, sight: &Sight) -> Finding {
     if !answer.here {
         return Finding::unseen(Id::DaemonCapabilities, elsewhere(answer));
     }
-    let pid = answer.pid;
+    let pid = answer.status.daemon.pid;
     let status = match fs::read_to_string(sight.at(format!("/proc/{pid}/status"))) {
         Ok(status) => status,
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -274,19 +251,17 @@ fn lacking(have: u64, user: &str) -> Finding {
 /// Whether it runs with the config that is there now.
 fn same_config(answer: &Answer, place: &StorageLocation) -> Finding {
     let data = place.root.join(&place.data);
-    let same = (&*answer.mount, &*answer.data)
-        == (
-            place.mount.as_os_str().as_bytes(),
-            data.as_os_str().as_bytes(),
-        );
+    let escaped = |path: &Path| escape(path.as_os_str().as_bytes()).to_string();
+    let storage = &answer.status.storage;
+    let same = storage.mount == escaped(&place.mount) && storage.data == escaped(&data);
     match same {
         true => Finding::ok(Id::DaemonConfig, escape_path(&data)),
         false => Finding::warning(
             Id::DaemonConfig,
             format!(
                 "it has {} on {}, but by config file and fstab it is {} on {}",
-                escape(&answer.data),
-                escape(&answer.mount),
+                answer.status.storage.data,
+                answer.status.storage.mount,
                 escape_path(&data),
                 escape_path(&place.mount)
             ),
@@ -296,8 +271,8 @@ fn same_config(answer: &Answer, place: &StorageLocation) -> Finding {
 }
 
 fn state(answer: &Answer) -> Finding {
-    let name = answer.state.as_str();
-    let advice = match answer.state {
+    let name = answer.status.storage.state.as_str();
+    let advice = match answer.status.storage.state {
         State::ReadOnly | State::ReadWrite | State::GoingRo | State::GoingRw => {
             return Finding::ok(Id::State, name);
         }
@@ -310,7 +285,10 @@ fn state(answer: &Answer) -> Finding {
     };
     Finding::told(
         Id::State,
-        &format!("{name}: {}", escape(&answer.reason)),
+        &format!(
+            "{name}: {}",
+            escape(&answer.status.storage.reason.clone().unwrap_or_default())
+        ),
         advice,
     )
 }

@@ -32,7 +32,7 @@ pub(super) use self::types::{
 };
 pub(super) use crate::wire::{Phase, State};
 
-use super::timeouts::{LOOK_EVERY, REVOKE_MARGIN};
+use super::timeouts::{INSPECT_EVERY, REVOKE_MARGIN};
 
 /// Why a session is lost whose storage somebody remounted.
 const READ_ONLY_BY_HAND: &str = "somebody made the storage read-only during a session \
@@ -163,7 +163,7 @@ impl Arbiter {
     fn tick(&mut self, now: Moment, out: &mut Vec<Effect>) {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look = true;
-            self.look_at = Some(after(now, LOOK_EVERY));
+            self.look_at = Some(after(now, INSPECT_EVERY));
         }
         for id in self.in_stage(|s| matches!(s, Stage::Revoked { cut } if *cut <= now)) {
             self.sessions.remove(&id);
@@ -193,7 +193,7 @@ impl Arbiter {
                 self.writable = seen.writable;
                 self.pinned = self.healthy();
                 self.retry = None;
-                self.look_at = self.pinned.then(|| after(now, LOOK_EVERY));
+                self.look_at = self.pinned.then(|| after(now, INSPECT_EVERY));
                 if !self.pinned {
                     self.deny_seen(out);
                 }

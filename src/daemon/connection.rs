@@ -1,27 +1,26 @@
-//! One client's connection: its bytes, in time.
+//! A client's connection: its bytes, and how long it may take for them.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
-use std::rc::Rc;
 use std::time::Instant;
 
-use async_io::Async;
-use smol::io::{AsyncReadExt, AsyncWriteExt};
+use async_io::{Async, Timer};
+use smol::future::or;
+use smol::io::AsyncWriteExt;
 
-use super::timeouts::{HANDSHAKE, WRITE_PATIENCE};
-use super::timers::Timers;
+use super::timeouts::{HANDSHAKE, WRITE_TIMEOUT};
 use crate::sys::socket::Peer;
 use crate::wire::{Opening, opening};
 
 /// Why a connection ends before its time.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The client is gone, or cannot be talked to.
+    /// The client hung up, or does not take what it is sent.
     Gone,
-    /// It broke the protocol; it is told how.
+    /// The client broke the protocol; the text says how.
     Broken(String),
-    /// It has not said in time what it wants.
+    /// No valid request came in time.
     Late,
 }
 
@@ -33,25 +32,18 @@ impl From<io::Error> for Fault {
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    timers: Rc<Timers>,
     pub stream: Async<UnixStream>,
-    /// Who is at the other end.
     pub peer: Peer,
+    /// The peer may open sessions.
     pub admitted: bool,
-    /// When it must have said what it wants.
+    /// When the request must be complete.
     deadline: Instant,
 }
 
 impl Connection {
-    /// Of this peer, whose handshake begins now.
-    pub(super) fn new(
-        timers: &Rc<Timers>,
-        stream: Async<UnixStream>,
-        peer: Peer,
-        admitted: bool,
-    ) -> Connection {
+    /// Starts the time that the client has for its request.
+    pub(super) fn new(stream: Async<UnixStream>, peer: Peer, admitted: bool) -> Connection {
         Connection {
-            timers: timers.clone(),
             stream,
             peer,
             admitted,
@@ -59,56 +51,71 @@ impl Connection {
         }
     }
 
-    /// Reads until it can be told what is spoken.
+    /// Reads until the protocol is clear. Appends the bytes to `early`.
     pub(super) async fn opening(&self, early: &mut Vec<u8>) -> Result<Opening, Fault> {
         loop {
             self.read(|bytes| early.extend_from_slice(bytes)).await?;
             match opening(early) {
                 Opening::NeedMore => {}
-                told => return Ok(told),
+                known => return Ok(known),
             }
         }
     }
 
-    /// What the client wants, if it says so before its deadline.
+    /// Waits for a part of the client's request, until its deadline.
     pub(super) async fn in_time<T>(
         &self,
-        said: impl Future<Output = Result<T, Fault>>,
+        request: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
-        smol::future::or(said, async {
-            self.timers.at(self.deadline).await;
+        or(request, async {
+            Timer::at(self.deadline).await;
             Err(Fault::Late)
+        })
+        .await
+    }
+
+    /// Waits until the client has taken something, for a limited time.
+    pub(super) async fn patiently<T>(
+        &self,
+        taken: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        or(taken, async {
+            Timer::after(WRITE_TIMEOUT).await;
+            Err(Fault::Gone)
         })
         .await
     }
 
     /// Sends bytes, if the client takes them in time.
     pub(super) async fn write(&self, bytes: &[u8]) -> Result<(), Fault> {
-        self.patiently(async { Ok((&self.stream).write_all(bytes).await?) })
-            .await
+        self.patiently(self.write_all(bytes)).await
+    }
+
+    /// Sends bytes, however long the client takes.
+    pub(super) async fn write_all(&self, bytes: &[u8]) -> Result<(), Fault> {
+        Ok((&self.stream).write_all(bytes).await?)
     }
 
     /// Reads what comes next and hands it on.
-    pub(super) async fn read(&self, take: impl FnOnce(&[u8])) -> Result<(), Fault> {
-        let mut buffer = [0; 1280];
-        match (&self.stream).read(&mut buffer).await? {
-            0 => Err(Fault::Gone),
-            count => {
-                take(buffer.get(..count).unwrap_or(&[]));
-                Ok(())
-            }
+    pub(super) async fn read(&self, mut take: impl FnMut(&[u8])) -> Result<(), Fault> {
+        while !self.read_now(&mut take)? {
+            self.stream.readable().await?;
         }
+        Ok(())
     }
 
-    /// Waits for the client to take something, for as long as one does.
-    pub(super) async fn patiently<T>(
-        &self,
-        taken: impl Future<Output = Result<T, Fault>>,
-    ) -> Result<T, Fault> {
-        smol::future::or(taken, async {
-            self.timers.after(WRITE_PATIENCE).await;
-            Err(Fault::Gone)
-        })
-        .await
+    /// Returns whether there was anything to read. The buffer is not kept while waiting.
+    fn read_now(&self, take: &mut impl FnMut(&[u8])) -> Result<bool, Fault> {
+        let mut buffer = [0; 1280];
+        match self.stream.get_ref().read(&mut buffer) {
+            Ok(0) => Err(Fault::Gone),
+            Ok(count) => {
+                take(&buffer[..count]);
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+            Err(_) => Err(Fault::Gone),
+        }
     }
 }

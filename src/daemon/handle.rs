@@ -1,5 +1,6 @@
-//! How the other tasks talk to the controller, and it to them.
+//! All that the other tasks know of the controller: the requests that they send to it, and a session's events.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -7,51 +8,84 @@ use std::time::Instant;
 use smol::channel::{Receiver, Sender, bounded};
 
 use super::arbiter::{CloseResult, DenyReason, RevokeReason, SessionId, Text};
-use super::client::Client;
-use super::status::Status;
-use super::worker::Report;
+use super::status::StatusSnapshot;
+use super::worker::JobReport;
+use crate::escape::escape;
 use crate::sys::socket::Peer;
 
-/// What a session's client is told, in no protocol's words.
+/// What happens to a session, in the terms of no protocol.
 #[derive(Debug)]
 pub(super) enum SessionEvent {
-    /// The storage is writable; the data root's `st_dev`.
-    Granted(u64),
+    /// The storage is writable.
+    Granted {
+        /// `st_dev` of the data directory.
+        device: u64,
+    },
     Denied(DenyReason, Text),
+    /// The session must end.
     Revoked(RevokeReason, Text),
-    /// The answer to a close.
+    /// Answers a close.
     Closed(CloseResult, Text),
 }
 
-/// What the controller is asked or told.
 #[derive(Debug)]
 pub(super) enum Request {
-    /// Open a session for an admitted client.
-    Open(Arc<Client>, Sender<SessionEvent>),
-    /// Close it: is its data safe?
+    /// An admitted client asks for a session.
+    Open(OpenSession),
+    /// The client asks whether its data is safe.
     Close(SessionId),
+    /// The connection of the session has ended.
     Disconnected(SessionId),
-    /// A client was turned away before it came to a session.
+    /// A client was refused before it could ask for a session.
     TurnedAway,
-    /// The status: fresh, or at most [`WATCH_EVERY`] old.
     Status {
+        /// Include the latest change, instead of the snapshot of the last [`STATUS_INTERVAL`](super::timeouts).
         fresh: bool,
-        reply: Sender<Arc<Status>>,
+        reply: Sender<Arc<StatusSnapshot>>,
     },
-    /// Tell when something has changed since this generation.
-    Changed {
-        since: u64,
+    /// Drop `reply` when something has changed since this generation.
+    AwaitChange {
+        generation: u64,
         reply: Sender<()>,
     },
-    /// The worker has done a job.
-    Done(Box<Report>),
-    /// Something happened to the mount or the filesystem.
+    /// The worker finished a job.
+    Done(Box<JobReport>),
+    /// The mount or the filesystem may have changed.
     Recheck,
-    /// A writer closed its file.
+    /// A file that was open for writing was closed.
     WriterClosed,
-    /// The service manager wants to hear that the daemon lives.
+    /// The service manager expects a sign of life.
     Watchdog,
     Stop,
+}
+
+/// A session as the controller owns it.
+#[derive(Debug)]
+pub(super) struct OpenSession {
+    pub id: SessionId,
+    pub peer: Peer,
+    /// What the client says that it runs.
+    pub command: Box<[u8]>,
+    pub opened: Instant,
+    /// Dropping it disconnects the client.
+    pub events: Sender<SessionEvent>,
+    pub revoked: bool,
+    /// The device's counter of written bytes at the grant, if there is one.
+    pub written_before: Option<u64>,
+}
+
+/// The start of each log line about a session.
+impl fmt::Display for OpenSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (id, peer, command) = (self.id.0, self.peer, escape(&self.command));
+        write!(f, "{id} of {peer}, `{command}`,")
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "user {}, pid {}", self.uid, self.pid)
+    }
 }
 
 /// The way to the controller.
@@ -59,22 +93,24 @@ pub(super) enum Request {
 pub(super) struct Handle(pub Sender<Request>);
 
 impl Handle {
-    pub(super) fn tell(&self, request: Request) {
-        let _ = self.0.try_send(request); // unbounded; closed only at the exit
+    pub(super) fn send(&self, request: Request) {
+        let _ = self.0.try_send(request); // unbounded, and closed only at the exit
     }
 
-    pub(super) fn open(&self, peer: Peer, command: Vec<u8>, need: u64) -> Session {
+    /// Asks for a session. The first event says whether it is granted.
+    pub(super) fn open(&self, peer: Peer, command: Vec<u8>) -> Session {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let id = SessionId(LAST.fetch_add(1, Ordering::Relaxed) + 1);
-        let client = Client {
+        let (sender, events) = bounded(4); // at most granted, revoked, closed
+        self.send(Request::Open(OpenSession {
             id,
             peer,
             command: command.into(),
-            need,
             opened: Instant::now(),
-        };
-        let (sender, events) = bounded(4); // granted, revoked, closed: never more
-        self.tell(Request::Open(Arc::new(client), sender));
+            events: sender,
+            revoked: false,
+            written_before: None,
+        }));
         Session {
             id,
             events,
@@ -82,21 +118,22 @@ impl Handle {
         }
     }
 
-    pub(super) async fn status(&self, fresh: bool) -> Option<Arc<Status>> {
+    /// Returns `None` if the daemon is exiting.
+    pub(super) async fn status(&self, fresh: bool) -> Option<Arc<StatusSnapshot>> {
         let (reply, answer) = bounded(1);
-        self.tell(Request::Status { fresh, reply });
+        self.send(Request::Status { fresh, reply });
         answer.recv().await.ok()
     }
 
-    /// Resolves once something has changed since this generation.
-    pub(super) fn changed(&self, since: u64) -> Receiver<()> {
-        let (reply, answer) = bounded(1);
-        self.tell(Request::Changed { since, reply });
-        answer
+    /// Returns a channel that is closed once something has changed since this generation.
+    pub(super) fn await_change(&self, generation: u64) -> Receiver<()> {
+        let (reply, changed) = bounded(1);
+        self.send(Request::AwaitChange { generation, reply });
+        changed
     }
 }
 
-/// A connection's end of its session. The session ends when it is dropped.
+/// A connection's end of its session. Dropping it ends the session.
 #[derive(Debug)]
 pub(super) struct Session {
     pub id: SessionId,
@@ -105,18 +142,18 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// The next thing to tell the client; `None`: cut the connection.
+    /// Returns `None` if the client must be disconnected.
     pub(super) async fn event(&self) -> Option<SessionEvent> {
         self.events.recv().await.ok()
     }
 
     pub(super) fn close(&self) {
-        self.controller.tell(Request::Close(self.id));
+        self.controller.send(Request::Close(self.id));
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.controller.tell(Request::Disconnected(self.id));
+        self.controller.send(Request::Disconnected(self.id));
     }
 }

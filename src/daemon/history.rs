@@ -1,119 +1,131 @@
-//! What the daemon remembers for its status: since when things are as they are, what was counted,
-//! and the sessions that ended last. Bounded; gone with the daemon.
+//! What the daemon remembers for its status: since when the state lasts, totals, and the sessions that ended last.
+//! It is bounded, and gone with the daemon.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::arbiter::{Arbiter, State, Text};
-use super::client::Client;
-use crate::wire::Ended;
+use super::handle::OpenSession;
+use super::status::seconds;
+use crate::escape::escape;
+use crate::wire::{EndedSession, SessionOutcome};
 
-/// So many sessions that ended are remembered.
-pub(crate) const REMEMBERED: usize = 64;
-/// And so much of their commands, in bytes.
-const COMMAND: usize = 256;
+/// Ended sessions that are remembered.
+const REMEMBERED: usize = 64;
+/// Bytes of each of their commands.
+const COMMAND_MAX: usize = 256;
 
-#[derive(Debug)]
-pub(super) struct Past {
-    pub id: u64,
-    pub pid: u32,
-    pub uid: u32,
-    pub ended: Ended,
-    pub at: Instant,
-    pub lasted: Duration,
-    /// Bytes written to the device meanwhile, where they are counted.
-    pub written: Option<u64>,
-    pub command: Box<[u8]>,
+/// What a status shows of the state.
+#[derive(Debug, PartialEq, Eq)]
+struct StateRecord {
+    state: State,
+    reason: Option<Text>,
+    writable: bool,
 }
 
-impl Past {
-    /// `before` and `now`: bytes written to the device by the grant and by now.
-    pub(super) fn new(
-        client: &Client,
-        ended: Ended,
-        before: Option<u64>,
-        now: Option<u64>,
-    ) -> Past {
-        let command = &client.command;
-        let at = Instant::now();
-        Past {
-            id: client.id.0,
-            pid: client.peer.pid,
-            uid: client.peer.uid,
-            ended,
-            at,
-            lasted: at - client.opened,
-            written: before
-                .zip(now)
-                .map(|(before, now)| now.saturating_sub(before)),
-            command: command[..command.len().min(COMMAND)].into(),
+impl StateRecord {
+    fn of(arbiter: &Arbiter) -> StateRecord {
+        StateRecord {
+            state: arbiter.state(),
+            reason: arbiter.reason(),
+            writable: arbiter.writable(),
         }
     }
 }
 
 #[derive(Debug)]
 pub(super) struct History {
-    shown: (State, Option<Text>, bool),
+    current: StateRecord,
     /// When the storage got into its state.
     pub since: Instant,
     writable_since: Option<Instant>,
-    writable: Duration,
+    writable_before: Duration,
+    /// Sessions granted.
     pub granted: u64,
-    /// Clients that were denied one.
+    /// Clients refused.
     pub denials: u64,
-    /// The sessions that ended last, the oldest first.
-    pub past: VecDeque<Arc<Past>>,
+    /// The oldest first, each with the time of its end.
+    ended: VecDeque<(Instant, EndedSession)>,
 }
 
 impl History {
     pub(super) fn new(arbiter: &Arbiter, now: Instant) -> History {
         History {
-            shown: shown(arbiter),
+            current: StateRecord::of(arbiter),
             since: now,
             writable_since: None,
-            writable: Duration::ZERO,
+            writable_before: Duration::ZERO,
             granted: 0,
             denials: 0,
-            past: VecDeque::with_capacity(REMEMBERED),
+            ended: VecDeque::with_capacity(REMEMBERED),
         }
     }
 
-    /// How things stand now; true if that is news.
-    pub(super) fn state_is(&mut self, arbiter: &Arbiter) -> bool {
-        let (now, shown) = (Instant::now(), shown(arbiter));
-        if self.shown == shown {
+    /// Records the state. Returns whether a status shows another one now.
+    pub(super) fn record_state(&mut self, arbiter: &Arbiter) -> bool {
+        let (now, record) = (Instant::now(), StateRecord::of(arbiter));
+        if self.current == record {
             return false;
         }
-        if self.shown.0 != shown.0 {
+        if self.current.state != record.state {
             self.since = now;
         }
-        match (self.writable_since, shown.2) {
+        match (self.writable_since, record.writable) {
             (Some(since), false) => {
-                self.writable += now - since;
+                self.writable_before += now - since;
                 self.writable_since = None;
             }
             (None, true) => self.writable_since = Some(now),
             _ => {}
         }
-        self.shown = shown;
+        self.current = record;
         true
     }
 
-    /// How long the storage was writable in all.
+    /// Records the end of a session. `written` is the device's counter now. Returns the record.
+    pub(super) fn record_end(
+        &mut self,
+        session: &OpenSession,
+        outcome: SessionOutcome,
+        written: Option<u64>,
+    ) -> &EndedSession {
+        if self.ended.len() == REMEMBERED {
+            self.ended.pop_front();
+        }
+        let before = session.written_before;
+        let command = &session.command[..session.command.len().min(COMMAND_MAX)];
+        let ended = EndedSession {
+            id: session.id.0,
+            pid: session.peer.pid,
+            uid: session.peer.uid,
+            user: String::new(),
+            command: escape(command).to_string(),
+            ended: outcome,
+            at: 0, // filled in for each status
+            duration: seconds(session.opened.elapsed()),
+            written: before
+                .zip(written)
+                .map(|(before, now)| now.saturating_sub(before)),
+        };
+        self.ended.push_back((Instant::now(), ended));
+        &self.ended[self.ended.len() - 1].1
+    }
+
+    /// Returns how long the storage was writable in all.
     pub(super) fn writable(&self) -> Duration {
         let current = self.writable_since.map(|since| since.elapsed());
-        self.writable + current.unwrap_or_default()
+        self.writable_before + current.unwrap_or_default()
     }
 
-    pub(super) fn add(&mut self, past: Past) {
-        if self.past.len() == REMEMBERED {
-            self.past.pop_front();
-        }
-        self.past.push_back(Arc::new(past));
+    /// Returns the sessions that ended, with the time of their end by the clock of now: on a machine without a
+    /// battery-backed clock, the clock of then may have been years off.
+    pub(super) fn ended_sessions(&self) -> Vec<EndedSession> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default();
+        let ended = self.ended.iter().map(|(at, session)| EndedSession {
+            at: now.saturating_sub(at.elapsed()).as_secs(),
+            ..session.clone()
+        });
+        ended.collect()
     }
-}
-
-fn shown(arbiter: &Arbiter) -> (State, Option<Text>, bool) {
-    (arbiter.state(), arbiter.reason(), arbiter.writable())
 }

@@ -1,4 +1,4 @@
-//! The listening socket: ours, with a lock beside it, or the service manager's.
+//! The listening socket: the daemon's own, with a lock file beside it, or the service manager's.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
+use crate::problem::Problem;
 use crate::storage::inspect::escape_path;
 use crate::storage::lock::trusted;
 use crate::sys::file::{self, Status};
@@ -15,93 +16,99 @@ use crate::sys::stream::Stream;
 use crate::sys::{current, socket};
 use crate::systemd;
 
-/// A burst of clients that do not wait in line, as kvmd's do not, must find room.
+/// kvmd's clients do not wait while the backlog is full, so a burst of them must fit in.
 const LEAST_BACKLOG: usize = 128;
 
 /// A socket that clients can connect to.
 #[derive(Debug)]
 pub(super) struct Listener {
+    /// Non-blocking.
     pub socket: UnixListener,
-    /// `None` if the service manager keeps the socket: then who comes while we stop is for the
-    /// next daemon.
-    pub name: Option<Name>,
+    /// `None` if the service manager keeps the socket, also while no daemon runs.
+    pub name: Option<SocketName>,
 }
 
-/// Our name in the filesystem; removed when dropped, if it is still ours.
+/// The socket's name in the filesystem. Dropping it removes the name, unless something else has taken its place.
 #[derive(Debug)]
-pub(super) struct Name {
+pub(super) struct SocketName {
     path: PathBuf,
     status: Status,
     _lock: File,
 }
 
 impl Listener {
-    /// Takes the socket that was passed, or makes the one that the config names.
+    /// Takes the socket of the service manager, or creates the one that the config names.
     ///
     /// # Errors
-    /// A line that says why there is none: another daemon listens there, for one.
-    pub(super) fn open(config: &Config, access: u32) -> Result<Listener, String> {
-        let passed = systemd::listen_fds().map_err(|error| error.to_string())?;
+    /// For one, another daemon listens there.
+    pub(super) fn open(config: &Config, access_gid: u32) -> Result<Listener, Problem> {
+        let passed = systemd::listen_fds().map_err(|error| Problem::new(error.to_string()))?;
         let (socket, name) = match passed {
             Some(passed) => (UnixListener::from(passed), None),
-            None => make(config, access).map(|(socket, name)| (socket, Some(name)))?,
+            None => create(config, access_gid).map(|(socket, name)| (socket, Some(name)))?,
         };
         if let Err(error) = socket::refuse_descriptors(socket.as_fd()) {
             log::debug!("cannot refuse descriptors from clients: {error}");
         }
-        // More than may be open could not be let in. What waits here is heard in its turn, so a line
-        // as long as the kernel allows would keep everybody waiting while somebody floods it.
+        // Not as long as the kernel allows: connections are served in turn, so a flood would delay everybody.
         socket::set_backlog(socket.as_fd(), config.session.limit.max(LEAST_BACKLOG))
             .and_then(|()| socket.set_nonblocking(true))
-            .map_err(|error| format!("cannot use the socket: {error}"))?;
+            .map_err(|error| Problem::io("cannot use the socket", &error))?;
         Ok(Listener { socket, name })
     }
 }
 
-fn make(config: &Config, access: u32) -> Result<(UnixListener, Name), String> {
+fn create(config: &Config, access_gid: u32) -> Result<(UnixListener, SocketName), Problem> {
     let path = &config.socket;
     let shown = escape_path(path);
     let lock = lock(path)?;
-    // Without waiting: whoever listens there may let nobody in.
-    match Stream::connect(path) {
-        Ok(other) => {
-            let pid = socket::peer(other.as_fd()).map_or(0, |peer| peer.pid);
-            return Err(format!(
-                "another daemon (pid {pid}) already listens at {shown}"
-            ));
-        }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            return Err(format!(
-                "somebody already listens at {shown}, and answers nobody: end that, or remove it"
-            ));
-        }
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => remove_stale(path)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(format!("cannot use {shown}: {error}")),
-    }
-    // The mode is right from the first moment on: there is none in which anybody could connect.
+    refuse_other_daemon(path)?;
+    // The umask gives the socket its mode from the start, so there is no moment in which anybody could connect.
     let before = file::set_umask(!config.socket_mode & 0o777);
     let bound = UnixListener::bind(path);
     file::set_umask(before);
-    let socket = bound.map_err(|error| format!("cannot listen at {shown}: {error}"))?;
-    let status = socket::own_name_status(path).map_err(|e| format!("cannot use {shown}: {e}"))?;
-    if status.gid != access {
-        socket::set_name_group(path, status, access)
-            .map_err(|e| format!("cannot give {shown} to the group '{}': {e}", config.group))?;
+    let socket = bound.map_err(|error| Problem::io(format!("cannot listen at {shown}"), &error))?;
+    let status = socket::own_name_status(path)
+        .map_err(|error| Problem::io(format!("cannot use {shown}"), &error))?;
+    if status.gid != access_gid {
+        socket::set_name_group(path, status, access_gid).map_err(|error| {
+            Problem::io(
+                format!("cannot give {shown} to the group '{}'", config.group),
+                &error,
+            )
+        })?;
     }
-    let path = path.clone();
-    Ok((
-        socket,
-        Name {
-            path,
-            status,
-            _lock: lock,
-        },
-    ))
+    let name = SocketName {
+        path: path.clone(),
+        status,
+        _lock: lock,
+    };
+    Ok((socket, name))
 }
 
-/// Two daemons that start at the same time must not both find the socket stale.
-fn lock(socket: &Path) -> Result<File, String> {
+/// Makes sure that nothing listens at `path`, and removes the socket of a daemon that died. It does not wait for a
+/// listener that accepts nothing.
+fn refuse_other_daemon(path: &Path) -> Result<(), Problem> {
+    let shown = escape_path(path);
+    match Stream::connect(path) {
+        Ok(other) => {
+            let pid = socket::peer(other.as_fd()).map_or(0, |peer| peer.pid);
+            Err(Problem::new(format!(
+                "another daemon (pid {pid}) already listens at {shown}"
+            )))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Problem::new(format!(
+            "a process listens at {shown}, but accepts no connections"
+        ))
+        .hint("end it, or remove the socket")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => remove_stale(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Problem::io(format!("cannot use {shown}"), &error)),
+    }
+}
+
+/// Locks the socket's name, because two daemons that start at the same time must not both find the socket stale.
+fn lock(socket: &Path) -> Result<File, Problem> {
     let mut path = socket.as_os_str().to_owned();
     path.push(".lock");
     let path = PathBuf::from(path);
@@ -114,38 +121,40 @@ fn lock(socket: &Path) -> Result<File, String> {
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(&path)
         .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => format!(
-                "cannot make {shown}: {error}; make its directory first, or set `socket` in the config file"
-            ),
-            _ => format!("cannot open {shown}: {error}"),
+            io::ErrorKind::NotFound => Problem::io(format!("cannot create {shown}"), &error)
+                .hint("create its directory first, or set `socket` in the config file"),
+            _ => Problem::io(format!("cannot open {shown}"), &error),
         })?;
-    trusted(&file, &[0, current::effective_uid()], &path)?;
+    trusted(&file, &[0, current::effective_uid()], &path).map_err(Problem::new)?;
     match file::lock_exclusive(file.as_fd()) {
         Ok(()) => Ok(file),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             let other = Stream::connect(socket);
             let pid = other.and_then(|other| socket::peer(other.as_fd()));
             let pid = pid.map_or("pid unknown".into(), |peer| format!("pid {}", peer.pid));
-            Err(format!(
+            Err(Problem::new(format!(
                 "another daemon ({pid}) already uses {}",
                 escape_path(socket)
-            ))
+            )))
         }
-        Err(error) => Err(format!("cannot lock {shown}: {error}")),
+        Err(error) => Err(Problem::io(format!("cannot lock {shown}"), &error)),
     }
 }
 
-/// Removes a socket that nobody listens at; nothing else.
-fn remove_stale(path: &Path) -> Result<(), String> {
+/// Removes a socket at which nothing listens. Anything else stays.
+fn remove_stale(path: &Path) -> Result<(), Problem> {
     let shown = escape_path(path);
     let metadata = std::fs::symlink_metadata(path);
     if metadata.is_ok_and(|metadata| !metadata.file_type().is_socket()) {
-        return Err(format!("{shown} is in the way: it is no socket; remove it"));
+        return Err(
+            Problem::new(format!("{shown} is in the way: it is not a socket")).hint("remove it"),
+        );
     }
-    std::fs::remove_file(path).map_err(|error| format!("cannot remove the stale {shown}: {error}"))
+    std::fs::remove_file(path)
+        .map_err(|error| Problem::io(format!("cannot remove the stale {shown}"), &error))
 }
 
-impl Drop for Name {
+impl Drop for SocketName {
     fn drop(&mut self) {
         let found = socket::name_status(&self.path);
         let same =

@@ -1,8 +1,8 @@
-//! `pst daemon`: everything between the socket and the storage. One executor thread decides and
-//! talks; what blocks is done by the worker's thread, and the mounts are watched by a third.
+//! `pst daemon`: everything between the socket and the storage. One thread runs all tasks: the controller, which owns
+//! the state, and the connections. The worker thread does what blocks, and another one watches the mounts.
 
+mod admission;
 mod arbiter;
-mod client;
 mod connection;
 mod context;
 mod controller;
@@ -11,30 +11,29 @@ mod history;
 #[cfg(feature = "kvmd-api")]
 mod kvmd;
 mod listener;
+mod log;
 mod mounts_monitor;
 mod native;
 mod server;
-mod settings;
-mod space;
 mod status;
 mod timeouts;
-mod timers;
 mod worker;
 
-use std::cell::Cell;
-use std::os::unix::ffi::OsStrExt;
+use std::future::pending;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use async_io::Async;
-use log::LevelFilter;
+use ::log::LevelFilter;
+use async_io::{Async, Timer};
 use smol::LocalExecutor;
 use smol::channel::{Receiver, Sender, bounded, unbounded};
+use smol::future::or;
 
-use crate::config::{Config, StorageLocation};
+use crate::config::Config;
 use crate::logging;
+use crate::problem::Problem;
 use crate::storage::Storage;
 use crate::storage::directories::Owner;
 use crate::sys::fanotify::Group;
@@ -42,123 +41,101 @@ use crate::sys::signal::Signals;
 use crate::sys::{current, user};
 use crate::systemd;
 
-use self::context::Context;
+use self::context::{Context, Settings};
 use self::controller::Controller;
 use self::handle::{Handle, Request};
-pub(crate) use self::history::REMEMBERED;
 #[cfg(feature = "kvmd-api")]
 pub use self::kvmd::{events, http}; // for the fuzzers
 use self::listener::Listener;
-use self::settings::Settings;
-pub(crate) use self::timeouts::FORGOTTEN;
-use self::timeouts::{ERROR_LOOKS, EVENTS_GATHER};
-use self::timers::Timers;
+use self::server::Server;
+use self::timeouts::{ERROR_INSPECTIONS, EVENTS_GATHER};
 
-pub fn main(config: Config, config_path: PathBuf, log_level: Option<LevelFilter>) -> ExitCode {
+pub(crate) fn main(
+    config: Config,
+    config_path: PathBuf,
+    log_level: Option<LevelFilter>,
+) -> ExitCode {
     logging::init(log_level);
-    log::debug!("configured by {}", config_path.display());
+    ::log::debug!("configured by {}", config_path.display());
     match run(&config) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(text) => {
-            log::error!("{text}");
+        Err(problem) => {
+            ::log::error!("{problem}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// True if the storage is left as it should be.
-fn run(config: &Config) -> Result<bool, String> {
-    let place = config.place().map_err(|error| error.to_string())?;
-    let owner = Owner::of(&place)?;
-    let access = access_group(&config.group)?;
+/// Returns whether the storage is left as it should be.
+fn run(config: &Config) -> Result<bool, Problem> {
+    let location = config
+        .place()
+        .map_err(|error| Problem::new(error.to_string()))?;
+    let owner = Owner::of(&location).map_err(Problem::new)?;
+    let access_gid = access_gid(&config.group)?;
     current::keep_no_large_memory();
     if let Err(error) = current::raise_descriptor_limit() {
-        log::warn!("cannot raise the limit of open files: {error}");
+        ::log::warn!("cannot raise the limit of open files: {error}");
     }
-    let listener = Listener::open(config, access)?;
-    let group = match Group::new() {
-        Ok(group) => Some(group),
-        Err(error) => {
-            log::info!(
-                "no events of the filesystem ({error}): what happens to it shows a second later"
-            );
-            None
-        }
-    };
-    let events_of = group.as_ref().map(Group::try_clone).transpose();
-    let events_of = events_of.map_err(|error| format!("cannot watch the filesystem: {error}"))?;
-    let mut storage = Storage::new(place.clone(), owner, config.socket.clone(), group);
-    storage.claim()?;
-    let start = Instant::now();
+    let listener = Listener::open(config, access_gid)?;
+    let group = filesystem_events();
+    let events = group.as_ref().map(Group::try_clone).transpose();
+    let events = events.map_err(|error| Problem::io("cannot watch the filesystem", &error))?;
+    let settings = Rc::new(Settings::new(config, &location, access_gid));
+    let mut storage = Storage::new(location, owner, config.socket.clone(), group);
+    storage.claim().map_err(Problem::new)?;
+
     let (sender, requests) = unbounded();
-    let (to_controller, controller) = (sender.clone(), sender.clone());
-    let disturbed = move || controller.try_send(Request::Recheck).is_ok();
-    let done = move |report| {
-        to_controller
-            .try_send(Request::Done(Box::new(report)))
-            .is_ok()
-    };
-    mounts_monitor::start(disturbed)
-        .map_err(|error| format!("cannot watch the mounts: {error}"))?;
-    let jobs =
-        worker::start(storage, done).map_err(|error| format!("cannot start a thread: {error}"))?;
-    let timers = Timers::new().map_err(|error| format!("cannot make a timer: {error}"))?;
+    let handle = Handle(sender);
+    let jobs = start_threads(storage, &handle)?;
     let manager = systemd::Manager::new().unwrap_or_else(|error| {
-        log::warn!("cannot tell the service manager anything: {error}");
+        ::log::warn!("cannot tell the service manager anything: {error}");
         systemd::Manager::default()
     });
-    let settings = Rc::new(settings(config, &place, access));
     let (starting, started) = bounded(1);
-    let controller = Controller::new(
-        settings.clone(),
-        timers.clone(),
-        jobs,
-        manager,
-        start,
-        starting,
-    );
+    let controller = Controller::new(settings.clone(), jobs, manager, starting);
     let (runs, running) = bounded(1);
     let context = Context {
         settings,
-        controller: Handle(sender),
-        timers,
+        controller: handle,
         started,
         running,
     };
-    async_io::block_on(serve(
-        controller, requests, context, runs, listener, events_of,
-    ))
+    async_io::block_on(serve(controller, requests, context, runs, listener, events))
 }
 
-fn settings(config: &Config, place: &StorageLocation, access: u32) -> Settings {
-    let bytes = |path: PathBuf| {
-        let path: PathBuf = path.components().collect(); // no slash at the end
-        path.as_os_str().as_bytes().to_vec()
-    };
-    Settings {
-        mount: bytes(place.mount.clone()),
-        data: bytes(place.root.join(&place.data)),
-        kill_grace: config.session.kill_grace,
-        limit: config.session.limit,
-        access: (access, config.group.clone()),
-        #[cfg(feature = "kvmd-api")]
-        api_path: {
-            let path = bytes(place.root.join(&config.kvmd_api.path));
-            String::from_utf8_lossy(&path).into_owned() // JSON has no other text
-        },
-    }
-}
-
-fn access_group(name: &str) -> Result<u32, String> {
-    let gid = user::gid_by_name(name)
-        .map_err(|error| format!("cannot look up the access group '{name}': {error}"))?;
+fn access_gid(name: &str) -> Result<u32, Problem> {
+    let gid = user::gid_by_name(name).map_err(|error| {
+        Problem::io(format!("cannot look up the access group '{name}'"), &error)
+    })?;
     gid.ok_or_else(|| {
-        format!(
-            "there is no access group '{name}': make it (`groupadd --system {name}`), \
-             or name another as `group` in the config file"
-        )
+        Problem::new(format!("there is no access group '{name}'")).hint(format!(
+            "make it (`groupadd --system {name}`), or name another as `group` in the config file"
+        ))
     })
+}
+
+/// Without these events, the inspection each second notices errors later.
+fn filesystem_events() -> Option<Group> {
+    let group = Group::new();
+    if let Err(error) = &group {
+        ::log::info!("no events of the filesystem ({error}): errors are noticed a second later");
+    }
+    group.ok()
+}
+
+fn start_threads(
+    storage: Storage,
+    handle: &Handle,
+) -> Result<std::sync::mpsc::Sender<arbiter::Job>, Problem> {
+    let (controller, done) = (handle.clone(), handle.clone());
+    mounts_monitor::start(move || controller.0.try_send(Request::Recheck).is_ok())
+        .map_err(|error| Problem::io("cannot watch the mounts", &error))?;
+    worker::start(storage, move |report| {
+        done.0.try_send(Request::Done(Box::new(report))).is_ok()
+    })
+    .map_err(|error| Problem::io("cannot start a thread", &error))
 }
 
 async fn serve(
@@ -168,95 +145,84 @@ async fn serve(
     runs: Sender<()>,
     listener: Listener,
     group: Option<Group>,
-) -> Result<bool, String> {
+) -> Result<bool, Problem> {
     let executor = Rc::new(LocalExecutor::new());
     let signals = Signals::new([libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
         .and_then(Async::new)
-        .map_err(|error| format!("cannot receive signals: {error}"))?;
-    let (handle, timers) = (context.controller.clone(), context.timers.clone());
-    let context = Rc::new(context);
+        .map_err(|error| Problem::io("cannot receive signals", &error))?;
+    let handle = context.controller.clone();
     executor
-        .spawn(take_signals(handle.clone(), signals, runs))
+        .spawn(stop_on_signal(handle.clone(), signals, runs))
         .detach();
-    executor.spawn(run_timers(timers.clone())).detach();
     if let Some(group) = group {
         let group = Async::new_nonblocking(group)
-            .map_err(|error| format!("cannot watch the filesystem: {error}"))?;
-        let task = take_filesystem_events(handle, timers.clone(), executor.clone(), group);
-        executor.spawn(task).detach();
-    }
-    if let Some(interval) = systemd::watchdog_interval() {
+            .map_err(|error| Problem::io("cannot watch the filesystem", &error))?;
         executor
-            .spawn(feed_watchdog(context.clone(), interval))
+            .spawn(watch_filesystem(handle.clone(), group))
             .detach();
     }
+    if let Some(interval) = systemd::watchdog_interval() {
+        executor.spawn(feed_watchdog(handle, interval)).detach();
+    }
     let Listener { socket, name } = listener;
-    let server = server::accept(context, executor.clone(), socket, name.is_none());
-    executor.spawn(server).detach();
+    let server = Server::new(Rc::new(context), executor.clone());
+    executor.spawn(server.run(socket, name.is_none())).detach();
     let clean = executor.run(controller.run(requests)).await;
     drop(name);
     Ok(clean)
 }
 
-/// Without it nothing would be waited for in time, an orderly end neither: the daemon ends as it
-/// is, and is started anew.
-async fn run_timers(timers: Rc<Timers>) {
-    if let Err(error) = timers.run().await {
-        log::error!("cannot wait for a timer: {error}");
-        std::process::exit(1);
-    }
-}
-
-async fn take_signals(controller: Handle, signals: Async<Signals>, runs: Sender<()>) {
+async fn stop_on_signal(controller: Handle, signals: Async<Signals>, runs: Sender<()>) {
     while signals.readable().await.is_ok() {
         while let Ok(Some(received)) = signals.get_ref().next() {
-            log::info!("stopping on signal {}", received.signal);
+            ::log::info!("stopping on signal {}", received.signal);
             runs.close();
-            controller.tell(Request::Stop);
+            controller.send(Request::Stop);
         }
     }
 }
 
-async fn take_filesystem_events(
-    controller: Handle,
-    timers: Rc<Timers>,
-    executor: Rc<LocalExecutor<'static>>,
-    group: Async<Group>,
-) {
-    let looking = Rc::new(Cell::new(false));
-    while group.readable().await.is_ok() {
-        match group.get_ref().take() {
-            Ok(events) => {
-                if events.error && !looking.replace(true) {
-                    let task = look_repeatedly(controller.clone(), timers.clone(), looking.clone());
-                    executor.spawn(task).detach();
-                }
-                if events.release {
-                    controller.tell(Request::WriterClosed);
-                    timers.after(EVENTS_GATHER).await;
-                }
-            }
-            Err(error) => {
-                log::error!("cannot read the filesystem's events: {error}");
-                return;
-            }
-        }
-    }
-}
-
-/// ext4 tells of an error just before it acts on it: one look would often come too early.
-async fn look_repeatedly(controller: Handle, timers: Rc<Timers>, looking: Rc<Cell<bool>>) {
-    controller.tell(Request::Recheck);
-    for wait in ERROR_LOOKS {
-        timers.after(wait).await;
-        controller.tell(Request::Recheck);
-    }
-    looking.set(false);
-}
-
-async fn feed_watchdog(context: Rc<Context>, interval: Duration) {
+/// Passes the filesystem's events on. ext4 reports an error just before it acts on it, so more inspections follow.
+async fn watch_filesystem(controller: Handle, group: Async<Group>) {
+    let mut pauses = ERROR_INSPECTIONS[..0].iter();
+    let mut next_inspection: Option<Instant> = None;
     loop {
-        context.timers.after(interval).await;
-        context.controller.tell(Request::Watchdog);
+        let inspection = async {
+            match next_inspection {
+                Some(at) => Timer::at(at).await,
+                None => pending().await,
+            };
+            Ok(true)
+        };
+        let event = async { group.readable().await.map(|()| false) };
+        match or(inspection, event).await {
+            Ok(true) => {
+                controller.send(Request::Recheck);
+                next_inspection = pauses.next().map(|pause| Instant::now() + *pause);
+            }
+            Ok(false) => match group.get_ref().take() {
+                Ok(events) => {
+                    if events.error && next_inspection.is_none() {
+                        pauses = ERROR_INSPECTIONS.iter();
+                        next_inspection = Some(Instant::now());
+                    }
+                    if events.release {
+                        controller.send(Request::WriterClosed);
+                        Timer::after(EVENTS_GATHER).await;
+                    }
+                }
+                Err(error) => {
+                    return ::log::error!("cannot read the filesystem's events: {error}");
+                }
+            },
+            Err(error) => return ::log::error!("cannot wait for the filesystem's events: {error}"),
+        }
+    }
+}
+
+async fn feed_watchdog(controller: Handle, interval: Duration) {
+    loop {
+        Timer::after(interval).await;
+        controller.send(Request::Watchdog);
     }
 }

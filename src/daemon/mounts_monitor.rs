@@ -1,5 +1,5 @@
-//! The thread that waits for changes of the mounts, in this namespace and in the host's: the
-//! kernel tells of them only to poll(2).
+//! The thread that waits for changes of the mounts, in this mount namespace and in the host's. The kernel reports them
+//! only to poll(2).
 
 use std::fs::File;
 use std::io;
@@ -9,15 +9,15 @@ use std::thread;
 use super::timeouts::MOUNTS_GATHER;
 use crate::sys::mount::has_changed;
 
-/// Starts the thread; it lives as long as the daemon.
+/// Starts the thread. It lives as long as the daemon.
 ///
 /// # Errors
-/// This namespace's mounts cannot be read, or no thread can be had.
+/// This namespace's mounts cannot be read, or the thread cannot be created.
 pub(super) fn start(changed: impl Fn() -> bool + Send + 'static) -> io::Result<()> {
     let own = File::open("/proc/self/mountinfo")?;
     let host = File::open("/proc/1/mountinfo").ok();
     thread::Builder::new()
-        .name("watcher".into())
+        .name("mounts".into())
         .spawn(move || {
             let mut files = vec![own.as_fd()];
             files.extend(host.as_ref().map(AsFd::as_fd));
@@ -33,8 +33,7 @@ pub(super) fn start(changed: impl Fn() -> bool + Send + 'static) -> io::Result<(
                 if !changed() {
                     return;
                 }
-                // The kernel remembers what changes meanwhile.
-                thread::sleep(MOUNTS_GATHER);
+                thread::sleep(MOUNTS_GATHER); // the kernel remembers changes in the meantime
             }
         })?;
     Ok(())

@@ -1,48 +1,48 @@
 //! A connection in our own protocol: a session or a status, until either side ends it.
 
+use async_io::Timer;
+use smol::future::{or, yield_now};
+
 use super::connection::{Connection, Fault};
 use super::context::Context;
 use super::handle::SessionEvent;
-use super::status::{Status, milliseconds};
-use super::timeouts::WATCH_EVERY;
+use super::timeouts::STATUS_INTERVAL;
 use crate::wire::{
     ClientMessage, DaemonMessage, Decoder, DenyReason, MAGIC, Message, Opening, VERSION,
 };
 
-/// So many bytes of a status are gathered before they are sent, and the others get their turn.
-const BATCH: usize = 2048;
+/// Bytes of a status that are sent before the other connections get their turn.
+const SEND_CHUNK: usize = 16 << 10;
 
-/// Serves a connection to its end. `early`: what was read of it to know its opening.
+/// Serves a connection to its end. `early` are the bytes that were read to recognise the protocol.
 pub(super) async fn serve(
     context: &Context,
     connection: &Connection,
     opening: Opening,
     early: &[u8],
 ) {
-    let mut conversation = Conversation {
+    let mut client = NativeClient {
         connection,
         decoder: Decoder::new(),
     };
-    if let Err(fault) = conversation.converse(context, opening, early).await {
+    if let Err(fault) = client.serve(context, opening, early).await {
         refuse(connection, fault).await;
     }
 }
 
-/// Tells a client what it did wrong, if it can be told.
+/// Reports its mistake to a client that can still be reached.
 pub(super) async fn refuse(connection: &Connection, fault: Fault) {
     let text = match fault {
         Fault::Gone => return,
         Fault::Broken(text) => text,
-        Fault::Late => "said nothing that makes sense in 5 s".into(),
+        Fault::Late => "no valid request within 5 s".into(),
     };
     log::warn!("a client ({}) broke the protocol: {text}", connection.peer);
-    let mut bytes = Vec::new();
     let version = VERSION;
-    DaemonMessage::Error { version, text }.encode(&mut bytes);
-    let _ = connection.write(&bytes).await; // it may be gone
+    let _ = send(connection, DaemonMessage::Error { version, text }).await; // it may be gone
 }
 
-/// That no session can be opened.
+/// Refuses a session.
 pub(super) fn denied(reason: DenyReason, text: String) -> DaemonMessage {
     DaemonMessage::Denied {
         version: VERSION,
@@ -51,19 +51,26 @@ pub(super) fn denied(reason: DenyReason, text: String) -> DaemonMessage {
     }
 }
 
-struct Conversation<'a> {
+pub(super) async fn send(connection: &Connection, message: DaemonMessage) -> Result<(), Fault> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    connection.write(&bytes).await
+}
+
+struct NativeClient<'a> {
     connection: &'a Connection,
     decoder: Decoder<ClientMessage>,
 }
 
-/// What happens next on a connection with a session.
-enum Turn {
+/// What happens next during a session.
+enum Next {
+    /// `None`: disconnect the client.
     Event(Option<SessionEvent>),
-    Said(ClientMessage),
+    Message(ClientMessage),
 }
 
-impl Conversation<'_> {
-    async fn converse(
+impl NativeClient<'_> {
+    async fn serve(
         &mut self,
         context: &Context,
         opening: Opening,
@@ -74,26 +81,23 @@ impl Conversation<'_> {
             return Err(Fault::Broken(text.into()));
         }
         self.decoder.push(early.get(MAGIC.len()..).unwrap_or(&[]));
-        let first = self.connection.in_time(self.next_message()).await?;
-        match first {
-            ClientMessage::Open { command, need, .. } if self.connection.admitted => {
-                self.session(context, command, need).await
+        match self.connection.in_time(self.next_message()).await? {
+            ClientMessage::Open { command, .. } if self.connection.admitted => {
+                self.session(context, command).await
             }
             ClientMessage::Open { .. } => {
                 let text = context.not_admitted(self.connection.peer);
-                self.send(denied(DenyReason::NotAdmitted, text)).await
+                send(self.connection, denied(DenyReason::NotAdmitted, text)).await
             }
-            // On the heap: a session is not to be as large as a status.
-            ClientMessage::Status { watch, .. } => {
-                Box::pin(status(context, self.connection, watch)).await
-            }
+            ClientMessage::Status { watch, .. } => status(context, self.connection, watch).await,
             ClientMessage::Close => Err(Fault::Broken("Close without a session".into())),
         }
     }
 
     async fn next_message(&mut self) -> Result<ClientMessage, Fault> {
         loop {
-            if let Some(message) = self.decoded()? {
+            let decoded = self.decoder.next_message();
+            if let Some(message) = decoded.map_err(|error| Fault::Broken(error.to_string()))? {
                 return Ok(message);
             }
             self.connection
@@ -102,64 +106,47 @@ impl Conversation<'_> {
         }
     }
 
-    async fn session(
-        &mut self,
-        context: &Context,
-        command: Vec<u8>,
-        need: u64,
-    ) -> Result<(), Fault> {
-        let session = context.controller.open(self.connection.peer, command, need);
-        let mut granted = false;
+    async fn session(&mut self, context: &Context, command: Vec<u8>) -> Result<(), Fault> {
+        let session = context.controller.open(self.connection.peer, command);
+        let mut may_close = false;
         loop {
-            let event = async { Ok::<_, Fault>(Turn::Event(session.event().await)) };
-            let said = async { Ok(Turn::Said(self.next_message().await?)) };
-            match smol::future::or(event, said).await? {
-                Turn::Event(None) => return Ok(()),
-                Turn::Event(Some(event)) => {
+            let event = async { Ok::<_, Fault>(Next::Event(session.event().await)) };
+            let message = async { Ok(Next::Message(self.next_message().await?)) };
+            match or(event, message).await? {
+                Next::Event(None) => return Ok(()),
+                Next::Event(Some(event)) => {
                     let last = matches!(event, SessionEvent::Denied(..) | SessionEvent::Closed(..));
-                    granted |= matches!(event, SessionEvent::Granted(_));
-                    self.send(message(context, event)).await?;
+                    may_close |= matches!(event, SessionEvent::Granted { .. });
+                    send(self.connection, message_of(context, event)).await?;
                     if last {
                         return Ok(());
                     }
                 }
-                Turn::Said(ClientMessage::Close) if granted => {
-                    granted = false; // once
+                Next::Message(ClientMessage::Close) if may_close => {
+                    may_close = false;
                     session.close();
                 }
-                Turn::Said(message) => {
-                    let what = match message {
+                Next::Message(message) => {
+                    let mistake = match message {
                         ClientMessage::Open { .. } => "a second Open",
                         ClientMessage::Close => "Close without a session",
                         ClientMessage::Status { .. } => "Status during a session",
                     };
-                    return Err(Fault::Broken(what.into()));
+                    return Err(Fault::Broken(mistake.into()));
                 }
             }
         }
     }
-
-    async fn send(&self, message: DaemonMessage) -> Result<(), Fault> {
-        let mut bytes = Vec::new();
-        message.encode(&mut bytes);
-        self.connection.write(&bytes).await
-    }
-
-    fn decoded(&mut self) -> Result<Option<ClientMessage>, Fault> {
-        let decoded = self.decoder.next_message();
-        decoded.map_err(|error| Fault::Broken(error.to_string()))
-    }
 }
 
-/// An event in the protocol's words.
-fn message(context: &Context, event: SessionEvent) -> DaemonMessage {
+fn message_of(context: &Context, event: SessionEvent) -> DaemonMessage {
+    let settings = &context.settings;
     match event {
-        SessionEvent::Granted(device) => DaemonMessage::Granted {
+        SessionEvent::Granted { device } => DaemonMessage::Granted {
             version: VERSION,
-            data: context.settings.data.clone(),
+            data: settings.data.clone(),
             device,
-            kill_grace_ms: u32::try_from(context.settings.kill_grace.as_millis())
-                .unwrap_or(u32::MAX),
+            kill_grace_ms: u32::try_from(settings.kill_grace.as_millis()).unwrap_or(u32::MAX),
         },
         SessionEvent::Denied(reason, text) => denied(reason, text.to_string()),
         SessionEvent::Revoked(reason, text) => DaemonMessage::Revoked {
@@ -173,79 +160,44 @@ fn message(context: &Context, event: SessionEvent) -> DaemonMessage {
     }
 }
 
-async fn send_status(status: &Status, connection: &Connection) -> Result<(), Fault> {
-    let sessions = status
-        .sessions
-        .iter()
-        .map(|(client, phase)| DaemonMessage::Session {
-            id: client.id.0,
-            pid: client.peer.pid,
-            uid: client.peer.uid,
-            phase: *phase,
-            age_ms: milliseconds(client.opened.elapsed()),
-            command: client.command.to_vec(),
-        });
-    let past = status.past.iter().map(|past| DaemonMessage::Past {
-        id: past.id,
-        pid: past.pid,
-        uid: past.uid,
-        ended: past.ended,
-        ago_ms: milliseconds(past.at.elapsed()),
-        lasted_ms: milliseconds(past.lasted),
-        written: past.written,
-        command: past.command.to_vec(),
-    });
-    let holders = status.holders.iter().map(|holder| DaemonMessage::Holder {
-        kind: holder.kind,
-        pid: holder.pid,
-        uid: holder.uid,
-        command: holder.command.clone(),
-        path: holder.path.clone(),
-    });
-    let mut batch = Vec::new();
-    status
-        .head
-        .iter()
-        .for_each(|message| message.encode(&mut batch));
-    for message in sessions.chain(past).chain(holders) {
-        message.encode(&mut batch);
-        drop(message);
-        if batch.len() >= BATCH {
-            // No more than this is kept while the client does not read, and there may be many such.
-            let bytes = std::mem::take(&mut batch).into_boxed_slice();
-            connection.write(&bytes).await?;
-            smol::future::yield_now().await;
-        }
-    }
-    DaemonMessage::End.encode(&mut batch);
-    let bytes = batch.into_boxed_slice();
-    connection.write(&bytes).await
-}
-
-/// Tells the status; with `watch` again whenever something has changed, until the client goes.
+/// Sends the status, and with `watch` again after each change until the client hangs up. Changes are not queued: the
+/// next status is made once the client has taken the last one.
 async fn status(context: &Context, connection: &Connection, watch: bool) -> Result<(), Fault> {
     let controller = &context.controller;
-    let mut fresh = true;
-    while let Some(status) = controller.status(fresh).await {
-        send_status(&status, connection).await?;
-        if !watch {
-            break;
+    let mut sent = None;
+    while let Some(snapshot) = controller.status(sent.is_none()).await {
+        let generation = snapshot.generation;
+        if sent != Some(generation) {
+            connection
+                .patiently(send_in_turns(connection, &snapshot.bytes))
+                .await?;
         }
-        let changed = controller.changed(status.generation);
-        drop(status);
-        let news = async {
-            context.timers.after(WATCH_EVERY).await;
-            let _ = changed.recv().await;
+        drop(snapshot); // it may be large
+        if !watch {
+            return Ok(());
+        }
+        sent = Some(generation);
+        let change = controller.await_change(generation);
+        let next = async {
+            Timer::after(STATUS_INTERVAL).await;
+            let _ = change.recv().await;
             Ok(())
         };
-        smol::future::or(silence(connection), news).await?;
-        fresh = false;
+        or(fail_on_input(connection), next).await?;
     }
     Ok(())
 }
 
-/// Fails when a watching client goes, or says something.
-async fn silence(connection: &Connection) -> Result<(), Fault> {
+async fn send_in_turns(connection: &Connection, bytes: &[u8]) -> Result<(), Fault> {
+    for chunk in bytes.chunks(SEND_CHUNK) {
+        connection.write_all(chunk).await?;
+        yield_now().await;
+    }
+    Ok(())
+}
+
+/// Waits until a watching client hangs up or sends something, which it may not.
+async fn fail_on_input(connection: &Connection) -> Result<(), Fault> {
     connection.read(|_| ()).await?;
     Err(Fault::Broken("a message during a watch".into()))
 }

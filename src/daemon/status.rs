@@ -1,100 +1,148 @@
-//! A status: all that it shows, taken at one moment.
+//! Fills in the status document, and encodes it once for all clients that ask at the same time.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::arbiter::{Arbiter, Phase, State};
-use super::client::Client;
-use super::history::{History, Past};
-use super::settings::Settings;
+use super::arbiter::{Arbiter, Phase, SessionId, State};
+use super::context::Settings;
+use super::handle::OpenSession;
+use super::history::History;
+use super::worker::StorageReport;
+use crate::escape::escape;
 use crate::storage::holders::Holder;
-use crate::storage::meter::Counts;
-use crate::storage::{StorageInfo, figures};
-use crate::sys::file::Space;
-use crate::wire::{DaemonMessage, Totals, VERSION};
+use crate::wire::{
+    CHUNK_MAX, DaemonMessage, DaemonStatus, HolderKind, HolderStatus, Message, SessionStatus,
+    Status, StorageStatus, Totals, VERSION,
+};
 
-/// What the worker last said of the storage.
-#[derive(Debug, Default)]
-pub(super) struct Seen {
-    pub facts: StorageInfo,
-    pub counts: Counts,
-    pub space: Option<Space>,
-    pub holders: Arc<[Holder]>,
-    /// `st_dev` of the data root.
-    pub data_device: u64,
-}
-
-/// All that a status shows. Shared by everyone who asks at the same time.
+/// A status at one moment.
 #[derive(Debug)]
-pub(super) struct Status {
+pub(super) struct StatusSnapshot {
+    /// The controller's count of changes.
     pub generation: u64,
-    pub at: Instant,
+    pub created: Instant,
+    /// The open sessions.
+    #[cfg(feature = "kvmd-api")]
+    pub clients: usize,
+    /// Whether any session may write.
     #[cfg(feature = "kvmd-api")]
     pub write_allowed: bool,
-    pub head: Vec<DaemonMessage>,
-    pub sessions: Vec<(Arc<Client>, Phase)>,
-    pub past: Vec<Arc<Past>>,
-    pub holders: Arc<[Holder]>,
+    /// The document as messages of the wire.
+    pub bytes: Vec<u8>,
 }
 
-impl Status {
-    pub(super) fn new(
-        generation: u64,
-        settings: &Settings,
-        start: Instant,
-        arbiter: &Arbiter,
-        seen: &Seen,
-        history: &History,
-        sessions: Vec<(Arc<Client>, Phase)>,
-    ) -> Status {
-        let state = arbiter.state();
-        let mounted = state != State::Absent;
-        let space = seen.space.filter(|_| mounted);
-        let if_mounted = |text: &str| if mounted { text.into() } else { String::new() };
-        let storage = DaemonMessage::Storage {
-            version: VERSION,
-            whole: true,
-            daemon_version: env!("CARGO_PKG_VERSION").into(),
-            pid: std::process::id(),
-            uptime_ms: milliseconds(start.elapsed()),
-            state,
-            state_ms: milliseconds(history.since.elapsed()),
-            reason: arbiter
-                .reason()
-                .map_or(String::new(), |text| text.to_string()),
-            mount: settings.mount.clone(),
-            data: settings.data.clone(),
-            device: if_mounted(&seen.facts.device),
-            fstype: if_mounted(&seen.facts.fstype),
-            size: space.map_or(0, |space| space.size),
-            free: space.map_or(0, |space| space.free),
-        };
-        let figures = mounted.then(|| figures::read(seen.facts.number)).flatten();
-        let totals = DaemonMessage::Totals(Totals {
-            sessions: history.granted,
-            denials: history.denials,
-            remounts: seen.counts.remounts,
-            failed_remounts: seen.counts.failed_remounts,
-            writable_ms: milliseconds(history.writable()),
-            written: seen.counts.written,
-        });
-        let mut head = vec![storage];
-        head.extend(figures.map(DaemonMessage::Figures));
-        head.push(totals);
-        Status {
+impl StatusSnapshot {
+    pub(super) fn new(generation: u64, arbiter: &Arbiter, status: &Status) -> StatusSnapshot {
+        StatusSnapshot {
             generation,
-            at: Instant::now(),
+            created: Instant::now(),
+            #[cfg(feature = "kvmd-api")]
+            clients: status.sessions.len(),
             #[cfg(feature = "kvmd-api")]
             write_allowed: arbiter.write_allowed(),
-            head,
-            sessions,
-            past: history.past.iter().cloned().collect(),
-            holders: seen.holders.clone(),
+            bytes: encode(status),
         }
     }
 }
 
-/// As the wire has times.
-pub(super) fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+pub(super) fn describe<'a>(
+    settings: &Settings,
+    start: Instant,
+    arbiter: &Arbiter,
+    history: &History,
+    report: &StorageReport,
+    holders: &[HolderStatus],
+    sessions: impl Iterator<Item = (&'a SessionId, &'a OpenSession)>,
+) -> Status {
+    Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        daemon: DaemonStatus {
+            pid: std::process::id(),
+            uptime: seconds(start.elapsed()),
+        },
+        storage: storage(settings, arbiter, history, report),
+        sessions: sessions
+            .map(|(id, session)| SessionStatus {
+                id: id.0,
+                pid: session.peer.pid,
+                uid: session.peer.uid,
+                user: String::new(),
+                command: escape(&session.command).to_string(),
+                age: seconds(session.opened.elapsed()),
+                state: arbiter.phase(*id).unwrap_or(Phase::Closing),
+            })
+            .collect(),
+        holders: holders.to_vec(),
+        past: history.ended_sessions(),
+        totals: Totals {
+            sessions: history.granted,
+            denials: history.denials,
+            remounts: report.counters.remounts,
+            failed_remounts: report.counters.failed_remounts,
+            writable: seconds(history.writable()),
+            written: report.counters.written,
+        },
+        ext4: report.ext4.filter(|_| arbiter.state() != State::Absent),
+    }
+}
+
+fn storage(
+    settings: &Settings,
+    arbiter: &Arbiter,
+    history: &History,
+    report: &StorageReport,
+) -> StorageStatus {
+    let state = arbiter.state();
+    let mounted = state != State::Absent;
+    let space = report.space.filter(|_| mounted);
+    let if_mounted = |text: &str| {
+        let text = if mounted { text } else { "" };
+        escape(text.as_bytes()).to_string()
+    };
+    StorageStatus {
+        state,
+        reason: arbiter
+            .reason()
+            .map(|text| escape(text.as_bytes()).to_string()),
+        mount: escape(&settings.mount).to_string(),
+        data: escape(&settings.data).to_string(),
+        device: if_mounted(&report.info.device),
+        fstype: if_mounted(&report.info.fstype),
+        size: space.map_or(0, |space| space.size),
+        free: space.map_or(0, |space| space.free),
+        state_age: seconds(history.since.elapsed()),
+    }
+}
+
+pub(super) fn describe_holder(holder: &Holder) -> HolderStatus {
+    let process = holder.kind == HolderKind::Process;
+    HolderStatus {
+        kind: holder.kind,
+        pid: process.then_some(holder.pid),
+        uid: process.then_some(holder.uid),
+        user: None,
+        command: (!holder.command.is_empty()).then(|| escape(&holder.command).to_string()),
+        path: escape(&holder.path).to_string(),
+    }
+}
+
+fn encode(status: &Status) -> Vec<u8> {
+    // It fails only for maps with keys that are not strings, and there are none.
+    let json = serde_json::to_vec(status).unwrap_or_default();
+    let chunks = json.chunks(CHUNK_MAX);
+    let count = chunks.len();
+    let mut bytes = Vec::with_capacity(json.len() + 16 * count);
+    for (number, chunk) in chunks.enumerate() {
+        let message = DaemonMessage::Status {
+            version: VERSION,
+            last: number + 1 == count,
+            bytes: chunk.to_vec(),
+        };
+        message.encode(&mut bytes);
+    }
+    bytes
+}
+
+/// Rounds to milliseconds: more digits would only make the document longer.
+pub(super) fn seconds(time: Duration) -> f64 {
+    time.as_millis() as f64 / 1000.0
 }

@@ -1,55 +1,53 @@
-//! All of the daemon's times that nobody configures, in one place.
+//! All times of the daemon that cannot be configured.
 
 use std::time::Duration;
 
-/// A client that has not said what it wants by then is cut.
+/// A client must send its request within this time.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(5);
-/// A client that has not taken an answer by then is cut.
-pub(super) const WRITE_PATIENCE: Duration = Duration::from_secs(5);
-/// What a revoked client gets beyond the kill grace before its connection is cut; with the default
-/// grace of 1 s a stop takes 3 s at most.
+/// A client must take an answer within this time.
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A revoked client is disconnected this long after the kill grace. With the default grace of 1 s, stopping the daemon
+/// takes at most 3 s.
 pub(super) const REVOKE_MARGIN: Duration = Duration::from_secs(2);
-/// At the exit, answers get this long to be taken.
+/// At the exit, clients have this long to take their last answer.
 pub(super) const LAST_ANSWERS: Duration = Duration::from_secs(1);
-/// How often a client of kvmd's API is pinged; one that has not answered by the next is dropped.
+/// A client of kvmd's API that has not answered one ping when the next is due is disconnected.
 #[cfg(feature = "kvmd-api")]
 pub(super) const PING_EVERY: Duration = Duration::from_secs(15);
-/// A client of kvmd's API is told that others came and went at most this often: each of those
-/// costs a message to each client.
+/// A client of kvmd's API hears of other sessions at most this often: each change costs a message to each client.
 #[cfg(feature = "kvmd-api")]
 pub(super) const CHANGES_EVERY: Duration = Duration::from_millis(100);
-/// Who watches the status is told of changes at most this often.
-pub(super) const WATCH_EVERY: Duration = Duration::from_millis(100);
-/// A session that is open for longer than this was perhaps forgotten: the log says so, once, and
-/// the status as long as it is. It is looked at when a writable storage is, so this needs no timer
-/// of its own.
-pub(crate) const FORGOTTEN: Duration = Duration::from_secs(60 * 60);
-/// Wait after the kernel could not give a connection, before the next is asked for.
+/// A watching client gets a new status at most this often.
+pub(super) const STATUS_INTERVAL: Duration = Duration::from_millis(100);
+/// A session that is open for longer was perhaps forgotten, which is logged once. It is checked together with the
+/// writable storage, and needs no timer of its own.
+pub(super) const FORGOTTEN: Duration = Duration::from_secs(60 * 60);
+/// The pause after the kernel lacked the resources for a new connection.
 pub(super) const NO_RESOURCES: Duration = Duration::from_millis(100);
 
-/// First wait before another try to go read-only, where nothing tells when to try.
+/// The pause before the second try to go read-only.
 pub(super) const RETRY_FIRST: Duration = Duration::from_millis(100);
-/// Longest wait between two tries; each wait is twice the one before.
+/// The pauses double up to this.
 pub(super) const RETRY_LONGEST: Duration = Duration::from_secs(10);
-/// Waits between the tries that a writer's close triggers: the kernel tells of the close just
-/// before the writer is gone.
-pub(super) const BURST: [Duration; 3] = [
+/// The pauses between the tries after a writer closed its file: the kernel reports the close just before the writer is
+/// gone.
+pub(super) const WRITER_CLOSED_RETRIES: [Duration; 3] = [
     Duration::from_millis(1),
     Duration::from_millis(5),
     Duration::from_millis(20),
 ];
 
-/// How often a writable storage is looked at: of a device that is gone (the card was pulled out), of
-/// a superblock switched by hand, and of errors on most filesystems the kernel tells nobody.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long the filesystem's events may gather before they are read again: writers that open and
-/// close without end, which a FIFO's may on a read-only storage too, must not keep it busy.
+/// How often a writable storage is inspected: the kernel does not report a card that was pulled out, a superblock that
+/// was switched by hand, or an error on most filesystems.
+pub(super) const INSPECT_EVERY: Duration = Duration::from_secs(1);
+/// The pause between two reads of the filesystem's events: programs that open and close files in a loop must not keep
+/// the daemon busy. On a read-only storage they can do that with a FIFO.
 pub(super) const EVENTS_GATHER: Duration = Duration::from_millis(20);
-/// How long changes of the mounts may gather after one that was told at once: each costs a look,
-/// which grants and closes wait for, and any user may mount and unmount with FUSE without end.
+/// The pause between two reports of changed mounts: each costs an inspection, for which grants and closes wait, and any
+/// user may mount and unmount with FUSE in a loop.
 pub(super) const MOUNTS_GATHER: Duration = Duration::from_millis(50);
-/// When to look again after the filesystem told of an error, each after the one before.
-pub(super) const ERROR_LOOKS: [Duration; 4] = [
+/// The pauses between the inspections after the filesystem reported an error.
+pub(super) const ERROR_INSPECTIONS: [Duration; 4] = [
     Duration::from_millis(2),
     Duration::from_millis(8),
     Duration::from_millis(90),

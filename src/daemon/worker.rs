@@ -1,57 +1,64 @@
-//! The one thread that blocks: looks, remounts, syncs, and the search for holders, one after
-//! another in the order in which they come. It decides nothing.
+//! The thread that does what blocks: inspections, remounts, syncs and the search for holders, in the order of the jobs.
 
 use std::io;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::arbiter::{Health, Job, Outcome};
+use super::arbiter::{Job, Outcome};
 use crate::storage::holders::Holder;
 use crate::storage::meter::Counts;
-use crate::storage::{Storage, StorageInfo};
+use crate::storage::{Storage, StorageInfo, figures};
 use crate::sys::file::Space;
+use crate::wire::Ext4Stats;
 
-/// What came of a job, and what the outside may be told.
+/// What came of a job.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct JobReport {
     pub outcome: Outcome,
     pub took: Duration,
-    /// What the storage has cost, right after it.
-    pub counts: Counts,
-    /// How much was free there; `None` if nothing is mounted.
-    pub space: Option<Space>,
-    /// What the storage is, after a look.
-    pub facts: Option<StorageInfo>,
-    /// `st_dev` of the data root, after going read-write.
-    pub data_device: Option<u64>,
-    /// Who keeps it from going read-only, after a search.
+    pub storage: StorageReport,
+    /// What keeps the storage writable, after a search.
     pub holders: Option<Vec<Holder>>,
 }
 
-/// Starts the thread. It ends when the returned sender is dropped, or `done` says so.
+/// What was known of the storage after a job.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StorageReport {
+    pub info: StorageInfo,
+    pub counters: Counts,
+    /// `None` if nothing is mounted.
+    pub space: Option<Space>,
+    /// `st_dev` of the data directory, once the storage was writable.
+    pub data_device: u64,
+    /// As of the last inspection or remount to read-only.
+    pub ext4: Option<Ext4Stats>,
+}
+
+/// Starts the thread. It ends when the returned sender is dropped or `done` returns false.
 ///
 /// # Errors
-/// No thread can be had.
+/// The thread cannot be created.
 pub(super) fn start(
     mut storage: Storage,
-    done: impl Fn(Report) -> bool + Send + 'static,
+    done: impl Fn(JobReport) -> bool + Send + 'static,
 ) -> io::Result<mpsc::Sender<Job>> {
     let (jobs, inbox) = mpsc::channel();
     thread::Builder::new()
         .name("worker".into())
         .spawn(move || {
+            let mut ext4 = None;
             while let Ok(job) = inbox.recv() {
-                let report = run(&mut storage, job);
+                let report = run(&mut storage, job, &mut ext4);
                 if !done(report) {
-                    break; // the daemon is gone
+                    break;
                 }
             }
         })?;
     Ok(jobs)
 }
 
-fn run(storage: &mut Storage, job: Job) -> Report {
+fn run(storage: &mut Storage, job: Job, ext4: &mut Option<Ext4Stats>) -> JobReport {
     let start = Instant::now();
     let mut holders = None;
     let outcome = match job {
@@ -68,21 +75,19 @@ fn run(storage: &mut Storage, job: Job) -> Report {
         }
     };
     let took = start.elapsed();
-    let (facts, data_device) = match &outcome {
-        Outcome::Inspected(_) => (Some(storage.facts().clone()), None),
-        Outcome::MadeWritable(seen) => (
-            Some(storage.facts().clone()),
-            (seen.health == Health::Ready).then(|| storage.data_device()),
-        ),
-        _ => (None, None),
-    };
-    Report {
+    if matches!(job, Job::Inspect | Job::MakeReadOnly { .. }) {
+        *ext4 = figures::read(storage.facts().number);
+    }
+    JobReport {
         outcome,
         took,
-        counts: storage.counts(),
-        space: storage.space(),
-        facts,
-        data_device,
+        storage: StorageReport {
+            info: storage.facts().clone(),
+            counters: storage.counts(),
+            space: storage.space(),
+            data_device: storage.data_device(),
+            ext4: *ext4,
+        },
         holders,
     }
 }

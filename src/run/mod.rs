@@ -37,6 +37,7 @@ pub(crate) struct Options {
     pub socket: PathBuf,
     pub quiet: bool,
     /// So many bytes must be free; 0: it does not matter.
+    #[allow(dead_code)] // checked by the client from the next commit on
     pub need: u64,
     /// The command and its arguments; at least the former.
     pub command: Vec<OsString>,
@@ -86,7 +87,6 @@ fn run(options: Options, output: Output) -> Result<u8, Failure> {
     let open = ClientMessage::Open {
         version: VERSION,
         command: command.into_vec(),
-        need: options.need,
     };
     let mut patience = Patience::new(output);
     let mut connection = opening::ask(&options.socket, &open, &signals, &mut patience)?;

@@ -1,150 +1,144 @@
-//! `pst status`: asks the daemon how things stand, and shows it, once or as it changes. It needs no
-//! rights beyond those on the socket.
+//! `pst status`: asks the daemon for its status and shows it, once or after each change.
 
-mod json;
-mod layout;
-mod lines;
-mod snapshot;
 mod text;
 mod watch;
-mod words;
 
-use std::env;
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use self::layout::Page;
-use self::snapshot::Collector;
-use self::watch::Display;
-use crate::client::{self, Connection, OUT_OF_PLACE, PATIENCE, ReceiveError};
+use self::text::Times;
+use self::watch::Screen;
+use crate::client::{self, Connection, PATIENCE};
 use crate::escape::escape;
-use crate::sys::{signal, terminal};
-use crate::wire::{DaemonMessage, State};
+use crate::problem::{Problem, ProblemKind};
+use crate::sys::{signal, user};
+use crate::table::{Table, TerminalSize};
+use crate::wire::{State, Status};
 
 #[derive(Debug)]
 pub(crate) struct Options {
     pub socket: PathBuf,
     pub json: bool,
-    /// Go on with what changes.
     pub watch: bool,
 }
 
-/// Why the status ends before its time.
-#[derive(Debug)]
-enum Fault {
-    /// No daemon answers, or not what it should.
-    Daemon(String),
-    /// Nobody reads what is written.
-    NoReader,
-    Output(io::Error),
-}
-
-impl Fault {
-    fn waiting(error: io::Error) -> Fault {
-        Fault::Daemon(format!("cannot wait for the daemon: {error}"))
-    }
-}
-
-impl From<ReceiveError> for Fault {
-    fn from(error: ReceiveError) -> Fault {
-        Fault::Daemon(error.to_string())
-    }
-}
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Fault {
-        match error.kind() {
-            ErrorKind::BrokenPipe => Fault::NoReader,
-            _ => Fault::Output(error),
-        }
-    }
-}
-
-/// Exit code 0 when all is well; 1 when the storage is stuck, failed, unprepared or absent; 2 when
-/// the output cannot be written; 3 when no daemon answers, or none any more.
+/// Returns 0 when all is well; 1 when the storage is stuck, failed, unprepared or absent; 2 for bad
+/// usage or when the output cannot be written; 3 when no daemon answers.
 pub(crate) fn main(options: Options) -> ExitCode {
     signal::restore_mask(); // ^C ends this as it ends any program
-    let mut collector = Collector::default();
-    let fault = show(&options, &mut collector).err();
-    let complain = |text: &str| {
-        let _ = writeln!(io::stderr(), "pst: {text}");
-    };
-    match fault {
-        Some(Fault::Daemon(text)) => {
-            complain(&text);
-            return ExitCode::from(3);
+    match show(&options) {
+        Ok(State::Stuck | State::Failed | State::Unprepared | State::Absent) => ExitCode::from(1),
+        Ok(_) => ExitCode::SUCCESS,
+        Err(problem) => {
+            let _ = writeln!(io::stderr(), "pst: {problem}");
+            match problem.kind {
+                ProblemKind::NoDaemon => ExitCode::from(3),
+                ProblemKind::Usage | ProblemKind::Other => ExitCode::from(2),
+            }
         }
-        Some(Fault::Output(error)) => {
-            complain(&format!("cannot write: {error}"));
-            return ExitCode::from(2);
-        }
-        Some(Fault::NoReader) | None => {}
-    }
-    match collector.snapshot().map(|snapshot| snapshot.state) {
-        Some(State::Stuck | State::Failed | State::Unprepared | State::Absent) => ExitCode::from(1),
-        _ => ExitCode::SUCCESS,
     }
 }
 
-fn show(options: &Options, collector: &mut Collector) -> Result<(), Fault> {
-    let mut connection = ask(options, collector)?;
-    let terminal = io::stdout().is_terminal() && env::var_os("TERM").is_none_or(|t| t != "dumb");
-    let colour = terminal && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    if options.watch {
-        let display = Display::new(options.json, terminal, colour).map_err(Fault::waiting)?;
-        return watch::follow(&mut connection, collector, display);
+/// Returns the last state that was shown.
+fn show(options: &Options) -> Result<State, Problem> {
+    if options.watch && !options.json && TerminalSize::of_stdout().is_none() {
+        return Err(Problem::new("--watch needs a terminal")
+            .hint("use --watch --json")
+            .kind(ProblemKind::Usage));
     }
-    let Some(snapshot) = collector.snapshot() else {
-        return Err(out_of_place());
-    };
-    let shown = if options.json {
-        json::show(snapshot)
-    } else {
-        let size = terminal.then(|| terminal::size(io::stdout())).flatten();
-        let page = Page::new(size.map(|size| size.columns), colour);
-        let mut lines = text::show(snapshot, page, true).join("\n");
-        lines.push('\n');
-        lines
-    };
-    Ok(io::stdout().write_all(shown.as_bytes())?)
-}
-
-/// Asks for the status; what is told at once is collected.
-fn ask(options: &Options, collector: &mut Collector) -> Result<Connection, Fault> {
     let deadline = Instant::now() + PATIENCE;
-    let silent = || silent(&options.socket);
+    let no_answer = || no_answer(&options.socket);
     let connected = client::ask_status(&options.socket, options.watch, deadline);
-    let connected = connected.ok_or_else(silent)?;
-    let mut connection = connected.map_err(|error| Fault::Daemon(error.to_string()))?;
-    loop {
-        let message = connection.receive_until(deadline)?.ok_or_else(silent)?;
-        // Of what is watched, the first of it must come in time.
-        if take(collector, message)? || options.watch {
-            return Ok(connection);
+    let mut source = Source {
+        connection: connected
+            .ok_or_else(no_answer)?
+            .map_err(|e| no_daemon(Problem::new(e.to_string())))?,
+        user_names: BTreeMap::new(),
+    };
+    let status = source.next(deadline)?.ok_or_else(no_answer)?;
+    if options.watch {
+        let screen = (!options.json).then(Screen::new).transpose()?;
+        return watch::follow(source, status, screen);
+    }
+    let text = match options.json {
+        true => json(&status),
+        false => {
+            let mut table = Table::for_stdout();
+            text::fill(&mut table, &status, Times::with_ages());
+            table.to_string()
         }
+    };
+    print(&text)?;
+    Ok(status.storage.state)
+}
+
+/// Where the status comes from.
+#[derive(Debug)]
+struct Source {
+    connection: Connection,
+    /// Each user's name is looked up once.
+    user_names: BTreeMap<u32, String>,
+}
+
+impl Source {
+    /// Returns the next status, or `None` if it does not arrive before `deadline`.
+    fn next(&mut self, deadline: Instant) -> Result<Option<Status>, Problem> {
+        let status = self.connection.next_status(deadline).map_err(no_daemon)?;
+        Ok(status.map(|status| self.add_user_names(status)))
+    }
+
+    fn add_user_names(&mut self, mut status: Status) -> Status {
+        let mut name = |uid: u32| {
+            let name = self.user_names.entry(uid).or_insert_with(|| {
+                let name = user::user_name(uid).unwrap_or_else(|| uid.to_string());
+                escape(&name).to_string()
+            });
+            name.clone()
+        };
+        for session in &mut status.sessions {
+            session.user = name(session.uid);
+        }
+        for ended in &mut status.past {
+            ended.user = name(ended.uid);
+        }
+        for holder in &mut status.holders {
+            holder.user = holder.uid.map(&mut name);
+        }
+        status
     }
 }
 
-fn silent(socket: &Path) -> Fault {
-    Fault::Daemon(format!(
-        "no answer from the daemon at {} for {} s; see `systemctl status pst`",
-        escape(socket.as_os_str().as_encoded_bytes()),
-        PATIENCE.as_secs()
+/// One line.
+fn json(status: &Status) -> String {
+    // Serializing fails only for maps whose keys are not strings.
+    serde_json::to_string(status).unwrap_or_default() + "\n"
+}
+
+/// Returns false if nobody reads the output any more.
+fn print(text: &str) -> Result<bool, Problem> {
+    let mut stdout = io::stdout();
+    let written = stdout.write_all(text.as_bytes());
+    match written.and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Problem::io("cannot write", &error)),
+    }
+}
+
+fn no_answer(socket: &Path) -> Problem {
+    let socket = escape(socket.as_os_str().as_encoded_bytes());
+    let seconds = PATIENCE.as_secs();
+    Problem::new(format!(
+        "no answer from the daemon at {socket} for {seconds} s"
     ))
+    .hint("see `systemctl status pst`")
+    .kind(ProblemKind::NoDaemon)
 }
 
-/// Takes one message; true: what was told is complete.
-fn take(collector: &mut Collector, message: DaemonMessage) -> Result<bool, Fault> {
-    match message {
-        DaemonMessage::Error { text, .. } | DaemonMessage::Denied { text, .. } => Err(
-            Fault::Daemon(format!("the daemon refused: {}", escape(&text))),
-        ),
-        message => collector.take(message).map_err(|_| out_of_place()),
-    }
-}
-
-fn out_of_place() -> Fault {
-    Fault::Daemon(OUT_OF_PLACE.into())
+/// To the caller, a daemon whose connection fails is no daemon.
+fn no_daemon(error: impl Into<Problem>) -> Problem {
+    error.into().kind(ProblemKind::NoDaemon)
 }

@@ -1,276 +1,304 @@
-//! The status for people: the state first, and what it means.
+//! The status as text: the state first, and what it means.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::layout::{Column, Look, Page, Piece};
-use super::snapshot::{Since, Snapshot};
-use super::words::{bytes, ending, holder_command, meaning, when, written};
 use crate::amount::{Bytes, Span};
-use crate::wire::{Ended, Figures, Incident, State};
+use crate::sys::clock::local_time;
+use crate::table::{Cell, Column, Style, Table};
+use crate::wire::{
+    EndedSession, Ext4Stats, HolderKind, HolderStatus, SessionOutcome, SessionStatus, State,
+    Status, StorageStatus, Totals,
+};
 
-/// So many of the sessions that ended are shown.
-const LAST: usize = 8;
+/// How many of the sessions that ended are shown.
+const ENDED_SHOWN: usize = 8;
 
-/// The whole screen. `still`: it will not be drawn again as time goes by, so it tells ages; else
-/// it tells points of time.
-pub(super) fn show(snapshot: &Snapshot, mut page: Page, still: bool) -> Vec<String> {
-    let state = snapshot.state;
-    let mark = Piece::new(state.as_str(), look(state));
-    page.marked("state", mark, &format!(": {}", meaning(state)));
-    if !snapshot.reason.is_empty() {
-        page.value("why", &snapshot.reason);
+/// How points of time are shown.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// When the status was received, in seconds since 1970: its ages are as of then.
+    received: f64,
+    ages: bool,
+}
+
+impl Times {
+    /// For a text that is read at once.
+    pub(super) fn with_ages() -> Times {
+        Times {
+            ages: true,
+            ..Times::without_ages()
+        }
     }
-    page.value("since", &moment(snapshot.since, still));
-    page.value("mount", &mount(snapshot));
-    page.value("data", &snapshot.data);
+
+    /// For a screen that stays, on which ages would become wrong.
+    pub(super) fn without_ages() -> Times {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Times {
+            received: now.unwrap_or_default().as_secs_f64(),
+            ages: false,
+        }
+    }
+
+    /// When something was that is `age` seconds old: `14:03:59 (5 min 3 s ago)`.
+    fn since(self, age: f64) -> String {
+        let clock = self.clock(self.received - age);
+        match self.ages {
+            true => format!("{clock} ({} ago)", span(age)),
+            false => clock,
+        }
+    }
+
+    /// `14:03:59`; if it was on another day, `2026-11-25 14:03`.
+    fn clock(self, seconds: f64) -> String {
+        let local = |seconds: f64| local_time(seconds.floor() as i64);
+        let (Some(time), Some(now)) = (local(seconds), local(self.received)) else {
+            return "?".into();
+        };
+        let (hour, minute) = (time.tm_hour, time.tm_min);
+        if (time.tm_year, time.tm_yday) == (now.tm_year, now.tm_yday) {
+            return format!("{hour:02}:{minute:02}:{:02}", time.tm_sec);
+        }
+        let (year, month, day) = (1900 + time.tm_year, 1 + time.tm_mon, time.tm_mday);
+        format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}")
+    }
+}
+
+pub(super) fn fill(table: &mut Table, status: &Status, times: Times) {
+    let storage = &status.storage;
+    let state = storage.state;
+    let word = Cell::new(state.as_str(), style(state));
+    table.styled_value("state", word, &format!(": {}", meaning(state)));
+    if let Some(reason) = &storage.reason {
+        table.value("why", reason);
+    }
+    table.value("since", &times.since(storage.state_age));
+    table.value("mount", &mount(storage));
+    table.value("data", &storage.data);
     let daemon = format!(
         "pst {}, pid {}, since {}",
-        snapshot.daemon_version,
-        snapshot.daemon_pid,
-        moment(snapshot.started, still)
+        status.version,
+        status.daemon.pid,
+        times.since(status.daemon.uptime)
     );
-    page.value("daemon", &daemon);
-    holders(&mut page, snapshot);
-    sessions(&mut page, snapshot, still);
-    past(&mut page, snapshot);
-    totals(&mut page, snapshot);
-    page.into_lines()
+    table.value("daemon", &daemon);
+    fill_holders(table, &status.holders);
+    fill_sessions(table, &status.sessions, times);
+    fill_ended(table, &status.past, times);
+    fill_totals(table, &status.totals);
+    if let Some(ext4) = &status.ext4 {
+        fill_ext4(table, ext4);
+    }
 }
 
-fn look(state: State) -> Look {
+fn meaning(state: State) -> &'static str {
     match state {
-        State::ReadOnly => Look::Good,
-        State::GoingRw | State::ReadWrite | State::GoingRo => Look::Notable,
-        State::Absent | State::Unprepared | State::Stuck | State::Failed => Look::Bad,
+        State::Absent => "not mounted, no session can be opened",
+        State::Unprepared => "mounted, but not ready for sessions",
+        State::ReadOnly => "read-only, a power cut costs nothing",
+        State::GoingRw => "about to be writable",
+        State::ReadWrite => "writable, in use",
+        State::GoingRo => "about to be read-only",
+        State::Stuck => "should be read-only, but something holds it writable",
+        State::Failed => "the storage does not work, sessions are denied",
     }
 }
 
-fn moment(since: Since, still: bool) -> String {
-    let clock = when(since.clock());
-    match still {
-        true => format!("{clock} ({} ago)", Span(since.age())),
-        false => clock,
+fn style(state: State) -> Style {
+    match state {
+        State::ReadOnly => Style::Good,
+        State::GoingRw | State::ReadWrite | State::GoingRo => Style::Notable,
+        State::Absent | State::Unprepared | State::Stuck | State::Failed => Style::Bad,
     }
 }
 
-fn mount(snapshot: &Snapshot) -> String {
-    if snapshot.device.is_empty() {
-        return snapshot.mount.clone();
+fn mount(storage: &StorageStatus) -> String {
+    let StorageStatus { mount, device, .. } = storage;
+    if device.is_empty() {
+        return mount.clone();
     }
-    let space = match snapshot.size {
+    let space = match storage.size {
         0 => String::new(),
-        size => format!(", {}, {} free", Bytes(size), Bytes(snapshot.free)),
+        size => format!(", {}, {} free", Bytes(size), Bytes(storage.free)),
     };
-    format!(
-        "{} ({} on {}{space})",
-        snapshot.mount, snapshot.fstype, snapshot.device
-    )
+    format!("{mount} ({} on {device}{space})", storage.fstype)
 }
 
-fn holders(page: &mut Page, snapshot: &Snapshot) {
-    if snapshot.holders.is_empty() {
+fn fill_holders(table: &mut Table, holders: &[HolderStatus]) {
+    if holders.is_empty() {
         return;
     }
-    page.value("held by", "");
+    table.value("held by", "");
     let columns = [
         Column::number("PID"),
-        Column::long("USER", 8),
-        Column::long("COMMAND", 12),
-        Column::long("PATH", 16),
+        Column::shrinkable("USER", 8),
+        Column::shrinkable("COMMAND", 12),
+        Column::shrinkable("PATH", 16),
     ];
-    let rows = snapshot.holders.iter().map(|holder| {
-        let (pid, user) = match holder.pid {
-            0 => ("-".into(), "-".into()),
-            pid => (pid.to_string(), holder.user.clone()),
+    let rows = holders.iter().map(|holder| {
+        let command = match (&holder.command, holder.kind) {
+            (Some(command), _) => command,
+            (None, HolderKind::Swap) => "swap",
+            (None, _) => "-",
         };
-        let command = holder_command(holder).to_owned();
-        [pid, user, command, holder.path.clone()].map(Piece::plain)
-    });
-    page.table(columns, &rows.collect::<Vec<_>>());
-}
-
-fn sessions(page: &mut Page, snapshot: &Snapshot, still: bool) {
-    if snapshot.sessions.is_empty() {
-        return page.value("sessions", "none");
-    }
-    let long = snapshot.sessions.values().filter(|s| s.is_long()).count();
-    let count = snapshot.sessions.len();
-    page.value(
-        "sessions",
-        &match long {
-            0 => count.to_string(),
-            long => format!("{count}, {long} open for more than an hour (!)"),
-        },
-    );
-    let columns = [
-        Column::number("ID"),
-        Column::number("PID"),
-        Column::long("USER", 8),
-        Column::new(if still { "AGE" } else { "SINCE" }),
-        Column::new("STATE"),
-        Column::long("COMMAND", 12),
-    ];
-    let rows = snapshot.sessions.iter().map(|(id, session)| {
-        let mut age = match still {
-            true => Span(session.opened.age()).to_string(),
-            false => when(session.opened.clock()),
-        };
-        let long = session.is_long();
-        if long {
-            age.push_str(" !");
-        }
         [
-            Piece::plain(id.to_string()),
-            Piece::plain(session.pid.to_string()),
-            Piece::plain(&session.user),
-            Piece::new(age, if long { Look::Bad } else { Look::Plain }),
-            Piece::plain(session.phase.as_str()),
-            Piece::plain(&session.command),
+            Cell::plain(holder.pid.map_or("-".into(), |pid| pid.to_string())),
+            Cell::plain(holder.user.as_deref().unwrap_or("-")),
+            Cell::plain(command),
+            Cell::plain(&holder.path),
         ]
     });
-    page.table(columns, &rows.collect::<Vec<_>>());
+    table.rows(columns, &rows.collect::<Vec<_>>());
 }
 
-fn past(page: &mut Page, snapshot: &Snapshot) {
-    if snapshot.past.is_empty() {
-        return;
+fn fill_sessions(table: &mut Table, sessions: &[SessionStatus], times: Times) {
+    if sessions.is_empty() {
+        return table.value("sessions", "none");
     }
-    page.value("last", "");
+    table.value("sessions", &sessions.len().to_string());
     let columns = [
         Column::number("ID"),
-        Column::long("USER", 8),
+        Column::number("PID"),
+        Column::shrinkable("USER", 8),
+        Column::new(if times.ages { "AGE" } else { "SINCE" }),
+        Column::new("STATE"),
+        Column::shrinkable("COMMAND", 12),
+    ];
+    let rows = sessions.iter().map(|session| {
+        let since = match times.ages {
+            true => span(session.age),
+            false => times.since(session.age),
+        };
+        [
+            Cell::plain(session.id.to_string()),
+            Cell::plain(session.pid.to_string()),
+            Cell::plain(&session.user),
+            Cell::plain(since),
+            Cell::plain(session.state.as_str()),
+            Cell::plain(&session.command),
+        ]
+    });
+    table.rows(columns, &rows.collect::<Vec<_>>());
+}
+
+fn fill_ended(table: &mut Table, sessions: &[EndedSession], times: Times) {
+    if sessions.is_empty() {
+        return;
+    }
+    table.value("last", "");
+    let columns = [
+        Column::number("ID"),
+        Column::shrinkable("USER", 8),
         Column::new("WHEN"),
         Column::number("LASTED"),
         Column::new("ENDED"),
         Column::number("WRITTEN"),
-        Column::long("COMMAND", 12),
+        Column::shrinkable("COMMAND", 12),
     ];
-    let rows = snapshot.past.iter().rev().take(LAST).map(|past| {
-        let look = match past.ended {
-            Ended::Durable => Look::Plain,
-            Ended::Failed => Look::Bad,
-            _ => Look::Notable,
-        };
+    let rows = sessions.iter().rev().take(ENDED_SHOWN).map(|session| {
         [
-            Piece::plain(past.id.to_string()),
-            Piece::plain(&past.user),
-            Piece::plain(when(past.at.clock())),
-            Piece::plain(Span(past.lasted).to_string()),
-            Piece::new(ending(past.ended), look),
-            Piece::plain(written(past)),
-            Piece::plain(&past.command),
+            Cell::plain(session.id.to_string()),
+            Cell::plain(&session.user),
+            Cell::plain(times.clock(session.at as f64)),
+            Cell::plain(span(session.duration)),
+            outcome(session.ended),
+            Cell::plain(written(session.written)),
+            Cell::plain(&session.command),
         ]
     });
-    page.table(columns, &rows.collect::<Vec<_>>());
+    table.rows(columns, &rows.collect::<Vec<_>>());
 }
 
-fn totals(page: &mut Page, snapshot: &Snapshot) {
-    let totals = &snapshot.totals;
+fn outcome(outcome: SessionOutcome) -> Cell {
+    match outcome {
+        SessionOutcome::Durable => Cell::plain("well"),
+        SessionOutcome::Failed => Cell::new("doubtful", Style::Bad),
+        SessionOutcome::Denied => Cell::new("denied", Style::Notable),
+        SessionOutcome::Revoked => Cell::new("revoked", Style::Notable),
+        SessionOutcome::Gone => Cell::new("gone", Style::Notable),
+        SessionOutcome::Cut => Cell::new("cut off", Style::Notable),
+    }
+}
+
+fn fill_totals(table: &mut Table, totals: &Totals) {
     let counted = format!(
         "sessions {}, denials {}, remounts {} ({} failed)",
         totals.sessions, totals.denials, totals.remounts, totals.failed_remounts
     );
-    page.value("in all", &counted);
-    let cost = format!(
+    table.value("in all", &counted);
+    let wear = format!(
         "{} writable, {} written to the device",
-        Span(Duration::from_millis(totals.writable_ms)),
-        bytes(totals.written)
+        span(totals.writable),
+        written(totals.written)
     );
-    page.value("", &cost);
-    if let Some(figures) = &snapshot.figures {
-        ext4(page, figures);
-    }
+    table.value("", &wear);
 }
 
-fn ext4(page: &mut Page, figures: &Figures) {
+fn fill_ext4(table: &mut Table, ext4: &Ext4Stats) {
+    let errors = match ext4.errors {
+        0 => "no errors".into(),
+        1 => "1 error".into(),
+        count => format!("{count} errors"),
+    };
     let written = format!(
-        "{} written in its life, {} since it was mounted, {}",
-        Bytes(figures.lifetime),
-        Bytes(figures.mounted),
-        match figures.errors {
-            0 => "no errors".into(),
-            1 => "1 error".into(),
-            count => format!("{count} errors"),
-        }
+        "{} written in its life, {} since it was mounted, {errors}",
+        Bytes(ext4.lifetime),
+        Bytes(ext4.since_mount),
     );
-    page.value("ext4", &written);
-    let errors = [("first", &figures.first), ("last", &figures.last)];
-    for (which, incident) in errors {
-        if let Some(incident) = incident {
-            page.value("", &format!("{which} error: {}", error(incident)));
-        }
-    }
+    table.value("ext4", &written);
 }
 
-fn error(incident: &Incident) -> String {
-    let time = UNIX_EPOCH.checked_add(Duration::from_secs(incident.time));
-    format!(
-        "{}, in {} (line {})",
-        time.map_or("?".into(), when),
-        incident.function,
-        incident.line
-    )
+fn span(seconds: f64) -> String {
+    Span(Duration::try_from_secs_f64(seconds).unwrap_or_default()).to_string()
+}
+
+fn written(count: Option<u64>) -> String {
+    count.map_or("?".into(), |count| Bytes(count).to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::snapshot::Collector;
-    use crate::wire::{DaemonMessage, Phase, VERSION};
+    use crate::escape::escape;
+    use crate::wire::{DaemonStatus, Phase};
 
-    const HOUR: u64 = 60 * 60 * 1000;
-
-    fn snapshot(state: State, reason: &str, ages: &[u64], command: &[u8]) -> Collector {
-        let mut collector = Collector::default();
-        let mut take = |message| collector.take(message).expect("in its place");
-        take(DaemonMessage::Storage {
-            version: VERSION,
-            whole: true,
-            daemon_version: "1".into(),
+    fn status(state: State, reason: Option<&str>, command: &str) -> Status {
+        let session = |id, age| SessionStatus {
+            id,
             pid: 1,
-            uptime_ms: 1,
-            state,
-            state_ms: 1,
-            reason: reason.into(),
-            mount: b"/m".to_vec(),
-            data: b"/m/data".to_vec(),
-            device: "/dev/x".into(),
-            fstype: "ext4".into(),
-            size: 1,
-            free: 1,
-        });
-        for (id, age_ms) in (1..).zip(ages) {
-            take(DaemonMessage::Session {
-                id,
+            uid: 0,
+            user: command.into(),
+            command: command.into(),
+            age,
+            state: Phase::Granted,
+        };
+        Status {
+            version: "1".into(),
+            daemon: DaemonStatus {
                 pid: 1,
-                uid: 0,
-                phase: Phase::Granted,
-                age_ms: *age_ms,
-                command: command.to_vec(),
-            });
+                uptime: 1.0,
+            },
+            storage: StorageStatus {
+                state,
+                reason: reason.map(str::to_owned),
+                mount: "/m".into(),
+                data: "/m/data".into(),
+                device: "/dev/x".into(),
+                fstype: "ext4".into(),
+                size: 1,
+                free: 1,
+                state_age: 1.0,
+            },
+            sessions: vec![session(1, 7260.0), session(2, 61.0)],
+            holders: Vec::new(),
+            past: Vec::new(),
+            totals: Totals::default(),
+            ext4: None,
         }
-        collector
     }
 
-    fn page(collector: &Collector, width: Option<usize>, colour: bool) -> Vec<String> {
-        let snapshot = collector.snapshot().expect("told");
-        show(snapshot, Page::new(width, colour), true)
-    }
-
-    #[test]
-    fn a_session_that_is_open_for_more_than_an_hour_is_marked() {
-        let two = snapshot(State::ReadWrite, "", &[HOUR - 60_000, HOUR], b"vi");
-        let lines = page(&two, None, false);
-        let marked: Vec<&String> = lines.iter().filter(|line| line.contains('!')).collect();
-        assert_eq!(marked.len(), 2, "{lines:#?}");
-        assert_eq!(marked[0], "sessions  2, 1 open for more than an hour (!)");
-        assert!(
-            marked[1].contains("1 h 0 min ! granted vi"),
-            "{}",
-            marked[1]
-        );
-        let none = snapshot(State::ReadWrite, "", &[1], b"vi");
-        assert!(!page(&none, None, false).concat().contains('!'));
+    fn lines(status: &Status, mut table: Table, times: Times) -> Vec<String> {
+        fill(&mut table, status, times);
+        table.to_string().lines().map(str::to_owned).collect()
     }
 
     #[test]
@@ -281,26 +309,64 @@ mod tests {
             (State::Stuck, "1;31"),
             (State::Absent, "1;31"),
         ] {
-            let told = snapshot(state, "", &[], b"");
+            let status = status(state, None, "");
             let (name, words) = (state.as_str(), meaning(state));
-            let first = &page(&told, None, true)[0];
-            assert!(first.ends_with(&format!("\x1b[{code}m{name}\x1b[0m: {words}")));
-            assert_eq!(
-                page(&told, None, false)[0],
-                format!("state     {name}: {words}")
-            );
+            let first = |colour| {
+                let lines = lines(&status, Table::new(None, colour), Times::with_ages());
+                lines[0].clone()
+            };
+            assert!(first(true).ends_with(&format!("\x1b[{code}m{name}\x1b[0m: {words}")));
+            assert_eq!(first(false), format!("state     {name}: {words}"));
+        }
+    }
+
+    #[test]
+    fn only_a_text_that_is_read_at_once_has_ages() {
+        let status = status(State::ReadWrite, None, "vi");
+        let text = |times| lines(&status, Table::new(None, false), times).join("\n");
+        let read_at_once = text(Times::with_ages());
+        for part in [
+            "(1.00 s ago)",
+            "AGE ",
+            " 2 h 1 min granted vi",
+            " 1 min 1 s  granted vi",
+        ] {
+            assert!(read_at_once.contains(part), "{read_at_once}");
+        }
+        let stays = text(Times::without_ages());
+        assert!(stays.contains("SINCE"), "{stays}");
+        for part in ["ago", "AGE", " min "] {
+            assert!(!stays.contains(part), "{stays}");
+        }
+    }
+
+    #[test]
+    fn absurd_numbers_are_shown_anyhow() {
+        for absurd in [f64::NAN, f64::INFINITY, -1e300, 1e300] {
+            let mut status = status(State::ReadOnly, None, "");
+            status.storage.state_age = absurd;
+            status.totals.writable = absurd;
+            for times in [Times::with_ages(), Times::without_ages()] {
+                assert!(!lines(&status, Table::new(None, false), times).is_empty());
+            }
         }
     }
 
     #[test]
     fn hostile_names_break_no_line() {
-        let name = "\x1b[2J\n\r\u{202e}\u{65e5}\u{672c}".repeat(30);
-        let told = snapshot(State::Stuck, &name, &[1, 2], name.as_bytes());
-        for width in [1, 20, 80, 200] {
-            for line in page(&told, Some(width), false) {
-                assert!(!line.contains(|c: char| c.is_control() || c == '\u{202e}'));
-                let columns: usize = line.chars().map(|c| 1 + usize::from(c >= '\u{3000}')).sum();
-                assert!(columns <= width, "{line:?}");
+        let raw = "\x1b[2J\n\r\u{202e}\u{65e5}\u{672c}".repeat(30);
+        let escaped = escape(&raw).to_string(); // as the daemon sends it
+        for (name, forbidden) in [(&escaped, Some('\u{202e}')), (&raw, None)] {
+            let status = status(State::Stuck, Some(name), name);
+            for width in [1, 20, 80, 200] {
+                let table = Table::new(Some(width), false);
+                for line in lines(&status, table, Times::with_ages()) {
+                    assert!(!line.contains(|c: char| c.is_control() || Some(c) == forbidden));
+                    let wide = |c| usize::from(c >= '\u{3000}');
+                    let hidden = |c| usize::from(c == '\u{202e}');
+                    let columns: usize = line.chars().map(|c| 1 + wide(c) - hidden(c)).sum();
+                    assert!(columns <= width, "{line:?}");
+                }
             }
         }
     }

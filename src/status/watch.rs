@@ -1,152 +1,132 @@
-//! `--watch`: shows what changes, as it is told, until the daemon or the reader is gone.
+//! `pst status --watch`: shows each new status until the daemon or the reader ends.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
+use std::time::Instant;
 
-use super::layout::Page;
-use super::lines::Lines;
-use super::snapshot::{Collector, Snapshot};
-use super::{Fault, json, text};
-use crate::client::Connection;
+use super::text::{self, Times};
+use super::{Source, json, no_daemon, print};
+use crate::problem::Problem;
 use crate::sys::poll::{self, Watch};
 use crate::sys::signal::{self, Signals};
-use crate::sys::terminal;
+use crate::table::{Table, TerminalSize};
+use crate::wire::{State, Status};
 
-/// Where a watch is shown.
-#[derive(Debug)]
-pub(super) enum Display {
-    /// A JSON object a line.
-    Json,
-    /// A line for each change.
-    Lines(Lines),
-    /// The whole screen, drawn again in its place.
-    Screen(Screen),
-}
+/// Moves the cursor to the terminal's first line and clears it.
+const CLEAR: &str = "\x1b[H\x1b[J";
 
-impl Display {
-    /// For a standard output that is a terminal or not.
-    pub(super) fn new(json: bool, terminal: bool, colour: bool) -> io::Result<Display> {
-        Ok(match (json, terminal) {
-            (true, _) => Display::Json,
-            (false, false) => Display::Lines(Lines::default()),
-            (false, true) => Display::Screen(Screen::new(colour)?),
-        })
-    }
-
-    fn show(&mut self, snapshot: &Snapshot) -> String {
-        match self {
-            Display::Json => json::show(snapshot),
-            Display::Lines(lines) => lines.about(snapshot),
-            Display::Screen(screen) => screen.draw(snapshot),
-        }
-    }
-}
-
-/// A screen that is drawn again and again, below what was there before. Nothing of the terminal is
-/// changed but the text, so whatever ends this leaves it well.
+/// A screen that is redrawn in place. Nothing of the terminal is changed but its text, so there is
+/// nothing to restore at the end.
 #[derive(Debug)]
 pub(super) struct Screen {
-    colour: bool,
-    /// Tell of a new size, and that others may have written meanwhile (`fg` after ^Z).
+    /// SIGWINCH and SIGCONT.
     signals: Signals,
-    /// So many lines of ours end at the cursor.
-    drawn: usize,
+    /// Moves the cursor to where the next drawing begins.
+    to_first_line: String,
 }
 
 impl Screen {
-    fn new(colour: bool) -> io::Result<Screen> {
+    pub(super) fn new() -> Result<Screen, Problem> {
         let signals = [libc::SIGWINCH, libc::SIGCONT];
         signal::block(signals);
         Ok(Screen {
-            colour,
-            signals: Signals::new(signals)?,
-            drawn: 0,
+            signals: Signals::new(signals).map_err(cannot_wait)?,
+            to_first_line: "\r".into(),
         })
     }
 
-    /// Takes signals that came; what to write before the next drawing, if there is to be one.
-    fn disturbed(&mut self) -> io::Result<Option<&'static str>> {
-        let mut before = None;
+    /// Takes the signals that arrived. Returns whether the screen must be redrawn.
+    fn take_signals(&mut self) -> io::Result<bool> {
+        let mut arrived = false;
         while let Some(received) = self.signals.next()? {
-            self.drawn = 0; // these lines are somewhere else now
-            before = match received.signal {
-                // Lines may have been broken or joined: the whole screen is drawn anew.
-                libc::SIGWINCH => Some("\x1b[H\x1b[J"),
-                _ => before.or(Some("")),
-            };
+            arrived = true;
+            if received.signal == libc::SIGWINCH {
+                // The terminal may have broken or joined lines.
+                self.to_first_line = CLEAR.into();
+            } else if self.to_first_line != CLEAR {
+                // After ^Z and `fg`: others have written below the old lines.
+                self.to_first_line = "\r".into();
+            }
         }
-        Ok(before)
+        Ok(arrived)
     }
 
-    /// What brings the cursor up to our first line, the lines, and the removal of what is below.
-    fn draw(&mut self, snapshot: &Snapshot) -> String {
-        let size = terminal::size(io::stdout());
-        let page = Page::new(size.map(|size| size.columns), self.colour);
-        let mut lines = text::show(snapshot, page, false);
-        if let Some(size) = size {
-            // The cursor stands below the last.
-            lines.truncate(size.rows.saturating_sub(1));
+    fn draw(&mut self, status: &Status, times: Times) -> String {
+        let mut table = Table::for_stdout();
+        text::fill(&mut table, status, times);
+        // The cursor stays below the last line.
+        let rows = TerminalSize::of_stdout().map_or(usize::MAX, |size| size.rows - 1);
+        let mut out = self.to_first_line.clone();
+        let mut count = 0;
+        for line in table.to_string().lines().take(rows.max(1)) {
+            out += line;
+            out += "\x1b[K\n"; // clears the rest of the line
+            count += 1;
         }
-        let mut out = match self.drawn {
-            0 => "\r".to_owned(),
-            count => format!("\r\x1b[{count}A"),
-        };
-        for line in &lines {
-            out.push_str(line);
-            out.push_str("\x1b[K\n");
-        }
-        out.push_str("\x1b[J");
-        self.drawn = lines.len();
-        out
+        self.to_first_line = format!("\r\x1b[{count}A");
+        out + "\x1b[J" // clears what is below
     }
 }
 
-/// Shows all that is told from now on. Ends well when nobody reads it any more.
+enum Event {
+    Changed(Status),
+    MustRedraw,
+    ReaderEnded,
+}
+
+/// Shows `status` and all that follow: on the screen, or without one as a line of JSON each.
+/// Returns the last state once nobody reads the output any more.
 pub(super) fn follow(
-    connection: &mut Connection,
-    collector: &mut Collector,
-    mut display: Display,
-) -> Result<(), Fault> {
+    mut source: Source,
+    mut status: Status,
+    mut screen: Option<Screen>,
+) -> Result<State, Problem> {
+    let mut times = Times::without_ages();
     loop {
-        while let Some(message) = connection.receive()? {
-            // What follows an update may be the beginning of the next one.
-            let whole = super::take(collector, message)?;
-            if let Some(snapshot) = collector.snapshot().filter(|_| whole) {
-                write(&display.show(snapshot))?;
-            }
+        let text = match &mut screen {
+            Some(screen) => screen.draw(&status, times),
+            None => json(&status),
+        };
+        if !print(&text)? {
+            return Ok(status.storage.state);
         }
-        wait(connection, &display)?;
-        if let Display::Screen(screen) = &mut display {
-            let disturbed = screen.disturbed().map_err(Fault::waiting)?;
-            if let (Some(before), Some(snapshot)) = (disturbed, collector.snapshot()) {
-                let text = format!("{before}{}", screen.draw(snapshot));
-                write(&text)?;
+        match next_event(&mut source, screen.as_mut())? {
+            Event::Changed(new) => {
+                status = new;
+                times = Times::without_ages();
             }
+            Event::MustRedraw => {}
+            Event::ReaderEnded => return Ok(status.storage.state),
         }
     }
 }
 
-/// Waits for news, for a signal, or for the reader's end.
-fn wait(connection: &Connection, display: &Display) -> Result<(), Fault> {
+fn next_event(source: &mut Source, mut screen: Option<&mut Screen>) -> Result<Event, Problem> {
     let stdout = io::stdout();
     let stdout = stdout.as_fd();
-    let news = Watch::new(connection, libc::POLLIN);
-    // A pipe or terminal that nobody reads any more tells that by itself.
-    let reader = Watch::new(&stdout, 0);
-    let mut watches = vec![news, reader];
-    if let Display::Screen(screen) = display {
-        watches.push(Watch::new(&screen.signals, libc::POLLIN));
-    }
-    poll::wait(&mut watches, None).map_err(Fault::waiting)?;
-    match watches.get(1).is_some_and(Watch::seen) {
-        true => Err(Fault::NoReader),
-        false => Ok(()),
+    loop {
+        if let Some(status) = source.next(Instant::now())? {
+            return Ok(Event::Changed(status));
+        }
+        let mut watches = vec![
+            Watch::new(&source.connection, libc::POLLIN),
+            Watch::new(&stdout, 0), // a pipe or terminal reports the end of its reader by itself
+        ];
+        if let Some(screen) = &screen {
+            watches.push(Watch::new(&screen.signals, libc::POLLIN));
+        }
+        poll::wait(&mut watches, None).map_err(cannot_wait)?;
+        if watches[1].seen() {
+            return Ok(Event::ReaderEnded);
+        }
+        if let Some(screen) = &mut screen {
+            if screen.take_signals().map_err(cannot_wait)? {
+                return Ok(Event::MustRedraw);
+            }
+        }
     }
 }
 
-/// Writes it all at once, so that a terminal never shows half of it.
-fn write(text: &str) -> Result<(), Fault> {
-    let mut stdout = io::stdout();
-    stdout.write_all(text.as_bytes())?;
-    Ok(stdout.flush()?)
+fn cannot_wait(error: io::Error) -> Problem {
+    no_daemon(Problem::io("cannot wait for the daemon", &error))
 }

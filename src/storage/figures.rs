@@ -5,19 +5,15 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::wire::{Figures, Incident};
+use crate::wire::Ext4Stats;
 
 /// The figures of the ext4 on `device`; `None` for another filesystem.
-pub(crate) fn read(device: (u32, u32)) -> Option<Figures> {
+pub(crate) fn read(device: (u32, u32)) -> Option<Ext4Stats> {
     let folder = folder(device)?;
-    let errors = number(&folder, "errors_count")?;
-    let incident = |which| (errors > 0).then(|| incident(&folder, which)).flatten();
-    Some(Figures {
+    Some(Ext4Stats {
         lifetime: number(&folder, "lifetime_write_kbytes")?.saturating_mul(1024),
-        mounted: number(&folder, "session_write_kbytes")?.saturating_mul(1024),
-        errors,
-        first: incident("first"),
-        last: incident("last"),
+        since_mount: number(&folder, "session_write_kbytes")?.saturating_mul(1024),
+        errors: number(&folder, "errors_count")?,
     })
 }
 
@@ -41,15 +37,6 @@ impl Kept {
 pub(crate) fn folder((major, minor): (u32, u32)) -> Option<PathBuf> {
     let link = fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok()?;
     Some(Path::new("/sys/fs/ext4").join(link.file_name()?))
-}
-
-fn incident(folder: &Path, which: &str) -> Option<Incident> {
-    let function = text(folder, &format!("{which}_error_func"))?;
-    Some(Incident {
-        time: number(folder, &format!("{which}_error_time"))?,
-        function,
-        line: u32::try_from(number(folder, &format!("{which}_error_line"))?).ok()?,
-    })
 }
 
 fn number(folder: &Path, name: &str) -> Option<u64> {

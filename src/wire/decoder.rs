@@ -1,27 +1,24 @@
-//! From a stream of bytes to messages, in pieces of any size, and what can be
-//! wrong with them. It never reads from anywhere: the caller brings the bytes.
+//! Turns a stream of bytes, in pieces of any size, into messages. The caller reads the bytes.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use super::{Message, VERSION};
 
-/// Cuts a peer's bytes into frames and these into messages `M`.
+/// Cuts a peer's bytes into frames and decodes these to messages `M`.
 ///
-/// Call [`Decoder::next_message`] until it gives `None` before each
-/// [`Decoder::push`]: then no more is kept than an unfinished frame, and no
-/// memory at all between two frames.
+/// Call [`Decoder::next_message`] until it returns `None` before each [`Decoder::push`]: then the decoder keeps no more
+/// than one unfinished frame, and no memory at all between two frames.
 #[derive(Debug)]
 pub struct Decoder<M> {
     buffer: Vec<u8>,
-    /// So many bytes at the buffer's start are decoded.
+    /// Bytes at the start of the buffer that are decoded already.
     done: usize,
     failed: Option<DecodeError>,
     messages: PhantomData<fn() -> M>,
 }
 
 impl<M: Message> Decoder<M> {
-    /// A decoder at the start of a frame.
     pub fn new() -> Self {
         Decoder {
             buffer: Vec::new(),
@@ -31,17 +28,17 @@ impl<M: Message> Decoder<M> {
         }
     }
 
-    /// Takes bytes as they came. After an error they are dropped.
+    /// Adds bytes as they arrived. After an error they are dropped.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.failed.is_none() {
             self.buffer.extend_from_slice(bytes);
         }
     }
 
-    /// The next message; `None`: its end has not come yet.
+    /// Returns the next message, or `None` until all of it has arrived.
     ///
-    /// The first error is final: where the next frame would begin is no longer
-    /// known, so the same error is returned ever after.
+    /// # Errors
+    /// The first error is final and returned again, since the start of the next frame is not known.
     pub fn next_message(&mut self) -> Result<Option<M>, DecodeError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -53,8 +50,7 @@ impl<M: Message> Decoder<M> {
         }
         let idle = matches!(result, Ok(None)) && self.done > 0;
         if idle || self.done == self.buffer.len() {
-            // A fresh vector of just the rest, since most of a read's memory may
-            // be behind us; without a rest it has no memory.
+            // A new vector without spare capacity. An empty one has no memory at all.
             self.buffer = self.buffer[self.done..].to_vec();
             self.done = 0;
         }
@@ -65,13 +61,9 @@ impl<M: Message> Decoder<M> {
         let Some((length, rest)) = self.buffer[self.done..].split_first_chunk() else {
             return Ok(None);
         };
-        let length = usize::from(u16::from_le_bytes(*length));
-        if length == 0 {
-            return Err(DecodeError::Empty);
-        }
-        if length > M::FRAME_MAX {
-            let limit = M::FRAME_MAX;
-            return Err(DecodeError::FrameTooLong { length, limit });
+        let (length, limit) = (usize::from(u16::from_le_bytes(*length)), M::FRAME_MAX);
+        if length == 0 || length > limit {
+            return Err(DecodeError::Length { length, limit });
         }
         let Some([kind, payload @ ..]) = rest.get(..length) else {
             return Ok(None);
@@ -88,40 +80,21 @@ impl<M: Message> Default for Decoder<M> {
     }
 }
 
-/// Why bytes are not a message. `kind` is the type byte of the frame.
+/// Why bytes are not a message. `kind` is the type of the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {
-    /// A frame of length 0: it has not even a type.
-    Empty,
-    /// A frame longer than its sender may send.
-    FrameTooLong {
-        /// The frame's length, in bytes.
-        length: usize,
-        limit: usize,
-    },
+    /// A frame that is empty or longer than its sender may send.
+    Length { length: usize, limit: usize },
     /// A type that this direction does not have.
     UnknownType(u8),
-    /// The peer speaks another version of the protocol, this one.
+    /// The peer speaks this other version of the protocol.
     Version(u16),
     /// The frame ends within a field.
     Short { kind: u8 },
     /// The frame goes on after the last field.
-    Trailing {
-        kind: u8,
-        /// Bytes after the last field.
-        count: usize,
-    },
-    /// A string longer than its field may be.
-    TooLong {
-        kind: u8,
-        /// The string's length, in bytes.
-        length: usize,
-        limit: usize,
-    },
-    /// A byte that is neither a bool nor one of its enum's values.
-    Value { kind: u8, value: u8 },
-    /// A text that is not UTF-8.
-    NotUtf8 { kind: u8 },
+    Trailing { kind: u8 },
+    /// A field has a value that it may not have: not UTF-8, too long, or not one of its enum's.
+    Invalid { kind: u8 },
 }
 
 impl std::error::Error for DecodeError {}
@@ -129,8 +102,8 @@ impl std::error::Error for DecodeError {}
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Empty => write!(f, "frame of length 0"),
-            Self::FrameTooLong { length, limit } => {
+            Self::Length { length: 0, .. } => write!(f, "frame of length 0"),
+            Self::Length { length, limit } => {
                 write!(f, "frame of {length} bytes, only {limit} are allowed")
             }
             Self::UnknownType(kind) => write!(f, "unknown message type 0x{kind:02x}"),
@@ -140,23 +113,8 @@ impl fmt::Display for DecodeError {
                  if pst was updated, restart its daemon (`systemctl restart pst`)"
             ),
             Self::Short { kind } => write!(f, "message 0x{kind:02x} is cut short"),
-            Self::Trailing { kind, count } => {
-                write!(f, "message 0x{kind:02x} has trailing bytes: {count}")
-            }
-            Self::TooLong {
-                kind,
-                length,
-                limit,
-            } => write!(
-                f,
-                "message 0x{kind:02x} has a string of {length} bytes, only {limit} are allowed"
-            ),
-            Self::Value { kind, value } => {
-                write!(f, "message 0x{kind:02x} has an unknown value {value}")
-            }
-            Self::NotUtf8 { kind } => {
-                write!(f, "message 0x{kind:02x} has a text that is not UTF-8")
-            }
+            Self::Trailing { kind } => write!(f, "message 0x{kind:02x} has trailing bytes"),
+            Self::Invalid { kind } => write!(f, "message 0x{kind:02x} has an invalid value"),
         }
     }
 }
@@ -213,16 +171,15 @@ mod tests {
             daemon.push(&length.to_le_bytes());
             let length = usize::from(length);
             let limit = super::super::CLIENT_FRAME_MAX;
+            let refused = DecodeError::Length { length, limit };
             match length {
-                0 => assert_eq!(client.next_message(), Err(DecodeError::Empty)),
                 1..=4096 => assert_eq!(client.next_message(), Ok(None)),
-                _ => assert_eq!(
-                    client.next_message(),
-                    Err(DecodeError::FrameTooLong { length, limit })
-                ),
+                _ => assert_eq!(client.next_message(), Err(refused)),
             }
+            let limit = super::super::DAEMON_FRAME_MAX;
+            let refused = DecodeError::Length { length, limit };
             match length {
-                0 => assert_eq!(daemon.next_message(), Err(DecodeError::Empty)),
+                0 => assert_eq!(daemon.next_message(), Err(refused)),
                 _ => assert_eq!(daemon.next_message(), Ok(None)),
             }
         }
@@ -232,36 +189,23 @@ mod tests {
     fn every_error_is_one_line_that_names_the_fault() {
         let (kind, length, limit) = (0x85, 5000, 4096);
         for (error, line) in [
-            (DecodeError::Empty, "frame of length 0"),
             (
-                DecodeError::FrameTooLong { length, limit },
+                DecodeError::Length { length, limit },
                 "frame of 5000 bytes, only 4096 are allowed",
             ),
             (DecodeError::UnknownType(0x0a), "unknown message type 0x0a"),
             (
                 DecodeError::Version(1),
-                "cannot speak protocol version 1, only 2: if pst was updated, restart its daemon (`systemctl restart pst`)",
+                "cannot speak protocol version 1, only 3: if pst was updated, restart its daemon (`systemctl restart pst`)",
             ),
             (DecodeError::Short { kind }, "message 0x85 is cut short"),
             (
-                DecodeError::Trailing { kind, count: 1 },
-                "message 0x85 has trailing bytes: 1",
+                DecodeError::Trailing { kind },
+                "message 0x85 has trailing bytes",
             ),
             (
-                DecodeError::TooLong {
-                    kind,
-                    length,
-                    limit,
-                },
-                "message 0x85 has a string of 5000 bytes, only 4096 are allowed",
-            ),
-            (
-                DecodeError::Value { kind, value: 9 },
-                "message 0x85 has an unknown value 9",
-            ),
-            (
-                DecodeError::NotUtf8 { kind },
-                "message 0x85 has a text that is not UTF-8",
+                DecodeError::Invalid { kind },
+                "message 0x85 has an invalid value",
             ),
         ] {
             assert_eq!(error.to_string(), line);

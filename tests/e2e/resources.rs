@@ -36,12 +36,7 @@ fn crowd(rig: &Rig, count: usize) -> Vec<UnixStream> {
     let mut open = MAGIC.to_vec();
     let command = vec![b'x'; 1000];
     let version = VERSION;
-    ClientMessage::Open {
-        version,
-        command,
-        need: 0,
-    }
-    .encode(&mut open);
+    ClientMessage::Open { version, command }.encode(&mut open);
     let connect = |_| {
         let mut stream = UnixStream::connect(rig.socket()).expect("connect");
         // A refused connection may be closed already.

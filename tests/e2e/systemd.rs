@@ -88,7 +88,6 @@ fn who_comes_to_systemds_socket_while_it_stops_is_left_for_the_next_daemon() {
     ClientMessage::Open {
         version: VERSION,
         command: b"test".to_vec(),
-        need: 0,
     }
     .encode(&mut open);
     let mut first = UnixStream::connect(rig.socket()).expect("connect");

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use pst::wire::{ClientMessage, DaemonMessage, MAGIC, Message, State, Totals, VERSION};
+use pst::wire::{ClientMessage, DaemonMessage, MAGIC, Message, VERSION};
 use serde_json::Value;
 
 use crate::needs_storage;
@@ -48,7 +48,6 @@ fn burst(rig: &Rig, count: u64) {
         let open = ClientMessage::Open {
             version: VERSION,
             command: b"vi".to_vec(),
-            need: 0,
         };
         stream.write_all(&greeting(&open)).expect("open");
         let mut granted = [0; 3];
@@ -69,33 +68,21 @@ fn what_has_come_of_the_next_change_is_not_shown_before_all_of_it_has() {
     let job = start(command.arg(&socket));
     let (mut client, _) = listener.accept().expect("a client");
     client.read_exact(&mut [0; 4]).expect("it begins");
-    let storage = DaemonMessage::Storage {
-        version: VERSION,
-        whole: true,
-        daemon_version: "1".into(),
-        pid: 1,
-        uptime_ms: 0,
-        state: State::ReadOnly,
-        state_ms: 0,
-        reason: String::new(),
-        mount: b"/m".to_vec(),
-        data: b"/m/data".to_vec(),
-        device: "/dev/d".into(),
-        fstype: "ext4".into(),
-        size: 1,
-        free: 1,
-    };
-    let totals = DaemonMessage::Totals(Totals {
-        sessions: 5,
-        ..Totals::default()
-    });
+    let json = rig.pst(["status", "--json"]).to_end().must(0).text();
+    let (first, second) = json.as_bytes().split_at(json.len() / 2);
     let mut bytes = Vec::new();
-    for message in [&storage, &totals, &DaemonMessage::End, &storage] {
+    for (last, part) in [(false, first), (true, second), (false, first)] {
+        let message = DaemonMessage::Status {
+            version: VERSION,
+            last,
+            bytes: part.to_vec(),
+        };
         message.encode(&mut bytes);
     }
     client.write_all(&bytes).expect("sent");
     let told = await_last("it is told", &job, |s| s["totals"].is_object());
-    assert_eq!(told["totals"]["sessions"], 5);
+    let whole: Value = serde_json::from_str(&json).expect("a status");
+    assert_eq!(told["totals"], whole["totals"]);
     drop(client);
     assert_eq!(job.end().must(3).text().lines().count(), 1);
 }

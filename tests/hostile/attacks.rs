@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use pst::wire::{ClientMessage, DaemonMessage, VERSION};
+use pst::wire::{ClientMessage, DaemonMessage};
 
 use crate::clients::{Client, begun, bytes, enough, hold, open, status};
 use crate::descriptors;
@@ -18,7 +18,6 @@ pub fn play(attack: &str) {
         "never reading" => never_reading(),
         "ten thousand" => ten_thousand(),
         "vanishing" => vanishing(),
-        "needs" => needs(),
         "another version" => another_version(),
         "descriptors" => descriptors::send_many(),
         "a lingering socket" => descriptors::send_lingering(),
@@ -210,36 +209,12 @@ fn vanishing() {
     });
 }
 
-/// Needs that nobody can meet, and needs of who does not wait for the answer.
-fn needs() {
-    again_and_again(|seed| {
-        let Some(client) = Client::greeted() else {
-            return;
-        };
-        let need = [u64::MAX, 1, u64::MAX - 1, 1 << 40][seed as usize % 4];
-        client.say(&ClientMessage::Open {
-            version: VERSION,
-            command: b"needs".to_vec(),
-            need,
-        });
-        if seed % 3 > 0 && need > 1 {
-            let answers = client.rest();
-            let denied = matches!(answers[..], [] | [DaemonMessage::Denied { .. }]);
-            assert!(denied, "{answers:?}");
-        }
-    });
-}
-
 fn another_version() {
     again_and_again(|seed| {
         let version = [0, 1, 0x0201, u16::MAX][seed as usize % 4];
         let command = noise(seed, seed as usize % 100);
         for message in [
-            ClientMessage::Open {
-                version,
-                command,
-                need: 0,
-            },
+            ClientMessage::Open { version, command },
             ClientMessage::Status {
                 version,
                 watch: true,

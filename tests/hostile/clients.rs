@@ -180,7 +180,6 @@ pub fn open(command: &[u8]) -> ClientMessage {
     ClientMessage::Open {
         version: VERSION,
         command: command.to_vec(),
-        need: 0,
     }
 }
 

@@ -156,12 +156,6 @@ fn p9_opening_and_vanishing() {
 }
 
 #[test]
-fn p9_needs_without_end() {
-    needs_root!("other users");
-    besieged(&open_rig(), "needs", &EVERYBODY, |_| {});
-}
-
-#[test]
 fn p9_another_version() {
     needs_root!("other users");
     besieged(&open_rig(), "another version", &EVERYBODY, |_| {});

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use pst::wire::{DaemonMessage, DenyReason, VERSION};
+use pst::wire::{CloseResult, DaemonMessage, DenyReason, VERSION};
 
 use crate::codes::{code, finish, is_refused};
 use crate::rig::Rig;
@@ -71,17 +71,14 @@ fn p8_who_may_not_open_the_socket_is_told_the_group() {
 }
 
 #[test]
-fn what_is_needed_is_told_the_daemon_before_anything_else() {
+fn the_command_is_named_to_the_daemon_before_anything_else() {
     let rig = Rig::new();
-    for (option, need) in [(None, 0), (Some("--need=5M"), 5 << 20)] {
-        let mut command = rig.command(env!("CARGO_BIN_EXE_pst"));
-        command.arg("run").args(option).args(["--", "true"]);
-        let child = command.spawn().unwrap();
-        let client = rig.accept();
-        assert_eq!((client.need, &client.command[..]), (need, &b"true"[..]));
-        drop(client);
-        assert_eq!(code(&finish(child)), Some(1));
-    }
+    let mut command = rig.command(env!("CARGO_BIN_EXE_pst"));
+    let child = command.args(["run", "--", "true"]).spawn().unwrap();
+    let client = rig.accept();
+    assert_eq!(client.command, b"true");
+    drop(client);
+    assert_eq!(code(&finish(child)), Some(1));
 }
 
 #[test]
@@ -109,13 +106,17 @@ fn p3_without_a_grant_no_command_is_started() {
         version: VERSION - 1,
         text: "it speaks something else".into(),
     };
+    let closed = DaemonMessage::Closed {
+        result: CloseResult::Durable,
+        text: String::new(),
+    };
     for (answer, text) in [
         (Some(stopping), "it is stopping; try again when"),
         (Some(older), "restart its daemon (`systemctl restart pst`)"),
         (Some(refused_by_older), "it speaks something else"),
         (Some(denied), r"the card\x1b[31m is broken"),
         (Some(error), "bad frame"),
-        (Some(DaemonMessage::End), "out of place"),
+        (Some(closed), "out of place"),
         (None, "the daemon went away; see `systemctl status pst`"),
     ] {
         let rig = Rig::new();

@@ -126,15 +126,13 @@ impl Rig {
             stream,
             decoder: Decoder::new(),
             command: Vec::new(),
-            need: 0,
         };
         let mut magic = [0; 4];
         client.stream.read_exact(&mut magic).unwrap();
         assert_eq!(magic, MAGIC);
         match client.next() {
-            Some(ClientMessage::Open { command, need, .. }) => {
+            Some(ClientMessage::Open { command, .. }) => {
                 client.command = command;
-                client.need = need;
             }
             other => panic!("{other:?}"),
         }
@@ -204,7 +202,6 @@ pub struct Client {
     pub stream: UnixStream,
     decoder: Decoder<ClientMessage>,
     pub command: Vec<u8>,
-    pub need: u64,
 }
 
 impl Client {

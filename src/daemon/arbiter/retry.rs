@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Moment, after};
-use crate::daemon::timeouts::{BURST, RETRY_FIRST, RETRY_LONGEST};
+use crate::daemon::timeouts::{RETRY_FIRST, RETRY_LONGEST, WRITER_CLOSED_RETRIES};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Retry {
@@ -46,7 +46,9 @@ impl Retry {
     /// The kernel said busy: say who it is, and arrange the next try.
     pub(super) fn refused(&mut self, now: Moment) {
         self.refused = true;
-        let quick = self.burst.and_then(|i| BURST.get(usize::from(i)));
+        let quick = self
+            .burst
+            .and_then(|i| WRITER_CLOSED_RETRIES.get(usize::from(i)));
         if let Some(wait) = quick {
             self.next = after(now, *wait);
             self.burst = self.burst.map(|i| i + 1);

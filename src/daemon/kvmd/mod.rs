@@ -32,7 +32,7 @@ use self::events::Data;
 use self::http::{Failure, Request, Response, Route};
 use super::connection::{Connection, Fault};
 use super::context::Context;
-use super::status::Status;
+use super::status::StatusSnapshot;
 
 /// Whether a connection that begins so is this API's.
 pub(super) fn speaks(early: &[u8]) -> bool {
@@ -117,9 +117,13 @@ async fn fail(connection: &Connection, failure: &Failure, wants_body: bool) {
         .await;
 }
 
-fn state<'a>(context: &'a Context, status: &Status, write_allowed: bool) -> events::Storage<'a> {
+fn state<'a>(
+    context: &'a Context,
+    status: &StatusSnapshot,
+    write_allowed: bool,
+) -> events::Storage<'a> {
     events::Storage {
-        clients: status.sessions.len(),
+        clients: status.clients,
         data: Data {
             path: &context.settings.api_path,
             write_allowed,

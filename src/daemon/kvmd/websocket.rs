@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::task::{Context, Poll, ready};
 
+use async_io::Timer;
 use smol::channel::Receiver;
 use smol::future::or;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -18,7 +19,6 @@ use crate::daemon::connection::{Connection, Fault};
 use crate::daemon::context::Context as Daemon;
 use crate::daemon::handle::{Session, SessionEvent};
 use crate::daemon::timeouts::{CHANGES_EVERY, PING_EVERY};
-use crate::daemon::timers::Sleep;
 use crate::escape::escape;
 
 /// Longest message of a client, in bytes.
@@ -46,7 +46,7 @@ pub(super) async fn session(
     let mut talk = Talk {
         daemon,
         connection,
-        session: daemon.controller.open(connection.peer, name, 0),
+        session: daemon.controller.open(connection.peer, name),
         line: Line {
             connection,
             socket: WebSocketContext::from_partially_read(
@@ -58,7 +58,7 @@ pub(super) async fn session(
         },
         stage: Stage::Waiting,
         told: None,
-        ping: daemon.timers.after(PING_EVERY),
+        ping: Timer::after(PING_EVERY),
         answered: true,
         complaints: 0,
     };
@@ -88,7 +88,7 @@ struct Talk<'a> {
     stage: Stage,
     /// The number of sessions that it was told of, and when to look for another one.
     told: Option<Told>,
-    ping: Sleep,
+    ping: Timer,
     /// It has said something since the last ping.
     answered: bool,
     complaints: u32,
@@ -96,7 +96,7 @@ struct Talk<'a> {
 
 struct Told {
     clients: usize,
-    rest: Sleep,
+    rest: Timer,
     changed: Receiver<()>,
 }
 
@@ -127,7 +127,7 @@ impl Talk<'_> {
                 return Ok(false);
             }
             Turn::Ping => {
-                self.ping = self.daemon.timers.after(PING_EVERY);
+                self.ping = Timer::after(PING_EVERY);
                 self.answered = false;
                 self.line.write(Message::Ping(Bytes::new()))?;
             }
@@ -172,7 +172,7 @@ impl Talk<'_> {
 
     async fn event(&mut self, event: SessionEvent) -> Result<bool, Fault> {
         match event {
-            SessionEvent::Granted(_) if self.stage == Stage::Waiting => {
+            SessionEvent::Granted { .. } if self.stage == Stage::Waiting => {
                 self.stage = Stage::Granted;
                 self.tell(true).await?;
                 self.flush().await?;
@@ -195,7 +195,7 @@ impl Talk<'_> {
                 return Ok(false);
             }
             SessionEvent::Closed(CloseResult::Failed, _) => return Ok(false),
-            SessionEvent::Granted(_) | SessionEvent::Revoked(..) => {} // it has closed it meanwhile
+            SessionEvent::Granted { .. } | SessionEvent::Revoked(..) => {} // it has closed it meanwhile
         }
         Ok(true)
     }
@@ -262,11 +262,11 @@ impl Talk<'_> {
     async fn tell_if(&mut self, write_allowed: bool, anyway: bool) -> Result<(), Fault> {
         let controller = &self.daemon.controller;
         let status = controller.status(anyway).await.ok_or(Fault::Gone)?;
-        let clients = status.sessions.len();
+        let clients = status.clients;
         let before = self.told.replace(Told {
             clients,
-            rest: self.daemon.timers.after(CHANGES_EVERY),
-            changed: controller.changed(status.generation),
+            rest: Timer::after(CHANGES_EVERY),
+            changed: controller.await_change(status.generation),
         });
         if anyway || before.is_none_or(|before| before.clients != clients) {
             self.say(events::storage(&state(self.daemon, &status, write_allowed)))?;

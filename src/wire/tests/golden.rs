@@ -6,26 +6,25 @@ pub fn every_client_message() -> Vec<(ClientMessage, &'static [u8])> {
     vec![
         (
             ClientMessage::Open {
-                version: 2,
+                version: 3,
                 command: b"ls \xff".to_vec(),
-                need: 0x0807_0605_0403_0201,
             },
-            b"\x11\x00\x01\x02\x00\x04\x00ls \xff\x01\x02\x03\x04\x05\x06\x07\x08",
+            b"\x09\x00\x01\x03\x00\x04\x00ls \xff",
         ),
         (ClientMessage::Close, b"\x01\x00\x02"),
         (
             ClientMessage::Status {
-                version: 2,
+                version: 3,
                 watch: false,
             },
-            b"\x04\x00\x03\x02\x00\x00",
+            b"\x04\x00\x03\x03\x00\x00",
         ),
         (
             ClientMessage::Status {
-                version: 2,
+                version: 3,
                 watch: true,
             },
-            b"\x04\x00\x03\x02\x00\x01",
+            b"\x04\x00\x03\x03\x00\x01",
         ),
     ]
 }
@@ -34,20 +33,20 @@ pub fn every_daemon_message() -> Vec<(DaemonMessage, &'static [u8])> {
     vec![
         (
             DaemonMessage::Granted {
-                version: 2,
+                version: 3,
                 data: b"/d\xff".to_vec(),
                 device: 0x0807_0605_0403_0201,
                 kill_grace_ms: 1000,
             },
-            b"\x14\x00\x81\x02\x00\x03\x00/d\xff\x01\x02\x03\x04\x05\x06\x07\x08\xe8\x03\x00\x00",
+            b"\x14\x00\x81\x03\x00\x03\x00/d\xff\x01\x02\x03\x04\x05\x06\x07\x08\xe8\x03\x00\x00",
         ),
         (
             DaemonMessage::Denied {
-                version: 2,
+                version: 3,
                 reason: DenyReason::Unprepared,
                 text: "n\u{f6}".into(),
             },
-            b"\x09\x00\x82\x02\x00\x04\x03\x00n\xc3\xb6",
+            b"\x09\x00\x82\x03\x00\x04\x03\x00n\xc3\xb6",
         ),
         (
             DaemonMessage::Revoked {
@@ -64,99 +63,105 @@ pub fn every_daemon_message() -> Vec<(DaemonMessage, &'static [u8])> {
             b"\x04\x00\x84\x01\x00\x00",
         ),
         (
-            DaemonMessage::Storage {
-                version: 2,
-                whole: true,
-                daemon_version: "0.1".into(),
-                pid: 0x0102,
-                uptime_ms: 0x0304,
-                state: State::Stuck,
-                state_ms: 0x0506,
-                reason: "busy".into(),
-                mount: b"/m".to_vec(),
-                data: b"/m/d".to_vec(),
-                device: "sda1".into(),
-                fstype: "ext4".into(),
-                size: 0x0a00_0000_0000,
-                free: 0x0b,
+            DaemonMessage::Status {
+                version: 3,
+                last: true,
+                bytes: b"{}".to_vec(),
             },
-            b"\x4a\x00\x85\x02\x00\x01\x03\x000.1\x02\x01\x00\x00\x04\x03\x00\x00\x00\x00\x00\x00\x07\
-              \x06\x05\x00\x00\x00\x00\x00\x00\x04\x00busy\x02\x00/m\x04\x00/m/d\x04\x00sda1\x04\x00ext4\
-              \x00\x00\x00\x00\x00\x0a\x00\x00\x0b\x00\x00\x00\x00\x00\x00\x00",
-        ),
-        (
-            DaemonMessage::Session {
-                id: 7,
-                pid: 0x0102,
-                uid: 1000,
-                phase: Phase::Granted,
-                age_ms: 0x0304,
-                command: b"vi".to_vec(),
-            },
-            b"\x1e\x00\x86\x07\x00\x00\x00\x00\x00\x00\x00\x02\x01\x00\x00\xe8\x03\x00\x00\x02\
-              \x04\x03\x00\x00\x00\x00\x00\x00\x02\x00vi",
-        ),
-        (
-            DaemonMessage::Holder {
-                kind: HolderKind::Swap,
-                pid: 0,
-                uid: 0,
-                command: Vec::new(),
-                path: b"/m/swap".to_vec(),
-            },
-            b"\x15\x00\x87\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x07\x00/m/swap",
-        ),
-        (DaemonMessage::End, b"\x01\x00\x88"),
-        (
-            DaemonMessage::Figures(Figures {
-                lifetime: 0x0102,
-                mounted: 3,
-                errors: 1,
-                first: Some(Incident {
-                    time: 0x0405,
-                    function: "f".into(),
-                    line: 6,
-                }),
-                last: None,
-            }),
-            b"\x36\x00\x8a\x02\x01\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\
-              \x01\x00\x00\x00\x00\x00\x00\x00\x05\x04\x00\x00\x00\x00\x00\x00\x01\x00f\
-              \x06\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
-        ),
-        (
-            DaemonMessage::Totals(Totals {
-                sessions: 1,
-                denials: 2,
-                remounts: 3,
-                failed_remounts: 4,
-                writable_ms: 5,
-                written: None,
-            }),
-            b"\x31\x00\x8b\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\
-              \x03\x00\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\
-              \x05\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff",
-        ),
-        (
-            DaemonMessage::Past {
-                id: 7,
-                pid: 0x0102,
-                uid: 1000,
-                ended: Ended::Gone,
-                ago_ms: 8,
-                lasted_ms: 9,
-                written: Some(10),
-                command: b"vi".to_vec(),
-            },
-            b"\x2e\x00\x8c\x07\x00\x00\x00\x00\x00\x00\x00\x02\x01\x00\x00\xe8\x03\x00\x00\x05\
-              \x08\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x00\x00\x00\x00\
-              \x0a\x00\x00\x00\x00\x00\x00\x00\x02\x00vi",
+            b"\x08\x00\x85\x03\x00\x01\x02\x00{}",
         ),
         (
             DaemonMessage::Error {
-                version: 2,
+                version: 3,
                 text: "no".into(),
             },
-            b"\x07\x00\x89\x02\x00\x02\x00no",
+            b"\x07\x00\x89\x03\x00\x02\x00no",
         ),
     ]
 }
+
+/// A status with everything in it.
+pub fn status() -> Status {
+    Status {
+        version: "1".into(),
+        daemon: DaemonStatus {
+            pid: 1,
+            uptime: 2.5,
+        },
+        storage: StorageStatus {
+            state: State::Stuck,
+            reason: Some("busy".into()),
+            mount: "/m".into(),
+            data: "/m/d".into(),
+            device: "/dev/sda1".into(),
+            fstype: "ext4".into(),
+            size: 3,
+            free: 2,
+            state_age: 0.5,
+        },
+        sessions: vec![SessionStatus {
+            id: 7,
+            pid: 8,
+            uid: 9,
+            user: "u".into(),
+            command: "vi".into(),
+            age: 1.0,
+            state: Phase::Granted,
+        }],
+        holders: vec![
+            HolderStatus {
+                kind: HolderKind::Process,
+                pid: Some(10),
+                uid: Some(0),
+                user: Some("root".into()),
+                command: Some("sleep".into()),
+                path: "/m/d/f".into(),
+            },
+            HolderStatus {
+                kind: HolderKind::Swap,
+                pid: None,
+                uid: None,
+                user: None,
+                command: None,
+                path: "/m/swap".into(),
+            },
+        ],
+        past: vec![EndedSession {
+            id: 6,
+            pid: 5,
+            uid: 4,
+            user: "v".into(),
+            command: "ls".into(),
+            ended: SessionOutcome::Gone,
+            at: 1_700_000_000,
+            duration: 0.25,
+            written: None,
+        }],
+        totals: Totals {
+            sessions: 1,
+            denials: 2,
+            remounts: 3,
+            failed_remounts: 4,
+            writable: 5.5,
+            written: Some(6),
+        },
+        ext4: Some(Ext4Stats {
+            lifetime: 100,
+            since_mount: 10,
+            errors: 1,
+        }),
+    }
+}
+
+pub const STATUS: &str = concat!(
+    r#"{"version":"1","daemon":{"pid":1,"uptime":2.5},"#,
+    r#""storage":{"state":"stuck","reason":"busy","mount":"/m","data":"/m/d","device":"/dev/sda1","#,
+    r#""fstype":"ext4","size":3,"free":2,"state_age":0.5},"#,
+    r#""sessions":[{"id":7,"pid":8,"uid":9,"user":"u","command":"vi","age":1.0,"state":"granted"}],"#,
+    r#""holders":[{"kind":"process","pid":10,"uid":0,"user":"root","command":"sleep","path":"/m/d/f"},"#,
+    r#"{"kind":"swap","pid":null,"uid":null,"user":null,"command":null,"path":"/m/swap"}],"#,
+    r#""past":[{"id":6,"pid":5,"uid":4,"user":"v","command":"ls","ended":"gone","at":1700000000,"#,
+    r#""duration":0.25,"written":null}],"#,
+    r#""totals":{"sessions":1,"denials":2,"remounts":3,"failed_remounts":4,"writable":5.5,"written":6},"#,
+    r#""ext4":{"lifetime":100,"since_mount":10,"errors":1}}"#,
+);

@@ -26,30 +26,17 @@ fn text() -> impl Strategy<Value = String> {
     prop_oneof![9 => any::<String>(), 1 => Just("x".repeat(TEXT_MAX))]
 }
 
-/// All bits set stands for what is not known.
-fn known() -> impl Strategy<Value = Option<u64>> {
-    any::<u64>().prop_map(|number| Some(number).filter(|n| *n % 4 != 3))
-}
-
-/// All of it 0 and empty stands for none.
-fn incident() -> impl Strategy<Value = Option<Incident>> {
-    prop::option::of(
-        (1..=u64::MAX, text(), any::<u32>()).prop_map(|(time, function, line)| Incident {
-            time,
-            function,
-            line,
-        }),
-    )
+fn chunk() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        9 => prop::collection::vec(any::<u8>(), 0..40),
+        1 => prop::collection::vec(any::<u8>(), CHUNK_MAX),
+    ]
 }
 
 fn client_message() -> impl Strategy<Value = ClientMessage> {
     let version = VERSION;
     prop_oneof![
-        (command(), any::<u64>()).prop_map(move |(command, need)| ClientMessage::Open {
-            version,
-            command,
-            need
-        }),
+        command().prop_map(move |command| ClientMessage::Open { version, command }),
         Just(ClientMessage::Close),
         any::<bool>().prop_map(move |watch| ClientMessage::Status { version, watch }),
     ]
@@ -57,24 +44,6 @@ fn client_message() -> impl Strategy<Value = ClientMessage> {
 
 fn daemon_message() -> impl Strategy<Value = DaemonMessage> {
     let version = VERSION;
-    let storage = (
-        (
-            any::<bool>(),
-            text(),
-            any::<(u32, u64, u64)>(),
-            code(),
-            text(),
-        ),
-        (path(), path(), text(), text(), any::<(u64, u64)>()),
-    );
-    let session = (any::<(u64, u32, u32, u64)>(), code(), command());
-    let figures = (any::<[u64; 3]>(), incident(), incident());
-    let past = (
-        any::<(u64, u32, u32, u64, u64)>(),
-        code(),
-        known(),
-        command(),
-    );
     prop_oneof![
         (path(), any::<u64>(), any::<u32>()).prop_map(move |(data, device, kill_grace_ms)| {
             DaemonMessage::Granted {
@@ -91,80 +60,11 @@ fn daemon_message() -> impl Strategy<Value = DaemonMessage> {
         }),
         (code(), text()).prop_map(|(reason, text)| DaemonMessage::Revoked { reason, text }),
         (code(), text()).prop_map(|(result, text)| DaemonMessage::Closed { result, text }),
-        storage.prop_map(
-            move |(
-                (whole, daemon_version, (pid, uptime_ms, state_ms), state, reason),
-                (mount, data, device, fstype, (size, free)),
-            )| DaemonMessage::Storage {
-                version,
-                whole,
-                daemon_version,
-                pid,
-                uptime_ms,
-                state,
-                state_ms,
-                reason,
-                mount,
-                data,
-                device,
-                fstype,
-                size,
-                free,
-            }
-        ),
-        session.prop_map(
-            |((id, pid, uid, age_ms), phase, command)| DaemonMessage::Session {
-                id,
-                pid,
-                uid,
-                phase,
-                age_ms,
-                command,
-            }
-        ),
-        (code(), any::<u32>(), any::<u32>(), command(), path()).prop_map(
-            |(kind, pid, uid, command, path)| DaemonMessage::Holder {
-                kind,
-                pid,
-                uid,
-                command,
-                path,
-            }
-        ),
-        Just(DaemonMessage::End),
-        figures.prop_map(
-            |([lifetime, mounted, errors], first, last)| DaemonMessage::Figures(Figures {
-                lifetime,
-                mounted,
-                errors,
-                first,
-                last,
-            })
-        ),
-        (any::<[u64; 5]>(), known()).prop_map(
-            |([sessions, denials, remounts, failed_remounts, writable_ms], written)| {
-                DaemonMessage::Totals(Totals {
-                    sessions,
-                    denials,
-                    remounts,
-                    failed_remounts,
-                    writable_ms,
-                    written,
-                })
-            }
-        ),
-        past.prop_map(
-            |((id, pid, uid, ago_ms, lasted_ms), ended, written, command)| DaemonMessage::Past {
-                id,
-                pid,
-                uid,
-                ended,
-                ago_ms,
-                lasted_ms,
-                written,
-                command,
-            }
-        ),
+        (any::<bool>(), chunk()).prop_map(move |(last, bytes)| DaemonMessage::Status {
+            version,
+            last,
+            bytes,
+        }),
         (any::<u16>(), text()).prop_map(|(version, text)| DaemonMessage::Error { version, text }),
     ]
 }

@@ -1,0 +1,318 @@
+//! Lays out text for people: named values, paragraphs and tables, never wider than the terminal.
+
+use std::env;
+use std::fmt::{self, Display, Formatter};
+use std::io;
+use std::mem;
+
+use rustix::termios::tcgetwinsize;
+use unicode_width::UnicodeWidthChar;
+
+use crate::logging::OneLine;
+
+/// Stands for text that was cut off.
+const ELLIPSIS: char = '…';
+
+/// The columns for the names before values.
+const NAME_WIDTH: usize = 10;
+
+/// The blanks before a table's first column.
+const INDENT: usize = 2;
+
+/// How a text stands out where there are colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    Plain,
+    Faint,
+    Good,
+    Notable,
+    Bad,
+}
+
+impl Style {
+    /// The parameters of "select graphic rendition", console_codes(4).
+    fn code(self) -> &'static str {
+        match self {
+            Style::Plain => "",
+            Style::Faint => "2",
+            Style::Good => "1;32",
+            Style::Notable => "1;33",
+            Style::Bad => "1;31",
+        }
+    }
+}
+
+/// A piece of a line, without control characters.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    text: String,
+    style: Style,
+}
+
+impl Cell {
+    pub(crate) fn plain(text: impl AsRef<str>) -> Cell {
+        Cell::new(text, Style::Plain)
+    }
+
+    /// Escapes control characters: all text for a terminal goes through here.
+    pub(crate) fn new(text: impl AsRef<str>, style: Style) -> Cell {
+        let text = OneLine(text.as_ref()).to_string();
+        Cell { text, style }
+    }
+
+    fn blank(width: usize) -> Cell {
+        Cell::plain(" ".repeat(width))
+    }
+
+    fn width(&self) -> usize {
+        width_of(&self.text)
+    }
+
+    /// Cuts the text to `room` columns, the ellipsis included.
+    fn cut(&self, room: usize) -> Cell {
+        let text = match room {
+            _ if self.width() <= room => self.text.clone(),
+            0 => String::new(),
+            _ => format!("{}{ELLIPSIS}", prefix(&self.text, room - 1)),
+        };
+        Cell {
+            text,
+            style: self.style,
+        }
+    }
+}
+
+/// A column of a table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
+    name: &'static str,
+    align_right: bool,
+    /// The fewest columns of the terminal that it may be cut to.
+    minimum: Option<usize>,
+}
+
+impl Column {
+    /// A column that is never cut.
+    pub(crate) const fn new(name: &'static str) -> Column {
+        Column {
+            name,
+            align_right: false,
+            minimum: None,
+        }
+    }
+
+    pub(crate) const fn number(name: &'static str) -> Column {
+        Column {
+            align_right: true,
+            ..Column::new(name)
+        }
+    }
+
+    /// A column that may be cut where the terminal is too narrow, but not below `minimum`.
+    pub(crate) const fn shrinkable(name: &'static str, minimum: usize) -> Column {
+        Column {
+            minimum: Some(minimum),
+            ..Column::new(name)
+        }
+    }
+}
+
+/// The size of the terminal that standard output is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TerminalSize {
+    pub columns: usize,
+    pub rows: usize,
+}
+
+impl TerminalSize {
+    /// Returns `None` unless standard output is a terminal that can do more than print text.
+    pub(crate) fn of_stdout() -> Option<TerminalSize> {
+        let size = tcgetwinsize(io::stdout()).ok()?;
+        let or_default = |count: u16, default| match count {
+            0 => default, // a serial line, for example
+            _ => usize::from(count),
+        };
+        env::var_os("TERM")
+            .is_none_or(|name| name != "dumb")
+            .then(|| TerminalSize {
+                columns: or_default(size.ws_col, 80),
+                rows: or_default(size.ws_row, 24),
+            })
+    }
+}
+
+/// Finished lines; [`Display`] writes each with a newline.
+#[derive(Debug)]
+pub(crate) struct Table {
+    width: usize,
+    colour: bool,
+    lines: Vec<String>,
+}
+
+impl Table {
+    /// Without a width, lines are as long as their text.
+    pub(crate) fn new(width: Option<usize>, colour: bool) -> Table {
+        Table {
+            width: width.unwrap_or(usize::MAX).max(1),
+            colour,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Uses the terminal's width, and colours unless NO_COLOR is set. Without a terminal, neither.
+    pub(crate) fn for_stdout() -> Table {
+        let size = TerminalSize::of_stdout();
+        let colour = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Table::new(size.map(|size| size.columns), size.is_some() && colour)
+    }
+
+    /// Adds a name and its value, on as many lines as it takes.
+    pub(crate) fn value(&mut self, name: &str, value: &str) {
+        self.styled_value(name, Cell::plain(""), value);
+    }
+
+    /// Adds a name and its value, which begins with a styled word.
+    pub(crate) fn styled_value(&mut self, name: &str, word: Cell, rest: &str) {
+        let name = Cell::new(name, Style::Faint);
+        let gap = Cell::blank(NAME_WIDTH.saturating_sub(name.width()));
+        self.paragraph(NAME_WIDTH, &[name, gap, word], rest);
+    }
+
+    /// Adds a text that begins behind `head` and continues on lines indented by `margin`.
+    pub(crate) fn paragraph(&mut self, margin: usize, head: &[Cell], text: &str) {
+        let margin = margin.min(self.width / 2);
+        let taken: usize = head.iter().map(Cell::width).sum();
+        let first = self.width.saturating_sub(taken);
+        let text = Cell::plain(text).text;
+        for (number, text) in wrap(&text, first, self.width - margin).iter().enumerate() {
+            let mut line = match number {
+                0 => head.to_vec(),
+                _ => vec![Cell::blank(margin)],
+            };
+            line.push(Cell::plain(text.trim_end()));
+            self.line(&line);
+        }
+    }
+
+    /// Adds a heading and a line for each row. Columns are as wide as their widest cell. Where the
+    /// terminal is too narrow, shrinkable columns are cut, the widest first.
+    pub(crate) fn rows<const N: usize>(&mut self, columns: [Column; N], rows: &[[Cell; N]]) {
+        let heading = columns.map(|column| Cell::new(column.name, Style::Faint));
+        let mut widths = [0; N];
+        for row in std::iter::once(&heading).chain(rows) {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.width().max(*width);
+            }
+        }
+        shrink(&columns, &mut widths, self.width);
+        for row in std::iter::once(&heading).chain(rows) {
+            let mut line = Vec::new();
+            let mut gap = INDENT;
+            for ((column, cell), width) in columns.iter().zip(row).zip(widths) {
+                let cell = cell.cut(width);
+                let padding = width - cell.width();
+                let (before, after) = match column.align_right {
+                    true => (padding, 0),
+                    false => (0, padding),
+                };
+                line.extend([Cell::blank(gap + before), cell]);
+                gap = after + 1;
+            }
+            self.line(&line);
+        }
+    }
+
+    /// Adds a line, cut where the terminal ends.
+    pub(crate) fn line(&mut self, cells: &[Cell]) {
+        let whole: usize = cells.iter().map(Cell::width).sum();
+        let mut room = self.width;
+        if whole > room {
+            room -= 1; // for the ellipsis
+        }
+        let mut line = String::new();
+        for cell in cells {
+            let text = prefix(&cell.text, room);
+            room -= width_of(text);
+            line.push_str(&self.paint(text, cell.style));
+            if text.len() < cell.text.len() {
+                line.push(ELLIPSIS);
+                break;
+            }
+        }
+        line.truncate(line.trim_end().len());
+        self.lines.push(line);
+    }
+
+    fn paint(&self, text: &str, style: Style) -> String {
+        let code = style.code();
+        match self.colour && !code.is_empty() && !text.is_empty() {
+            true => format!("\x1b[{code}m{text}\x1b[0m"),
+            false => text.to_owned(),
+        }
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+/// Narrows the widest shrinkable columns until a row fits, or none can be narrower.
+fn shrink(columns: &[Column], widths: &mut [usize], room: usize) {
+    let gaps = INDENT + widths.len().saturating_sub(1);
+    while gaps + widths.iter().sum::<usize>() > room {
+        let shrinkable = columns.iter().zip(widths.iter_mut());
+        let shrinkable = shrinkable.filter_map(|(column, width)| {
+            let minimum = column.minimum?;
+            (*width > minimum).then_some(width)
+        });
+        match shrinkable.max_by_key(|width| **width) {
+            Some(width) => *width -= 1,
+            None => return, // the lines are cut
+        }
+    }
+}
+
+/// Breaks a text into lines of `room` columns, the first of `first`, between words where possible.
+fn wrap(text: &str, first: usize, room: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    let mut left = first;
+    for word in text.split_inclusive(' ') {
+        if width_of(word.trim_end()) > left && left < room {
+            lines.push(mem::take(&mut line));
+            left = room;
+        }
+        for c in word.chars() {
+            let width = c.width().unwrap_or(0);
+            if c != ' ' && width > left {
+                lines.push(mem::take(&mut line));
+                left = room;
+            }
+            left = left.saturating_sub(width);
+            line.push(c);
+        }
+    }
+    lines.push(line);
+    lines
+}
+
+/// Returns as much of a text's beginning as fits into `room` columns.
+fn prefix(text: &str, mut room: usize) -> &str {
+    for (at, c) in text.char_indices() {
+        match room.checked_sub(c.width().unwrap_or(0)) {
+            Some(left) => room = left,
+            None => return &text[..at],
+        }
+    }
+    text
+}
+
+/// Returns the columns that a terminal needs for a text, one character after another.
+fn width_of(text: &str) -> usize {
+    text.chars().map(|c| c.width().unwrap_or(0)).sum()
+}
+
+#[cfg(test)]
+mod tests;
