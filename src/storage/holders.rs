@@ -1,5 +1,5 @@
-//! Who keeps a filesystem from going read-only: processes, loop devices, swap files.
-//! It only reads /proc and /sys; all names in there are somebody else's bytes.
+//! Finds what keeps a filesystem from going read-only: processes, loop devices, swap files.
+//! Only reads /proc and /sys, where all names are bytes from outside.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -14,203 +14,198 @@ pub(crate) use crate::wire::HolderKind;
 use super::search::Search;
 use crate::sys::file;
 
-/// At most so many are named; who needs the rest has other problems.
-pub(crate) const LIMIT: usize = 64;
-/// For one process: it must not keep others from being found.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// The search ends after this number of holders.
+pub(super) const LIMIT: usize = 64;
+/// The time for one process, so that it cannot keep the search from finding others.
+const PROCESS_TIMEOUT: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
     pub kind: HolderKind,
-    /// Its process, 0 if it is none.
+    /// 0 unless the holder is a process.
     pub pid: u32,
     pub uid: u32,
-    /// The process's command line; the loop device; empty for others.
+    /// A process's command line, a loop device's name, else empty.
     pub command: Vec<u8>,
     pub path: Vec<u8>,
 }
 
 impl Holder {
-    /// Something that cannot be named; `text` says why.
-    pub(crate) fn unknown(text: &str) -> Holder {
+    /// A holder that cannot be named; `text` says why.
+    pub(super) fn unknown(text: &str) -> Holder {
+        Holder::of(HolderKind::Unknown, Vec::new(), text.into())
+    }
+
+    fn of(kind: HolderKind, command: Vec<u8>, path: Vec<u8>) -> Holder {
         Holder {
-            kind: HolderKind::Unknown,
+            kind,
             pid: 0,
             uid: 0,
-            command: Vec::new(),
-            path: text.into(),
+            command,
+            path,
         }
     }
 }
 
-/// Looks at every process, loop device and swap file for what keeps the filesystem `device`
-/// (`st_dev`). Others decide how long that takes, so `search` may end it.
-pub(crate) fn find(device: u64, search: &Search) {
-    processes(search, &|pid, base, until| {
-        let path = held(base, device, until, true);
+/// Searches for holders of the filesystem `device` (`st_dev`) and adds them to `search`.
+/// Any process can make this slow, so `search` may end it early.
+pub(super) fn find(device: u64, search: &Search) {
+    for_each_process(search, |pid, base, until| {
+        let path = find_path(base, device, until, true);
         if Instant::now() >= until {
-            let text = format!("pid {pid} has more open than could be looked at");
-            search.found(Some(Holder::unknown(&text)));
+            let text = format!("pid {pid} has too much open to inspect it all");
+            search.add([Holder::unknown(&text)]);
         }
         path
     });
-    if !search.skips(0) && search.goes_on_with(0) {
-        search.found(loops(device));
-        search.found(swaps(device));
+    if !search.skips(0) && search.proceed_to(0) {
+        search.add(find_loop_devices(device));
+        search.add(find_swap_files(device));
     }
-    if search.found_nothing() {
-        // Seldom. Who has many threads must not keep it from saying so: it is a second look.
-        let end = Instant::now() + 2 * PATIENCE;
-        processes(search, &|pid, base, until| {
-            threads(pid, base, device, until.min(end))
+    if search.is_empty() {
+        // Rare. This second pass has its own limit: a process with many threads may be slow.
+        let end = Instant::now() + 2 * PROCESS_TIMEOUT;
+        for_each_process(search, |pid, base, until| {
+            find_in_threads(pid, base, device, until.min(end))
         });
     }
 }
 
-/// Gives what the process of this number and folder holds, and has until then.
-type Look<'a> = dyn Fn(u32, &str, Instant) -> Option<Vec<u8>> + 'a;
-
-/// Looks at every process with `held`.
-fn processes(search: &Search, held: &Look<'_>) {
+/// Calls `find_path(pid, base, until)` for every process but this one: `base` is its directory in
+/// /proc. Adds each process for which it returns a path.
+fn for_each_process(search: &Search, find_path: impl Fn(u32, &str, Instant) -> Option<Vec<u8>>) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name();
         let pid = pid.to_str().and_then(|name| name.parse().ok());
-        if let Some(pid) = pid.filter(|pid| *pid != std::process::id()) {
-            if !search.goes_on_with(pid) {
-                return;
-            }
-            if search.skips(pid) {
-                continue;
-            }
-            let base = format!("/proc/{pid}");
-            let path = held(pid, &base, Instant::now() + PATIENCE);
-            search.found(path.map(|path| process(pid, &base, path)));
+        let Some(pid) = pid.filter(|pid| *pid != std::process::id()) else {
+            continue;
+        };
+        if !search.proceed_to(pid) {
+            return;
         }
+        if search.skips(pid) {
+            continue;
+        }
+        let base = format!("/proc/{pid}");
+        let path = find_path(pid, &base, Instant::now() + PROCESS_TIMEOUT);
+        search.add(path.map(|path| Holder {
+            pid,
+            uid: fs::metadata(&base).map_or(0, |metadata| metadata.uid()),
+            ..Holder::of(HolderKind::Process, read_command(&base), path)
+        }));
     }
 }
 
-fn process(pid: u32, base: &str, path: Vec<u8>) -> Holder {
-    Holder {
-        kind: HolderKind::Process,
-        pid,
-        uid: fs::metadata(base).map_or(0, |metadata| metadata.uid()),
-        command: command(base),
-        path,
-    }
-}
-
-/// What a process's other threads hold that its first one does not: descriptors and directories of
-/// their own, and where the first has ended, the memory of all.
-fn threads(pid: u32, base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
-    let mut first_ended = fs::read_link(format!("{base}/exe")).is_err();
+/// Finds what the other threads hold and the first one does not: a thread can have its own
+/// descriptors and directories. If the first thread has ended, only the others show the memory.
+fn find_in_threads(pid: u32, base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
+    let mut memory = fs::read_link(format!("{base}/exe")).is_err();
     for task in fs::read_dir(format!("{base}/task")).ok()?.flatten() {
         if task.file_name().to_str() == Some(&pid.to_string()) {
             continue;
         }
-        let path = held(
-            &task.path().display().to_string(),
-            device,
-            until,
-            first_ended,
-        );
+        let task = task.path().display().to_string();
+        let path = find_path(&task, device, until, memory);
         if path.is_some() || Instant::now() >= until {
             return path;
         }
-        first_ended = false; // one will do: they share it
+        memory = false; // all threads share it
     }
     None
 }
 
-/// The first thing that a process or thread holds, if it holds any; also in its memory.
-fn held(base: &str, device: u64, until: Instant, memory: bool) -> Option<Vec<u8>> {
-    let mapped = || memory.then(|| mappings(base, device, until)).flatten();
-    descriptors(base, device, until)
-        .or_else(|| directories(base, device))
+/// Returns the first thing that a process or thread holds.
+fn find_path(base: &str, device: u64, until: Instant, memory: bool) -> Option<Vec<u8>> {
+    let mapped = || memory.then(|| find_mapping(base, device, until)).flatten();
+    find_descriptor(base, device, until)
+        .or_else(|| find_directory(base, device))
         .or_else(mapped)
 }
 
-fn descriptors(base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
+/// Finds a descriptor that is open for writing, or any descriptor of a deleted file.
+fn find_descriptor(base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
     for entry in fs::read_dir(format!("{base}/fd")).ok()?.flatten() {
         if Instant::now() >= until {
             return None;
         }
         let link = entry.path();
-        let Some(target) = on_device(&link, device) else {
+        let Some(deleted) = is_deleted(&link, device) else {
             continue;
         };
-        if target.deleted || opened_for_writing(base, &entry.file_name()) {
-            return name(&link);
+        if deleted || is_open_for_writing(base, &entry.file_name()) {
+            return read_path(&link);
         }
     }
     None
 }
 
-/// A working or root directory, or a program, that is deleted.
-fn directories(base: &str, device: u64) -> Option<Vec<u8>> {
+/// Finds a deleted working directory, root directory or program.
+fn find_directory(base: &str, device: u64) -> Option<Vec<u8>> {
     ["cwd", "root", "exe"].iter().find_map(|link| {
-        let link = format!("{base}/{link}");
-        let link = Path::new(&link);
-        on_device(link, device)
-            .filter(|target| target.deleted)
-            .and_then(|_| name(link))
+        let link = Path::new(base).join(link);
+        is_deleted(&link, device)?.then(|| read_path(&link))?
     })
 }
 
-/// A shared writable mapping, or one of a deleted file: they outlive their descriptor.
-fn mappings(base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
-    // Line by line: there can be 65,530 of 4 KiB.
+/// Finds a shared writable mapping, or one of a deleted file. Mappings outlive their descriptor.
+fn find_mapping(base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
+    // Line by line: there can be 65,530 lines of 4 KiB.
     let mut maps = BufReader::with_capacity(32 * 1024, File::open(format!("{base}/maps")).ok()?);
     let mut line = Vec::new();
     while Instant::now() < until {
         line.clear();
         maps.read_until(b'\n', &mut line).ok().filter(|n| *n > 0)?;
         let line = line.strip_suffix(b"\n").unwrap_or(&line);
-        if let Some(path) = mapping(base, line, device) {
+        if let Some(path) = parse_mapping(base, line, device) {
             return Some(path);
         }
     }
     None
 }
 
-/// What a line of maps shows, if that keeps the device.
-fn mapping(base: &str, line: &[u8], device: u64) -> Option<Vec<u8>> {
+/// Returns the path of a line of maps if that mapping holds the device. proc_pid_maps(5).
+fn parse_mapping(base: &str, line: &[u8], device: u64) -> Option<Vec<u8>> {
     let mut fields = line
         .split(|byte| *byte == b' ')
         .filter(|field| !field.is_empty());
     let range = fields.next()?;
-    let rights = fields.next()?;
-    let target_device = fields.nth(1)?;
-    if parse_device(target_device)? != device {
+    let permissions = fields.next()?;
+    if parse_device(fields.nth(1)?)? != device {
         return None;
     }
+    let shared_writable = permissions.get(1) == Some(&b'w') && permissions.get(3) == Some(&b's');
+    let start = line.iter().position(|byte| *byte == b'/')?;
+    let path = line.get(start..)?;
     let link = Path::new(base)
         .join("map_files")
         .join(OsStr::from_bytes(range));
-    let shared_writable = rights.get(1) == Some(&b'w') && rights.get(3) == Some(&b's');
-    let start = line.iter().position(|byte| *byte == b'/')?;
-    let path = line.get(start..)?.to_vec();
     // A thread has no map_files.
-    let is_deleted = || on_device(&link, device).is_some_and(|target| target.deleted);
-    let deleted = path.ends_with(b" (deleted)") || is_deleted();
-    (shared_writable || deleted).then_some(path)
+    let deleted = || path.ends_with(b" (deleted)") || is_deleted(&link, device).unwrap_or_default();
+    (shared_writable || deleted()).then(|| path.to_vec())
 }
 
-struct Target {
-    deleted: bool,
+/// Parses a device number of maps, such as `fd:01`, into `st_dev`.
+fn parse_device(field: &[u8]) -> Option<u64> {
+    let (major, minor) = std::str::from_utf8(field).ok()?.split_once(':')?;
+    let major = u32::from_str_radix(major, 16).ok()?;
+    let minor = u32::from_str_radix(minor, 16).ok()?;
+    Some(file::device_number(major, minor))
 }
 
-/// What a /proc link leads to, if that lies on the device. Asks no server of a network or FUSE
-/// filesystem, which might not answer.
-fn on_device(link: &Path, device: u64) -> Option<Target> {
+/// Whether the file behind a link of /proc is deleted; `None` if it is not on the device.
+/// Never asks the server of a network or FUSE filesystem, which might not answer.
+fn is_deleted(link: &Path, device: u64) -> Option<bool> {
     let (found, links) = file::peek(link).ok()?;
-    (found == device).then_some(Target {
-        deleted: links == 0,
-    })
+    (found == device).then_some(links == 0)
 }
 
-fn opened_for_writing(base: &str, descriptor: &OsStr) -> bool {
+fn is_on_device(path: &[u8], device: u64) -> bool {
+    file::peek(Path::new(OsStr::from_bytes(path))).is_ok_and(|(found, _)| found == device)
+}
+
+fn is_open_for_writing(base: &str, descriptor: &OsStr) -> bool {
     let path = Path::new(base).join("fdinfo").join(descriptor);
-    // The flags stand at the beginning; the locks that follow can be many.
+    // The flags are at the beginning; the list of locks that follows can be long.
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(256).read_to_string(&mut text));
     if read.is_err() {
@@ -222,15 +217,14 @@ fn opened_for_writing(base: &str, descriptor: &OsStr) -> bool {
         .is_some_and(|flags| flags & libc::O_PATH == 0 && flags & libc::O_ACCMODE != libc::O_RDONLY)
 }
 
-fn name(link: &Path) -> Option<Vec<u8>> {
-    fs::read_link(link)
-        .ok()
-        .map(|path| path.into_os_string().into_vec())
+fn read_path(link: &Path) -> Option<Vec<u8>> {
+    let path = fs::read_link(link).ok()?;
+    Some(path.into_os_string().into_vec())
 }
 
-/// The command line with spaces, or the kernel's short name where there is none.
-fn command(base: &str) -> Vec<u8> {
-    // A process can make its own as long as its memory.
+/// Returns the command line with spaces, or the kernel's short name if there is none.
+fn read_command(base: &str) -> Vec<u8> {
+    // Limited, because a process can make its command line as long as its memory.
     let mut line = Vec::new();
     let _ = File::open(format!("{base}/cmdline")).and_then(|file| {
         file.take(crate::wire::COMMAND_MAX as u64)
@@ -251,56 +245,31 @@ fn command(base: &str) -> Vec<u8> {
     line
 }
 
-/// `fd:01` as maps has it, as `st_dev` is.
-fn parse_device(field: &[u8]) -> Option<u64> {
-    let (major, minor) = std::str::from_utf8(field).ok()?.split_once(':')?;
-    let major = u32::from_str_radix(major, 16).ok()?;
-    let minor = u32::from_str_radix(minor, 16).ok()?;
-    Some(file::device_number(major, minor))
-}
-
-/// Loop devices that write to a file there.
-fn loops(device: u64) -> Vec<Holder> {
-    let Ok(blocks) = fs::read_dir("/sys/block") else {
-        return Vec::new();
-    };
-    let loops = blocks.flatten().filter_map(|block| {
+/// Finds writable loop devices that are backed by a file on the device.
+fn find_loop_devices(device: u64) -> Vec<Holder> {
+    let blocks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let holders = blocks.filter_map(|block| {
         let directory = block.path();
         let mut path = fs::read(directory.join("loop/backing_file")).ok()?;
         path.pop();
-        let read_only =
-            fs::read(directory.join("ro")).is_ok_and(|text| text.first() == Some(&b'1'));
-        let there = file::peek(Path::new(OsStr::from_bytes(
-            path.strip_suffix(b" (deleted)").unwrap_or(&path),
-        )));
-        // The path is as of the host's namespace; a file that is gone there cannot be asked.
-        let there = there.is_ok_and(|(found, _)| found == device);
-        (there && !read_only).then(|| Holder {
-            kind: HolderKind::Loop,
-            pid: 0,
-            uid: 0,
-            command: [b"/dev/", block.file_name().as_bytes()].concat(),
-            path,
-        })
+        let read_only = fs::read(directory.join("ro")).is_ok_and(|text| text.starts_with(b"1"));
+        // The path is one of the host's namespace. A file that is deleted there is not found.
+        let file = path.strip_suffix(b" (deleted)").unwrap_or(&path);
+        let name = [b"/dev/", block.file_name().as_bytes()].concat();
+        (is_on_device(file, device) && !read_only).then(|| Holder::of(HolderKind::Loop, name, path))
     });
-    loops.collect()
+    holders.collect()
 }
 
-fn swaps(device: u64) -> Vec<Holder> {
+/// Finds swap files on the device. proc_swaps(5).
+fn find_swap_files(device: u64) -> Vec<Holder> {
     let text = fs::read("/proc/swaps").unwrap_or_default();
-    let files = text.split(|byte| *byte == b'\n').skip(1);
-    let files = files.filter_map(|line| {
-        let path = line.split(|byte| matches!(byte, b' ' | b'\t')).next()?;
-        let there = file::peek(Path::new(OsStr::from_bytes(path)));
-        there
-            .is_ok_and(|(found, _)| found == device)
-            .then(|| Holder {
-                kind: HolderKind::Swap,
-                pid: 0,
-                uid: 0,
-                command: Vec::new(),
-                path: path.to_vec(),
-            })
-    });
-    files.collect()
+    let paths = text
+        .split(|byte| *byte == b'\n')
+        .skip(1)
+        .filter_map(|line| line.split(|byte| matches!(byte, b' ' | b'\t')).next());
+    paths
+        .filter(|path| is_on_device(path, device))
+        .map(|path| Holder::of(HolderKind::Swap, Vec::new(), path.to_vec()))
+        .collect()
 }

@@ -160,7 +160,7 @@ fn p10_what_stays_writable_without_a_session_is_logged_once() {
 
 /// How often the daemon has looked.
 fn looks(rig: &Rig) -> usize {
-    rig.log().matches("Looked(").count()
+    rig.log().matches("Inspected(").count()
 }
 
 #[test]
