@@ -131,7 +131,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<Entry>, (usize, usize)> {
 }
 
 /// Resolves `\040` and the like: a backslash and three octal digits. Other backslashes stay.
-fn unescape(mut field: &[u8]) -> OsString {
+pub(crate) fn unescape(mut field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     while let [first, rest @ ..] = field {
         match field {

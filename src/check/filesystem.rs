@@ -31,20 +31,20 @@ pub(super) fn look(sight: &Sight, found: &MountedStorage, node: Option<&Path>) -
 
 fn alive(sight: &Sight, found: &MountedStorage) -> Finding {
     let kind = escape(&found.mount.fstype);
-    if found.mount.given_up().is_none() && !is_read_only(sight, found) {
+    if found.mount.shut_down().is_none() && !is_read_only(sight, found) {
         // Asked, it would be written back now.
         return Finding::ok(
             Id::FsAlive,
             format!("{kind}, writable now, so its journal is not asked"),
         );
     }
-    let illness = match found.mount.given_up() {
-        Some(_) => found.illness(),
+    let fault = match found.mount.shut_down() {
+        Some(_) => found.fault(),
         // Read-only now, whatever it was when it was found: the journal may be asked.
-        None => journal_error(found.root.as_fd()).map(|error| found.repair(&error)),
+        None => journal_error(found.root.as_fd()).map(|error| found.damaged(&error)),
     };
-    match illness {
-        Some(text) => Finding::told(Id::FsAlive, &text, "unmount it, check it, mount it anew"),
+    match fault {
+        Some(fault) => Finding::error(Id::FsAlive, fault.what, fault.hint.unwrap_or_default()),
         None if !sight.is_root() => {
             Finding::unseen(Id::FsAlive, "whether its journal lives: this takes root")
         }
@@ -121,7 +121,7 @@ fn error_name(code: usize) -> Option<&'static str> {
 
 /// Whether a power cut now would cost a replay of the journal.
 fn recovery(sight: &Sight, found: &MountedStorage, node: &Path) -> Option<Finding> {
-    if found.mount.given_up().is_some() {
+    if found.mount.shut_down().is_some() {
         return None; // what to do about that was said
     }
     let superblock = match Superblock::read(node) {

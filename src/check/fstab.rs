@@ -82,11 +82,9 @@ fn owner(config: &Config, place: &StorageLocation) -> Finding {
     let (user, group) = (escape(&place.user), escape(&place.group));
     let owner = match Owner::of(place) {
         Ok(owner) => owner,
-        Err(text) => {
-            return match text.split_once(": ") {
-                Some((text, advice)) => Finding::error(Id::Owner, text, advice),
-                None => Finding::error(Id::Owner, text, "see to the user database"),
-            };
+        Err(problem) => {
+            let advice = problem.hint.unwrap_or("check the user database".into());
+            return Finding::error(Id::Owner, problem.what, advice);
         }
     };
     match user::gid_by_name(&config.group) {

@@ -6,8 +6,8 @@ use super::finding::{Finding, Id};
 use super::sight::Sight;
 use crate::config::StorageLocation;
 use crate::escape::escape;
-use crate::storage::directories::{self, Owner, Trouble};
-use crate::storage::health::Health;
+use crate::problem::Problem;
+use crate::storage::directories::{self, DirectoryProblem, Owner};
 use crate::storage::inspect::{self, MountedStorage, escape_path};
 use crate::storage::mounts::Flag;
 
@@ -19,11 +19,10 @@ pub(super) fn look(
 ) -> Option<MountedStorage> {
     let found = match inspect::find(place) {
         Ok(found) => found,
-        Err(Health::Absent(text) | Health::Unprepared(text) | Health::Failed(text)) => {
-            findings.push(absent(&text, sight));
+        Err(problem) => {
+            findings.push(absent(problem, sight));
             return None;
         }
-        Err(Health::Ready) => return None, // an error that is none: there is no such thing
     };
     findings.push(Finding::ok(Id::Mount, how(&found)));
     findings.push(options(&found));
@@ -34,17 +33,18 @@ pub(super) fn look(
     Some(found)
 }
 
-fn absent(text: &str, sight: &Sight) -> Finding {
-    if !sight.is_root() && text.contains("Permission denied") {
-        return Finding::unseen(Id::Mount, text);
+fn absent(problem: Problem, sight: &Sight) -> Finding {
+    if !sight.is_root() && problem.what.contains("Permission denied") {
+        return Finding::unseen(Id::Mount, problem.to_string());
     }
-    match text.split_once(": run ") {
-        Some((text, next)) => Finding::error(
+    let hint = problem.hint.unwrap_or_default();
+    match hint.starts_with("run ") {
+        true => Finding::error(
             Id::Mount,
-            text,
-            format!("run {next} as root; if that fails, `dmesg` and `e2fsck` know why"),
+            problem.what,
+            format!("{hint} as root; if that fails, `dmesg` and `e2fsck` know why"),
         ),
-        None => Finding::told(Id::Mount, text, "see `dmesg`"),
+        false => Finding::error(Id::Mount, problem.what, hint),
     }
 }
 
@@ -111,12 +111,13 @@ fn shared(found: &MountedStorage, place: &StorageLocation) -> Finding {
         volatile: true,
         ..place.clone()
     };
-    match found.refusal(&anyhow) {
-        None => Finding::ok(Id::MountShared, "the whole of a filesystem of its own"),
-        Some(text) => {
-            let text = text.split(": give ").next().unwrap_or(&text);
-            Finding::error(Id::MountShared, text, "give it a partition of its own")
-        }
+    match found.check_switchable(&anyhow) {
+        Ok(()) => Finding::ok(Id::MountShared, "the whole of a filesystem of its own"),
+        Err(problem) => Finding::error(
+            Id::MountShared,
+            problem.what,
+            "give it a partition of its own",
+        ),
     }
 }
 
@@ -144,16 +145,18 @@ fn own_roots(found: &MountedStorage, place: &StorageLocation, sight: &Sight) -> 
     let whose = format!("{}:{}", escape(&place.user), escape(&place.group));
     Some(match directories::check(found.root.as_fd(), place, owner) {
         Ok(_) => Finding::ok(Id::Roots, format!("{data} is {whose}, mode 1775")),
-        Err(Trouble::NeedsWrite) => Finding::warning(
+        Err(DirectoryProblem::NeedsWrite) => Finding::warning(
             Id::Roots,
             format!("{data}, or a directory above it, is missing, or not {whose} with mode 1775"),
             "the next session mends it if the daemon may; else stop the daemon and run `pst prepare` as root",
         ),
-        Err(Trouble::Error(text)) if !sight.is_root() && text.contains("Permission denied") => {
+        Err(DirectoryProblem::Error(problem))
+            if !sight.is_root() && problem.what.contains("Permission denied") =>
+        {
             Finding::unseen(Id::Roots, format!("{data} is not for this user to look at"))
         }
-        Err(Trouble::Error(text)) => {
-            Finding::told(Id::Roots, &text, "give the storage what it needs there")
+        Err(DirectoryProblem::Error(problem)) => {
+            Finding::error(Id::Roots, problem.what, problem.hint.unwrap_or_default())
         }
     })
 }

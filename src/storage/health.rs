@@ -1,35 +1,190 @@
-//! In which health the storage was found: what looks and remounts say to who decides.
+//! The storage's health: what an inspection or a remount reports, and the inspection itself.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-/// Why something is so, in words for the user.
+use super::Storage;
+use super::inspect::{self, MountedStorage, escape_path};
+use super::mounts::Flag;
+use crate::problem::Problem;
+use crate::sys::current;
+use crate::sys::mount::{Mode, clear_mount_read_only};
+
+/// A reason, in words for the user.
 pub(crate) type Text = Arc<str>;
 
-/// Whether the storage can serve at all.
+impl From<Problem> for Text {
+    fn from(problem: Problem) -> Text {
+        problem.to_string().into()
+    }
+}
+
+/// Whether the storage can serve sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Health {
     Ready,
     Absent(Text),
-    /// Mounted, but the mount's own flag forbids writing, or the layout is not ours to switch.
+    /// Mounted, but the mount's own flag forbids writing, or the mount must not be switched.
     Unprepared(Text),
-    /// Given up by the kernel, or lost data, or a remount failed; until it is mounted anew.
+    /// The kernel shut it down, data was lost, or a remount failed. Only a new mount helps.
     Failed(Text),
 }
 
-/// What a look at the storage found.
+/// The result of an inspection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Inspection {
     pub health: Health,
-    /// Whether the superblock is writable, so that it must be brought back if nobody works.
+    /// The superblock is writable, so it must go read-only if no session is open.
     pub writable: bool,
 }
 
-/// How a remount to read-only went.
+/// The result of a remount to read-only.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Remount {
     Done,
-    /// EBUSY: somebody still holds something.
+    /// EBUSY: something still holds the filesystem writable.
     Busy,
-    /// Any other error: the storage is not what it was.
+    /// Any other error.
     Failed(Text),
+}
+
+impl Inspection {
+    pub(super) fn new(health: Health, writable: bool) -> Inspection {
+        Inspection { health, writable }
+    }
+}
+
+impl Storage {
+    /// Inspects the storage, and prepares it if this process can.
+    pub(crate) fn inspect(&mut self) -> Inspection {
+        let inspection = match self.inspect_mount() {
+            Ok(found) => Inspection::new(Health::Ready, !found.mount.superblock_read_only()),
+            Err(inspection) => inspection,
+        };
+        let ready = inspection.health == Health::Ready;
+        let without_session = ready && inspection.writable && self.period.is_none();
+        if without_session && !self.writable_without_session {
+            log::warn!(
+                "{} is writable although no session is open: making it read-only",
+                escape_path(&self.location.mount)
+            );
+        }
+        self.writable_without_session = without_session;
+        inspection
+    }
+
+    /// Finds the mount and checks everything that could forbid its use.
+    ///
+    /// # Errors
+    /// An inspection whose health is not [`Health::Ready`].
+    pub(super) fn inspect_mount(&mut self) -> Result<MountedStorage, Inspection> {
+        let mut found = inspect::find(&self.location).map_err(|problem| {
+            // Before Linux 6.8 the next mount may get the same number.
+            self.validated = None;
+            self.failed_mount = None;
+            self.space = None;
+            Inspection::new(Health::Absent(problem.into()), false)
+        })?;
+        self.expect_mount_of_period(&found)?;
+        self.info = found.info();
+        self.space = found.space;
+        self.stats.follow(found.mount.device);
+        self.validate(&found)
+            .map_err(|problem| Inspection::new(Health::Unprepared(problem.into()), false))?;
+        self.inspect_health(&found)?;
+        self.inspect_mount_flag(&mut found)?;
+        if self.period.is_none() {
+            self.watch.set(found.root.as_fd(), Mode::ReadOnly);
+        }
+        Ok(found)
+    }
+
+    /// Fails if another mount has taken the place of the one that was made writable.
+    fn expect_mount_of_period(&mut self, found: &MountedStorage) -> Result<(), Inspection> {
+        let Some(period) = &self.period else {
+            return Ok(());
+        };
+        if period.id == found.id {
+            return Ok(());
+        }
+        self.space = None;
+        let mount = escape_path(&self.location.mount);
+        let problem = Problem::new(format!(
+            "{mount} was mounted again, or covered by another mount, during a session"
+        ))
+        .hint(format!("see `findmnt {mount}`, and run the command again"));
+        Err(Inspection::new(Health::Absent(problem.into()), false))
+    }
+
+    /// Checks a mount that was not seen before, and claims its device.
+    fn validate(&mut self, found: &MountedStorage) -> Result<(), Problem> {
+        if self.validated != Some(found.id) {
+            found.check_switchable(&self.location)?;
+            self.claim.take(&found.mount)?;
+            self.validated = Some(found.id);
+        }
+        Ok(())
+    }
+
+    /// Checks that the kernel still serves the filesystem and that no data was lost on it.
+    fn inspect_health(&mut self, found: &MountedStorage) -> Result<(), Inspection> {
+        let writable = !found.mount.superblock_read_only();
+        if let Some(fault) = found.fault() {
+            let writable = writable && found.mount.shut_down().is_none();
+            return Err(Inspection::new(Health::Failed(fault.into()), writable));
+        }
+        if let Some(fault) = self.inspect_errors(found) {
+            let text: Text = fault.into();
+            self.failed_mount = Some((found.id, text.clone()));
+            return Err(Inspection::new(Health::Failed(text), false));
+        }
+        match &self.failed_mount {
+            Some((id, text)) if *id == found.id => {
+                Err(Inspection::new(Health::Failed(text.clone()), writable))
+            }
+            _ => {
+                self.failed_mount = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// Finds an ext4 error that mountinfo does not show. After an error some kernels (among them
+    /// 6.1 and 6.12) still show plain `rw`. The error count grows, and then the journal is asked.
+    /// It is not asked without need, because a dirty journal is written back by that.
+    fn inspect_errors(&mut self, found: &MountedStorage) -> Option<Problem> {
+        let period = self.period.as_mut()?;
+        let errors = self.stats.error_count();
+        if errors <= period.errors || found.mount.superblock_read_only() {
+            return None;
+        }
+        // The journal is not asked again about an error that it survived.
+        period.errors = errors;
+        let aborted = inspect::journal_error(found.root.as_fd())?;
+        Some(found.damaged(&format!("the kernel shut the filesystem down: {aborted}")))
+    }
+
+    /// Checks the mount's own read-only flag, and clears it where that is possible.
+    fn inspect_mount_flag(&self, found: &mut MountedStorage) -> Result<(), Inspection> {
+        let mount = escape_path(&self.location.mount);
+        if found.flag == Flag::SetHere && current::effective_uid() == 0 {
+            match clear_mount_read_only(found.root.as_fd(), !self.location.atime_named) {
+                Ok(()) => {
+                    log::info!("prepared {mount}");
+                    found.flag = Flag::Clear;
+                }
+                Err(error) => log::warn!("cannot prepare {mount}: {error}"),
+            }
+        }
+        if found.flag == Flag::Clear {
+            return Ok(());
+        }
+        let problem = Problem::new(format!("the mount on {mount} is itself read-only"))
+            .hint("run `pst prepare` as root");
+        let writable = !found.mount.superblock_read_only();
+        Err(Inspection::new(
+            Health::Unprepared(problem.into()),
+            writable,
+        ))
+    }
 }

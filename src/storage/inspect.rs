@@ -1,23 +1,23 @@
-//! A look at the mount: what is there, whether it is ours to switch, whether it is healthy.
-//! It changes nothing.
+//! Finds the mounted storage, and says whether it may be switched and whether it is healthy.
+//! Changes nothing.
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use super::health::Health;
 use super::mountinfo::Mount;
 use super::mounts::{self, Flag, OWN};
 use crate::config::StorageLocation;
 use crate::escape::escape;
+use crate::problem::Problem;
 use crate::sys::file::{self, MountId, Space};
 
-/// What the outside is told of the storage besides its state.
+/// What users may know of the storage besides its state.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(crate) struct StorageInfo {
-    /// The device, or what stands for it.
+    /// The device, or the name that stands for it, such as `tmpfs`.
     pub device: String,
     pub fstype: String,
     /// The device's number, `major:minor`.
@@ -31,53 +31,34 @@ pub(crate) struct MountedStorage {
     pub id: MountId,
     /// Its line in this namespace's mountinfo.
     pub mount: Mount,
-    /// All of this namespace's mounts.
+    /// All mounts of this namespace.
     pub all: Vec<Mount>,
-    /// The flag that decides whether processes can write once the superblock lets them.
+    /// The mount's own read-only flag.
     pub flag: Flag,
-    /// How much is free there.
     pub space: Option<Space>,
 }
 
-/// Opens and identifies what is mounted at the place.
+/// Opens and identifies the mount at the storage's mount point.
 ///
 /// # Errors
-/// The condition, with what to do about it, if nothing is mounted there.
-pub(crate) fn find(place: &StorageLocation) -> Result<MountedStorage, Health> {
-    let point = &place.mount;
+/// Nothing is mounted there, or it cannot be opened.
+pub(crate) fn find(location: &StorageLocation) -> Result<MountedStorage, Problem> {
+    let point = &location.mount;
+    let shown = escape_path(point);
+    let absent = |what| Problem::new(what).hint(format!("run `mount {shown}`"));
     let root = file::open_directory(point).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Health::Absent(
-            format!(
-                "there is no {}: run `mkdir -p {0} && mount {0}`",
-                escape_path(point)
-            )
-            .into(),
-        ),
-        _ => cannot(point, "open", &error),
+        io::ErrorKind::NotFound => Problem::new(format!("there is no {shown}"))
+            .hint(format!("run `mkdir -p {shown} && mount {shown}`")),
+        _ => cannot("open", point, &error),
     })?;
-    let id = file::mount_id(root.as_fd()).map_err(|error| cannot(point, "identify", &error))?;
+    let id = file::mount_id(root.as_fd()).map_err(|error| cannot("identify", point, &error))?;
     if !id.is_root {
-        return Err(Health::Absent(
-            format!(
-                "nothing is mounted on {}: run `mount {0}`",
-                escape_path(point)
-            )
-            .into(),
-        ));
+        return Err(absent(format!("nothing is mounted on {shown}")));
     }
     let space = file::space(root.as_fd()).ok();
-    let unread = |error| cannot(Path::new(OWN), "read", &error);
-    let is_it = |mount: &&Mount| mount.id == id.shown;
-    let all = mounts::own().map_err(unread)?;
-    let Some(mount) = all.iter().find(is_it).cloned() else {
-        // It went between the two calls.
-        return Err(Health::Absent(
-            format!(
-                "{} was unmounted just now: run `mount {0}`",
-                escape_path(point)
-            )
-            .into(),
-        ));
+    let all = mounts::own().map_err(|error| cannot("read", Path::new(OWN), &error))?;
+    let Some(mount) = all.iter().find(|mount| mount.id == id.shown).cloned() else {
+        return Err(absent(format!("{shown} was unmounted just now")));
     };
     let flag = mounts::flag(&mount, &all);
     Ok(MountedStorage {
@@ -91,83 +72,90 @@ pub(crate) fn find(place: &StorageLocation) -> Result<MountedStorage, Health> {
 }
 
 impl MountedStorage {
-    /// Why this is not ours to switch, if it is not: switching would hit something else.
-    /// The whole check, for a mount that was not seen before. Once it is prepared, a bind mount of
-    /// a part of it is its users' business, but a btrfs subvolume beside it still is not.
-    pub(crate) fn refusal(&self, place: &StorageLocation) -> Option<String> {
-        let strict = self.flag != Flag::Clear || self.mount.fstype == "btrfs";
-        let shared = || strict.then(|| self.shared()).flatten();
-        self.partial().or_else(shared).or_else(|| {
-            (!place.volatile && !has_block_device(&self.mount)).then(|| {
-                format!(
-                    "{} ({}) has no block device, so nothing written there would last; \
-                     set storage.volatile = true for a test or a demo",
-                    escape_path(&self.mount.point),
-                    self.mount.fstype
-                )
-            })
-        })
-    }
-
-    /// Whether what is written there is on a device.
-    pub(crate) fn has_block_device(&self) -> bool {
-        has_block_device(&self.mount)
-    }
-
-    /// The mount shows only a part of its filesystem.
-    fn partial(&self) -> Option<String> {
-        (self.mount.root != Path::new("/")).then(|| {
-            format!(
-                "{} shows only {} of the filesystem on {}; switching that would hit the rest \
-                 of it too: give the storage a partition of its own",
+    /// Checks that switching the superblock affects nothing else, and that the data would last.
+    ///
+    /// Once the storage is prepared, its users may bind-mount a part of it. A btrfs subvolume
+    /// beside it stays forbidden.
+    pub(crate) fn check_switchable(&self, location: &StorageLocation) -> Result<(), Problem> {
+        self.check_whole()?;
+        if self.flag != Flag::Clear || self.mount.fstype == "btrfs" {
+            self.check_alone()?;
+        }
+        if !location.volatile && !self.has_block_device() {
+            return Err(Problem::new(format!(
+                "{} ({}) has no block device, so nothing written there would last",
                 escape_path(&self.mount.point),
-                escape_path(&self.mount.root),
-                escape_path(&self.mount.source)
-            )
-        })
+                self.mount.fstype
+            ))
+            .hint("set storage.volatile = true for a test or a demo"));
+        }
+        Ok(())
     }
 
-    /// Another mount shows another tree of the same filesystem.
-    fn shared(&self) -> Option<String> {
-        let other = self.all.iter().find(|other| {
-            other.device == self.mount.device && other.root != self.mount.root
-                // btrfs gives each mount of one filesystem the same number, and the source tells
-                // where the number does not.
+    /// Checks that the mount shows its whole filesystem.
+    fn check_whole(&self) -> Result<(), Problem> {
+        if self.mount.root == Path::new("/") {
+            return Ok(());
+        }
+        Err(own_partition(format!(
+            "{} shows only {} of the filesystem on {}, and switching that would hit the rest too",
+            escape_path(&self.mount.point),
+            escape_path(&self.mount.root),
+            escape_path(&self.mount.source)
+        )))
+    }
+
+    /// Checks that no other mount shows another tree of the same filesystem.
+    fn check_alone(&self) -> Result<(), Problem> {
+        let same_filesystem = |other: &Mount| {
+            // btrfs may give two mounts of one filesystem different numbers; the source tells.
+            other.device == self.mount.device
                 || self.mount.fstype == "btrfs"
                     && other.fstype == "btrfs"
                     && other.source == self.mount.source
-                    && other.root != self.mount.root
-        })?;
-        Some(format!(
-            "{} shares its filesystem with {}, which would be switched with it: \
-             give the storage a partition of its own",
+        };
+        let other = self
+            .all
+            .iter()
+            .find(|other| same_filesystem(other) && other.root != self.mount.root);
+        let Some(other) = other else {
+            return Ok(());
+        };
+        Err(own_partition(format!(
+            "{} shares its filesystem with {}, which would be switched with it",
             escape_path(&self.mount.point),
             escape_path(&other.point)
-        ))
+        )))
     }
 
-    /// Why the kernel or the medium has given it up, if so. Costs no write.
-    pub(crate) fn illness(&self) -> Option<String> {
-        if let Some(word) = self.mount.given_up() {
-            return Some(self.repair(&format!("the kernel has given it up ({word})")));
+    pub(crate) fn has_block_device(&self) -> bool {
+        // A filesystem of several devices has an anonymous number, but its source is a device.
+        self.mount.device.0 != 0
+            || fs::metadata(&self.mount.source)
+                .is_ok_and(|source| source.file_type().is_block_device())
+    }
+
+    /// Returns what is wrong with the filesystem. Writes nothing.
+    pub(crate) fn fault(&self) -> Option<Problem> {
+        if let Some(word) = self.mount.shut_down() {
+            return Some(self.damaged(&format!("the kernel shut the filesystem down ({word})")));
         }
         if !self.mount.superblock_read_only() {
             return None; // asking the journal now would write it back
         }
-        journal_error(self.root.as_fd()).map(|error| self.repair(&error))
+        journal_error(self.root.as_fd()).map(|error| self.damaged(&error))
     }
 
-    /// `what`, on this storage, with the way to mend it.
-    pub(crate) fn repair(&self, what: &str) -> String {
-        format!(
-            "{}: {what}; unmount it, run `e2fsck -fy {}` or what its filesystem has for that, \
-             and mount it again",
-            escape_path(&self.mount.point),
+    /// A problem whose next step is to repair the filesystem.
+    pub(crate) fn damaged(&self, what: &str) -> Problem {
+        let what = format!("{}: {what}", escape_path(&self.mount.point));
+        Problem::new(what).hint(format!(
+            "unmount it, run `e2fsck -fy {}` or its filesystem's own tool, and mount it again",
             escape_path(&self.mount.source)
-        )
+        ))
     }
 
-    pub(crate) fn facts(&self) -> StorageInfo {
+    pub(crate) fn info(&self) -> StorageInfo {
         StorageInfo {
             device: escape_path(&self.mount.source),
             fstype: self.mount.fstype.clone(),
@@ -176,8 +164,8 @@ impl MountedStorage {
     }
 }
 
-/// What an ext4 journal answers when it is aborted; `None` from a live one, and from what has none.
-pub(crate) fn journal_error(root: std::os::fd::BorrowedFd<'_>) -> Option<String> {
+/// Asks an ext4 journal whether it was aborted; `None` from filesystems that have none.
+pub(crate) fn journal_error(root: BorrowedFd<'_>) -> Option<String> {
     match file::checkpoint_journal(root) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EROFS)) => {
             Some(format!("its journal was aborted: {error}"))
@@ -186,19 +174,19 @@ pub(crate) fn journal_error(root: std::os::fd::BorrowedFd<'_>) -> Option<String>
     }
 }
 
-fn has_block_device(mount: &Mount) -> bool {
-    // Filesystems of several devices have an anonymous number, but their source is a device.
-    mount.device.0 != 0
-        || fs::metadata(&mount.source).is_ok_and(|source| source.file_type().is_block_device())
+fn own_partition(what: String) -> Problem {
+    Problem::new(what).hint("give the storage a partition of its own")
 }
 
-fn cannot(path: &Path, what: &str, error: &io::Error) -> Health {
+fn cannot(verb: &str, path: &Path, error: &io::Error) -> Problem {
     let shown = escape_path(path);
-    let see = match error.raw_os_error() {
-        Some(libc::ENOTDIR | libc::ELOOP | libc::EACCES) => format!("`ls -ld {shown}`"),
-        _ => "`dmesg`".to_owned(),
-    };
-    Health::Absent(format!("cannot {what} {shown}: {error}; see {see}").into())
+    let problem = Problem::new(format!("cannot {verb} {shown}: {error}"));
+    match error.raw_os_error() {
+        Some(libc::ENOTDIR | libc::ELOOP | libc::EACCES) => {
+            problem.hint(format!("see `ls -ld {shown}`"))
+        }
+        _ => problem.hint("see `dmesg`"),
+    }
 }
 
 /// A path, safe to print.

@@ -10,27 +10,27 @@ use std::time::{Duration, Instant};
 
 use super::inspect::escape_path;
 use super::mountinfo::Mount;
+use crate::problem::Problem;
 use crate::sys::{current, file};
 
-/// So long a lock may be somebody's who only passes by.
-const PATIENCE: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(20);
+/// `pst prepare` holds the lock for a moment; a daemon that starts meanwhile waits for it.
+const TIMEOUT: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(20);
 
 /// The lock on a device; released when dropped. The file stays: removing it would let two
 /// processes lock two files of the same name.
 #[derive(Debug)]
-pub(crate) struct DeviceLock {
+pub(super) struct DeviceLock {
     file: File,
     device: (u32, u32),
 }
 
-/// Why there is no lock.
+/// Why the lock was not taken.
 #[derive(Debug)]
-pub(crate) enum LockError {
+pub(super) enum LockError {
     /// A daemon has it; its pid, if it wrote one.
     Taken(Option<u32>),
-    /// It cannot be had at all.
-    Failed(String),
+    Failed(Problem),
 }
 
 impl DeviceLock {
@@ -38,33 +38,32 @@ impl DeviceLock {
     ///
     /// # Errors
     /// [`LockError::Taken`] if another process has it.
-    pub(crate) fn take(
+    pub(super) fn take(
         socket: &Path,
         device: (u32, u32),
         owner: u32,
     ) -> Result<DeviceLock, LockError> {
         let path = lock_path(socket, device);
         let failed = |error: io::Error| {
-            LockError::Failed(format!("cannot lock {}: {error}", escape_path(&path)))
+            let what = format!("cannot lock {}", escape_path(&path));
+            LockError::Failed(Problem::io(what, &error))
         };
-        // Read-only: a daemon that is not root may only read what `prepare` made.
+        // Read-only: a daemon that is not root may only read the file that `prepare` created.
         let mut open = OpenOptions::new();
         open.read(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-        let (mut file, made) = match open.open(&path) {
+        let (mut file, created) = match open.open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut create = open.clone();
-                // Exclusive: only what we made may be given away below.
+                // Exclusive: the file is given away below only if this process created it.
                 create.write(true).create_new(true).mode(0o600);
                 (create.open(&path).map_err(failed)?, true)
             }
             other => (other.map_err(failed)?, false),
         };
         let ours = current::effective_uid();
-        if let Err(text) = trusted(&file, &[0, ours, owner], &path) {
-            return Err(LockError::Failed(text));
-        }
-        if made && ours == 0 && owner != 0 {
+        check_lock_file(&file, &[0, ours, owner], &path).map_err(LockError::Failed)?;
+        if created && ours == 0 && owner != 0 {
             file::set_owner(file.as_fd(), owner, u32::MAX).map_err(failed)?;
         }
         match file::lock_exclusive(file.as_fd()) {
@@ -76,36 +75,31 @@ impl DeviceLock {
             other => other.map_err(failed)?,
         }
         let lock = DeviceLock { file, device };
-        lock.sign();
+        lock.write_pid();
         Ok(lock)
     }
 
-    /// Writes this process into the file, so that who comes second can name it. Best effort.
-    fn sign(&self) {
-        // The same file again, whatever stands at its path by now.
+    /// Writes this process's pid into the file, so that a second daemon can name it. Best effort.
+    fn write_pid(&self) {
+        // Opens the locked file again, even if another one has taken its path by now.
         let again = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         if let Ok(mut file) = OpenOptions::new().write(true).truncate(true).open(again) {
             let _ = writeln!(file, "{}", std::process::id());
         }
     }
-
-    /// Which device it is for.
-    pub(crate) fn device(&self) -> (u32, u32) {
-        self.device
-    }
 }
 
-/// A daemon's claim on the device that its storage is on, which may change.
+/// A daemon's claim on the storage's device, which may change.
 #[derive(Debug)]
-pub(crate) struct Claim {
+pub(super) struct Claim {
     socket: PathBuf,
     owner: u32,
     lock: Option<DeviceLock>,
 }
 
 impl Claim {
-    /// A claim on nothing yet; locks lie beside `socket` and may belong to `owner`.
-    pub(crate) fn new(socket: PathBuf, owner: u32) -> Claim {
+    /// Claims nothing yet. Lock files lie beside `socket` and may belong to `owner`.
+    pub(super) fn new(socket: PathBuf, owner: u32) -> Claim {
         Claim {
             socket,
             owner,
@@ -113,13 +107,12 @@ impl Claim {
         }
     }
 
-    /// Claims the device of `mount`, and lets go of the one before it.
+    /// Claims the device of `mount`, and releases the one before it.
     ///
     /// # Errors
-    /// A line that names who has it.
-    pub(crate) fn take(&mut self, mount: &Mount) -> Result<(), String> {
-        let held = self.lock.as_ref().map(DeviceLock::device);
-        if held == Some(mount.device) {
+    /// Names the daemon that has it.
+    pub(super) fn take(&mut self, mount: &Mount) -> Result<(), Problem> {
+        if self.lock.as_ref().map(|lock| lock.device) == Some(mount.device) {
             return Ok(());
         }
         self.lock = None;
@@ -128,50 +121,46 @@ impl Claim {
                 self.lock = Some(lock);
                 Ok(())
             }
-            Err(LockError::Taken(pid)) => Err(format!(
+            Err(LockError::Taken(pid)) => Err(Problem::new(format!(
                 "another daemon ({}) already manages {}",
                 pid.map_or("pid unknown".into(), |pid| format!("pid {pid}")),
                 escape_path(&mount.source)
-            )),
-            Err(LockError::Failed(text)) => Err(text),
+            ))),
+            Err(LockError::Failed(problem)) => Err(problem),
         }
     }
 
-    /// The same, with patience for a `pst prepare` that has it for a moment.
+    /// Claims the device of `mount`, and waits for a `pst prepare` that has it for a moment.
     ///
     /// # Errors
     /// As [`Claim::take`].
-    pub(crate) fn take_patiently(&mut self, mount: &Mount) -> Result<(), String> {
+    pub(super) fn take_patiently(&mut self, mount: &Mount) -> Result<(), Problem> {
         let start = Instant::now();
         loop {
             match self.take(mount) {
-                Err(_) if start.elapsed() < PATIENCE => thread::sleep(PAUSE),
+                Err(_) if start.elapsed() < TIMEOUT => thread::sleep(RETRY),
                 result => return result,
             }
         }
     }
 }
 
-/// Whether a lock file is one of theirs, and nothing else that was given its name: whoever may write
-/// to the directory could keep us out with a file of their own, or have another file written to.
-///
-/// # Errors
-/// A line that says why not.
-pub(crate) fn trusted(file: &File, owners: &[u32], path: &Path) -> Result<(), String> {
+/// Checks that an open lock file is a plain file of one of these owners. Others who may write to
+/// the directory could keep us out with a file of their own, or have another file overwritten.
+pub(crate) fn check_lock_file(file: &File, owners: &[u32], path: &Path) -> Result<(), Problem> {
     let shown = escape_path(path);
     let metadata = file
         .metadata()
-        .map_err(|error| format!("cannot look at {shown}: {error}"))?;
+        .map_err(|error| Problem::io(format!("cannot inspect {shown}"), &error))?;
     if !metadata.is_file() || metadata.nlink() > 1 {
-        return Err(format!(
-            "{shown} is no lock file, but something else under its name: remove it"
-        ));
+        return Err(Problem::new(format!("{shown} is not a lock file")).hint("remove it"));
     }
     if !owners.contains(&metadata.uid()) {
-        return Err(format!(
-            "{shown} belongs to user {}, who could keep the daemon out with it: remove it",
+        let what = format!(
+            "{shown} belongs to user {}, who could lock the daemon out",
             metadata.uid()
-        ));
+        );
+        return Err(Problem::new(what).hint("remove it"));
     }
     Ok(())
 }

@@ -1,20 +1,136 @@
 //! The storage: one mounted filesystem whose superblock is switched between read-only and
-//! read-write. Everything here may block, and is called by the worker thread or by an applet
-//! that has nothing else to do. It decides nothing about sessions.
+//! read-write. Everything here may block: only the worker thread and one-shot commands call it.
+//! It knows nothing about sessions.
 
 pub mod directories;
+mod event_watch;
 pub(crate) mod figures;
-pub(crate) mod guard;
 pub(crate) mod health;
 pub(crate) mod holders;
 pub(crate) mod inspect;
 pub(crate) mod lock;
-pub(crate) mod meter;
 pub mod mountinfo;
 pub(crate) mod mounts;
 pub(crate) mod prepare;
-pub(crate) mod search;
-pub(crate) mod superblock;
+mod search;
+pub(crate) mod stats;
+mod superblock;
 
-pub(crate) use inspect::StorageInfo;
-pub(crate) use superblock::Storage;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use self::directories::Owner;
+use self::event_watch::EventWatch;
+use self::health::Text;
+use self::holders::Holder;
+pub(crate) use self::inspect::StorageInfo;
+use self::lock::Claim;
+use self::search::Searcher;
+use self::stats::{Counters, DeviceStats};
+use crate::config::StorageLocation;
+use crate::problem::Problem;
+use crate::sys::fanotify::Group;
+use crate::sys::file::{MountId, Space};
+use crate::wire::status::Ext4Stats;
+
+/// The storage, owned by the worker thread. `health` inspects it, `superblock` switches it.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    location: StorageLocation,
+    owner: Owner,
+    claim: Claim,
+    watch: EventWatch,
+    period: Option<WritablePeriod>,
+    /// The mount that passed every check.
+    validated: Option<MountId>,
+    /// The last inspection found the superblock writable outside a writable period.
+    writable_without_session: bool,
+    /// The mount that failed, and why. It stays failed until it is mounted again.
+    failed_mount: Option<(MountId, Text)>,
+    searcher: Searcher,
+    info: StorageInfo,
+    stats: DeviceStats,
+    data_device: u64,
+    space: Option<Space>,
+}
+
+/// The time from going read-write until the superblock is read-only again.
+#[derive(Debug)]
+struct WritablePeriod {
+    /// The root directory, opened before anything was written: it reports every lost write.
+    root: OwnedFd,
+    id: MountId,
+    /// ext4's error count at the start, or when the journal was last found alive.
+    errors: Option<u64>,
+}
+
+impl Storage {
+    /// The lock is created beside `socket`. `group` receives the filesystem's events.
+    pub(crate) fn new(
+        location: StorageLocation,
+        owner: Owner,
+        socket: PathBuf,
+        group: Option<Group>,
+    ) -> Storage {
+        Storage {
+            location,
+            owner,
+            claim: Claim::new(socket, owner.uid),
+            watch: EventWatch(group),
+            period: None,
+            validated: None,
+            writable_without_session: false,
+            failed_mount: None,
+            searcher: Searcher::default(),
+            info: StorageInfo::default(),
+            stats: DeviceStats::default(),
+            data_device: 0,
+            space: None,
+        }
+    }
+
+    /// Claims the device, if it is mounted, so that no second daemon manages it.
+    ///
+    /// # Errors
+    /// Names the daemon that already manages it.
+    pub(crate) fn claim(&mut self) -> Result<(), Problem> {
+        match inspect::find(&self.location) {
+            Ok(found) => self.claim.take_patiently(&found.mount),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Searches for what keeps the storage from going read-only.
+    pub(crate) fn find_holders(&mut self) -> Vec<Holder> {
+        match &self.period {
+            Some(period) => self.searcher.find(period.root.as_fd()),
+            None => inspect::find(&self.location)
+                .map_or(Vec::new(), |found| self.searcher.find(found.root.as_fd())),
+        }
+    }
+
+    /// What the last inspection found.
+    pub(crate) fn info(&self) -> &StorageInfo {
+        &self.info
+    }
+
+    /// `st_dev` of the data directory when the storage was last made writable.
+    pub(crate) fn data_device(&self) -> u64 {
+        self.data_device
+    }
+
+    /// The free space after the last inspection, sync or remount; `None` if nothing is mounted.
+    pub(crate) fn space(&self) -> Option<Space> {
+        self.space
+    }
+
+    pub(crate) fn counters(&mut self) -> Counters {
+        self.stats.read()
+    }
+
+    /// What ext4 has counted; `None` for another filesystem.
+    #[allow(dead_code)] // until the worker reports it
+    pub(crate) fn ext4_stats(&self) -> Option<Ext4Stats> {
+        self.stats.ext4()
+    }
+}

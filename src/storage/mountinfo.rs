@@ -1,18 +1,18 @@
-//! /proc/PID/mountinfo, read and understood: proc_pid_mountinfo(5). It never changes a mount.
+//! Reads and parses /proc/PID/mountinfo: proc_pid_mountinfo(5).
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+
+use crate::fstab::unescape;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// The mount's number, as statx(2) shows it; used again after an unmount.
+    /// The mount's number, as statx(2) returns it. It is used again after an unmount.
     pub id: u64,
-    /// Device number of the filesystem, `major:minor`.
+    /// The filesystem's device number, `major:minor`.
     pub device: (u32, u32),
-    /// Which directory of the filesystem is the root of this mount.
+    /// The directory of the filesystem that is the root of this mount.
     pub root: PathBuf,
     pub point: PathBuf,
     /// The mount's own flag; the superblock's is [`Mount::superblock_read_only`].
@@ -20,41 +20,42 @@ pub struct Mount {
     /// All of the mount's own options.
     pub flags: String,
     pub fstype: String,
-    /// What was mounted: a device's path for most.
+    /// What was mounted: usually a device's path.
     pub source: PathBuf,
+    /// The superblock's options.
     pub options: String,
 }
 
 impl Mount {
     /// Whether the superblock refuses writes.
     pub fn superblock_read_only(&self) -> bool {
-        self.has("ro")
+        self.has_option("ro")
     }
 
-    /// The word with which the kernel says that it has given the filesystem up, if it has.
-    /// ext4 shows these since Linux 6.15. Before, an error made it plainly `ro`, and from 6.12 on
-    /// (as in what earlier series got later, 6.1 for one) it shows nothing and still reads `rw`.
-    pub fn given_up(&self) -> Option<&'static str> {
+    /// Returns the option that shows that the kernel shut the filesystem down, if there is one.
+    ///
+    /// ext4 shows it since Linux 6.15. Before 6.12 an error made the superblock plainly `ro`.
+    /// From 6.12 to 6.14, and in updates of older series such as 6.1, it shows nothing and still
+    /// reads `rw`.
+    pub fn shut_down(&self) -> Option<&'static str> {
         ["emergency_ro", "shutdown"]
             .into_iter()
-            .find(|word| self.has(word))
+            .find(|option| self.has_option(option))
     }
 
-    fn has(&self, option: &str) -> bool {
+    fn has_option(&self, option: &str) -> bool {
         self.options.split(',').any(|word| word == option)
     }
 }
 
-/// Reads and understands a mountinfo file from where it stands.
-pub fn read(file: &File) -> io::Result<Vec<Mount>> {
-    // The kernel gives about a page a read; 16 KiB are enough for most machines, and need not grow.
-    let mut text = Vec::with_capacity(16 * 1024);
-    // Taken whole, it is not asked for its size first, which is 0.
-    file.take(u64::MAX).read_to_end(&mut text)?;
+/// Reads and parses an open mountinfo file from its current position.
+pub fn read(mut file: &File) -> io::Result<Vec<Mount>> {
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
     Ok(parse(&text))
 }
 
-/// Understands a whole mountinfo; lines that are none are passed over.
+/// Parses a whole mountinfo and skips malformed lines.
 pub fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|byte| *byte == b'\n')
         .filter_map(parse_line)
@@ -63,57 +64,30 @@ pub fn parse(text: &[u8]) -> Vec<Mount> {
 
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let id = number(fields.next()?)?;
+    let id = text(fields.next()?).parse().ok()?;
     fields.next()?; // the parent's number
-    let device = fields.next()?;
-    let colon = device.iter().position(|byte| *byte == b':')?;
-    let major = number(device.get(..colon)?)?;
-    let minor = number(device.get(colon + 1..)?)?;
-    let root = path(fields.next()?);
-    let point = path(fields.next()?);
-    let flags = String::from_utf8_lossy(fields.next()?).into_owned();
+    let device = text(fields.next()?);
+    let (major, minor) = device.split_once(':')?;
+    let root = unescape(fields.next()?).into();
+    let point = unescape(fields.next()?).into();
+    let flags = text(fields.next()?);
     let read_only = flags.split(',').any(|word| word == "ro");
     fields.find(|field| *field == b"-")?; // after any number of propagation fields
     Some(Mount {
         id,
-        device: (u32::try_from(major).ok()?, u32::try_from(minor).ok()?),
+        device: (major.parse().ok()?, minor.parse().ok()?),
         root,
         point,
         read_only,
         flags,
-        fstype: String::from_utf8_lossy(fields.next()?).into_owned(),
-        source: path(fields.next()?),
-        options: String::from_utf8_lossy(fields.next()?).into_owned(),
+        fstype: text(fields.next()?),
+        source: unescape(fields.next()?).into(),
+        options: text(fields.next()?),
     })
 }
 
-fn number(field: &[u8]) -> Option<u64> {
-    std::str::from_utf8(field).ok()?.parse().ok()
-}
-
-fn path(field: &[u8]) -> PathBuf {
-    PathBuf::from(OsString::from_vec(unescape(field)))
-}
-
-/// The kernel writes space, tab, newline and backslash as three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, tail)) = rest.split_first() {
-        let escaped = (byte == b'\\').then(|| tail.get(..3).and_then(octal));
-        if let Some(Some(value)) = escaped {
-            out.push(value);
-            rest = tail.get(3..).unwrap_or(&[]);
-        } else {
-            out.push(byte);
-            rest = tail;
-        }
-    }
-    out
-}
-
-fn octal(digits: &[u8]) -> Option<u8> {
-    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
+fn text(field: &[u8]) -> String {
+    String::from_utf8_lossy(field).into_owned()
 }
 
 #[cfg(test)]
@@ -130,13 +104,13 @@ mod tests {
         assert!(!mount.read_only && mount.superblock_read_only());
         assert_eq!(mount.fstype, "ext4");
         assert_eq!(mount.source, Path::new("/dev/loop0"));
-        assert_eq!(mount.given_up(), None);
+        assert_eq!(mount.shut_down(), None);
     }
 
     #[test]
-    fn a_filesystem_that_was_given_up_is_known() {
+    fn a_filesystem_that_was_shut_down_is_known() {
         let line = String::from_utf8_lossy(LINE).replace("ro,errors", "rw,emergency_ro,errors");
-        assert_eq!(parse(line.as_bytes())[0].given_up(), Some("emergency_ro"));
+        assert_eq!(parse(line.as_bytes())[0].shut_down(), Some("emergency_ro"));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The mounts of this mount namespace, and of the host's: there the mount's own read-only flag is
-//! set that all later namespaces copy.
+//! Reads the mounts of this mount namespace, and the read-only flag of the host's mount: every
+//! later namespace copies that flag.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,25 +7,25 @@ use std::os::unix::fs::MetadataExt;
 
 use super::mountinfo::{self, Mount};
 
-pub(crate) const OWN: &str = "/proc/self/mountinfo";
+pub(super) const OWN: &str = "/proc/self/mountinfo";
 const HOST: &str = "/proc/1/mountinfo";
 
 /// The mount's own read-only flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flag {
     Clear,
-    /// Set in this namespace, which is the one that counts.
+    /// Set in the host's namespace, and this process is there.
     SetHere,
     /// Set in the host's namespace; only a process there can clear it.
     SetInHost,
 }
 
-pub(crate) fn own() -> io::Result<Vec<Mount>> {
+pub(super) fn own() -> io::Result<Vec<Mount>> {
     mountinfo::read(&File::open(OWN)?)
 }
 
-/// Which flag is set of this mount, for the processes that count. `all` are this namespace's mounts.
-pub(crate) fn flag(mount: &Mount, all: &[Mount]) -> Flag {
+/// Returns the flag of `mount` in the host's namespace. `all` are this namespace's mounts.
+pub(super) fn flag(mount: &Mount, all: &[Mount]) -> Flag {
     let same = |other: &&Mount| other.point == mount.point && other.device == mount.device;
     let host = match in_host() {
         true => None,
@@ -34,7 +34,7 @@ pub(crate) fn flag(mount: &Mount, all: &[Mount]) -> Flag {
             .ok(),
     };
     match host.as_deref().unwrap_or(all).iter().rfind(same) {
-        // The same mount, not a copy: this is the host's namespace.
+        // The same mount and not a copy of it: this is the host's namespace.
         Some(there) if there.id == mount.id && there.read_only => Flag::SetHere,
         Some(there) if there.read_only => Flag::SetInHost,
         None if mount.read_only => Flag::SetHere,
@@ -44,6 +44,6 @@ pub(crate) fn flag(mount: &Mount, all: &[Mount]) -> Flag {
 
 /// Whether this process is in the host's mount namespace; see namespaces(7).
 fn in_host() -> bool {
-    let of = |path: &str| fs::metadata(path).map(|file| (file.dev(), file.ino()));
-    matches!((of("/proc/self/ns/mnt"), of("/proc/1/ns/mnt")), (Ok(own), Ok(host)) if own == host)
+    let id = |path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    matches!((id("/proc/self/ns/mnt"), id("/proc/1/ns/mnt")), (Ok(own), Ok(host)) if own == host)
 }

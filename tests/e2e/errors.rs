@@ -32,9 +32,9 @@ fn p5_an_ext4_error_ends_every_session_until_it_is_repaired() {
     let victims = [rig.victim(), rig.victim()];
     rig.trigger_fs_error();
     for victim in victims {
-        victim.must_be_lost("given it up");
+        victim.must_be_lost("shut the filesystem down");
     }
-    assert_failed_and_mended(&rig, "given it up");
+    assert_failed_and_mended(&rig, "shut the filesystem down");
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn p5_a_filesystem_that_was_shut_down_while_idle_is_known_to_the_next_session() 
     rig.sh("mkfifo $KVMD_PST_DATA/fifo").must(0);
     rig.shut_down();
     let reason = match rig.shows_shutdown() {
-        true => "given it up (shutdown)",
+        true => "shut the filesystem down (shutdown)",
         false => "cannot be made read-write",
     };
     for _ in 0..2 {
@@ -134,7 +134,7 @@ fn p5_a_journal_that_the_medium_refuses_ends_every_session_until_it_is_repaired(
     rig.refuse_writes(true);
     wait_until("the kernel gives it up", || rig.is_given_up());
     for victim in victims {
-        victim.must_be_lost("given it up");
+        victim.must_be_lost("shut the filesystem down");
     }
     promptly("it is logged", || rig.log().contains("storage is failed"));
     rig.refuse_writes(false);
@@ -151,7 +151,7 @@ fn p5_a_filesystem_that_was_shut_down_ends_every_session_until_it_is_repaired() 
     let victims = [rig.victim(), rig.victim()];
     rig.shut_down();
     for victim in victims {
-        victim.must_be_lost_at_a_look("given it up");
+        victim.must_be_lost_at_a_look("shut the filesystem down");
     }
-    assert_failed_and_mended(&rig, "given it up");
+    assert_failed_and_mended(&rig, "shut the filesystem down");
 }

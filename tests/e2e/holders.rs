@@ -150,7 +150,7 @@ fn p10_what_stays_writable_without_a_session_is_logged_once() {
     }
     let log = rig.log();
     assert_eq!(
-        log.matches("though nobody has a session").count(),
+        log.matches("although no session is open").count(),
         1,
         "{log}"
     );

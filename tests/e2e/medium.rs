@@ -18,7 +18,7 @@ fn assert_refused_and_mended(rig: &Rig, refuse: impl FnOnce(), heal: impl FnOnce
     let ended = writer.end();
     assert_eq!(ended.code(), 1, "{ended:?}");
     assert!(ended.stderr.contains("ERROR"), "nobody was told: {ended:?}");
-    reader.must_be_lost("medium");
+    reader.must_be_lost("to the card");
     rig.await_state("failed");
     rig.must_deny("mount it again");
     heal();

@@ -246,7 +246,7 @@ fn p1_switched_to_writable_past_the_mounts_it_is_put_back_at_the_first_write() {
     tool(rig.command("touch").arg(rig.data().join("by-hand")));
     rig.await_superblock("ro");
     wait_until("it is logged", || {
-        rig.log().contains("nobody has a session")
+        rig.log().contains("although no session is open")
     });
     rig.await_state("ro");
     assert!(!rig.needs_recovery());

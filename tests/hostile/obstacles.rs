@@ -164,7 +164,7 @@ fn p8_what_is_swapped_for_the_data_root_meanwhile_is_left_alone() {
     let mount = File::open(rig.mount()).expect("mount");
     let (mut mended, mut refused) = (0, 0);
     for _ in 0..3000 {
-        match directories::mend(mount.as_fd(), &place, owner) {
+        match directories::repair(mount.as_fd(), &place, owner) {
             Ok(_) => mended += 1,
             Err(_) => refused += 1,
         }

@@ -222,7 +222,7 @@ fn check_finds_a_filesystem_that_the_kernel_gave_up() {
     let mut rig = machine(Setup::new(Fs::Ext4));
     let victim = rig.victim();
     rig.trigger_fs_error();
-    victim.must_be_lost("given it up");
+    victim.must_be_lost("shut the filesystem down");
     rig.await_state("failed");
     let screen = must_find(
         &rig,

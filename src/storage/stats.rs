@@ -1,0 +1,128 @@
+//! Counts remounts and reads what the kernel counts for the device and its ext4 filesystem.
+//! All of that comes from /sys, so reading it does not touch the card.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::wire::status::Ext4Stats;
+
+/// Counted since the daemon started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub remounts: u64,
+    /// Remounts that the kernel refused, busy or not.
+    pub failed_remounts: u64,
+    /// Bytes written to the device, by any process; `None` if the kernel does not count them.
+    pub written: Option<u64>,
+}
+
+/// Counts across devices: the storage may move to another one.
+#[derive(Debug, Default)]
+pub(crate) struct DeviceStats {
+    counters: Counters,
+    device: (u32, u32),
+    /// The device's own count of bytes written when it was last read.
+    last_written: Option<u64>,
+}
+
+impl DeviceStats {
+    /// Counts `device` from now on, but nothing that was written to it before.
+    pub(super) fn follow(&mut self, device: (u32, u32)) {
+        if self.device != device {
+            self.device = device;
+            self.last_written = None;
+            self.read();
+        }
+    }
+
+    pub(super) fn count_remount(&mut self, succeeded: bool) {
+        match succeeded {
+            true => self.counters.remounts += 1,
+            false => self.counters.failed_remounts += 1,
+        }
+    }
+
+    pub(super) fn read(&mut self) -> Counters {
+        let (major, minor) = self.device;
+        let statistics = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat"));
+        self.add(statistics.ok().as_deref().and_then(bytes_written));
+        self.counters
+    }
+
+    /// Reads ext4's count of errors since the last check; `None` for another filesystem.
+    pub(super) fn error_count(&self) -> Option<u64> {
+        read_number(&ext4_directory(self.device)?, "errors_count")
+    }
+
+    /// Reads ext4's own counts; `None` for another filesystem.
+    pub(super) fn ext4(&self) -> Option<Ext4Stats> {
+        read_ext4(self.device)
+    }
+
+    fn add(&mut self, written: Option<u64>) {
+        if let Some(written) = written {
+            // The count of a device that was removed and came back starts at 0.
+            let more = self
+                .last_written
+                .map_or(0, |last| written.saturating_sub(last));
+            self.counters.written = Some(self.counters.written.unwrap_or(0) + more);
+        }
+        self.last_written = written;
+    }
+}
+
+/// Field 7 of Linux's Documentation/block/stat.rst: sectors of 512 bytes, on every device.
+fn bytes_written(statistics: &str) -> Option<u64> {
+    let sectors: u64 = statistics.split_ascii_whitespace().nth(6)?.parse().ok()?;
+    sectors.checked_mul(512)
+}
+
+pub(super) fn read_ext4(device: (u32, u32)) -> Option<Ext4Stats> {
+    let directory = ext4_directory(device)?;
+    let bytes = |name| Some(read_number(&directory, name)?.saturating_mul(1024));
+    Some(Ext4Stats {
+        lifetime: bytes("lifetime_write_kbytes")?,
+        since_mount: bytes("session_write_kbytes")?,
+        errors: read_number(&directory, "errors_count")?,
+    })
+}
+
+/// The directory in which ext4 shows its attributes; `None` if there is no such device.
+pub(super) fn ext4_directory((major, minor): (u32, u32)) -> Option<PathBuf> {
+    let link = fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    Some(Path::new("/sys/fs/ext4").join(link.file_name()?))
+}
+
+pub(super) fn read_number(directory: &Path, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(directory.join(name)).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_written_while_the_device_was_followed_is_counted() {
+        let mut stats = DeviceStats::default();
+        for (read, counted) in [
+            (None, None),
+            (Some(5000), Some(0)),
+            (Some(5512), Some(512)),
+            (Some(1024), Some(512)),
+            (Some(2048), Some(1536)),
+            (None, Some(1536)),
+            (Some(9000), Some(1536)),
+        ] {
+            stats.add(read);
+            assert_eq!(stats.counters.written, counted, "{read:?}");
+        }
+    }
+
+    #[test]
+    fn a_device_without_a_counter_has_none() {
+        let mut stats = DeviceStats::default();
+        stats.follow((0, 1));
+        assert_eq!(stats.read().written, None);
+    }
+}
