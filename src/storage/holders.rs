@@ -143,7 +143,10 @@ fn find_descriptor(base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
 fn find_directory(base: &str, device: u64) -> Option<Vec<u8>> {
     ["cwd", "root", "exe"].iter().find_map(|link| {
         let link = Path::new(base).join(link);
-        is_deleted(&link, device)?.then(|| read_path(&link))?
+        match is_deleted(&link, device) {
+            Some(true) => read_path(&link),
+            _ => None,
+        }
     })
 }
 
@@ -180,7 +183,7 @@ fn parse_mapping(base: &str, line: &[u8], device: u64) -> Option<Vec<u8>> {
         .join("map_files")
         .join(OsStr::from_bytes(range));
     // A thread has no map_files.
-    let deleted = || path.ends_with(b" (deleted)") || is_deleted(&link, device).unwrap_or_default();
+    let deleted = || path.ends_with(b" (deleted)") || is_deleted(&link, device) == Some(true);
     (shared_writable || deleted()).then(|| path.to_vec())
 }
 

@@ -56,11 +56,11 @@ pub(crate) fn find(location: &StorageLocation) -> Result<MountedStorage, Problem
         return Err(absent(format!("nothing is mounted on {shown}")));
     }
     let space = file::space(root.as_fd()).ok();
-    let all = mounts::own().map_err(|error| cannot("read", Path::new(OWN), &error))?;
+    let all = mounts::read_own().map_err(|error| cannot("read", Path::new(OWN), &error))?;
     let Some(mount) = all.iter().find(|mount| mount.id == id.shown).cloned() else {
         return Err(absent(format!("{shown} was unmounted just now")));
     };
-    let flag = mounts::flag(&mount, &all);
+    let flag = mounts::read_flag(&mount, &all);
     Ok(MountedStorage {
         root,
         id,
@@ -149,10 +149,7 @@ impl MountedStorage {
     /// A problem whose next step is to repair the filesystem.
     pub(crate) fn damaged(&self, what: &str) -> Problem {
         let what = format!("{}: {what}", escape_path(&self.mount.point));
-        Problem::new(what).hint(format!(
-            "unmount it, run `e2fsck -fy {}` or its filesystem's own tool, and mount it again",
-            escape_path(&self.mount.source)
-        ))
+        Problem::new(what).hint(repair_hint(&escape_path(&self.mount.source)))
     }
 
     pub(crate) fn info(&self) -> StorageInfo {
@@ -172,6 +169,12 @@ pub(crate) fn journal_error(root: BorrowedFd<'_>) -> Option<String> {
         }
         _ => None,
     }
+}
+
+pub(super) fn repair_hint(device: &str) -> String {
+    format!(
+        "unmount it, run `e2fsck -fy {device}` (or the tool of its filesystem), and mount it again"
+    )
 }
 
 fn own_partition(what: String) -> Problem {

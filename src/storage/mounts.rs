@@ -20,14 +20,14 @@ pub(crate) enum Flag {
     SetInHost,
 }
 
-pub(super) fn own() -> io::Result<Vec<Mount>> {
+pub(super) fn read_own() -> io::Result<Vec<Mount>> {
     mountinfo::read(&File::open(OWN)?)
 }
 
-/// Returns the flag of `mount` in the host's namespace. `all` are this namespace's mounts.
-pub(super) fn flag(mount: &Mount, all: &[Mount]) -> Flag {
+/// Reads the flag of `mount` in the host's namespace. `all` are this namespace's mounts.
+pub(super) fn read_flag(mount: &Mount, all: &[Mount]) -> Flag {
     let same = |other: &&Mount| other.point == mount.point && other.device == mount.device;
-    let host = match in_host() {
+    let host = match is_in_host() {
         true => None,
         false => File::open(HOST)
             .and_then(|file| mountinfo::read(&file))
@@ -42,8 +42,8 @@ pub(super) fn flag(mount: &Mount, all: &[Mount]) -> Flag {
     }
 }
 
-/// Whether this process is in the host's mount namespace; see namespaces(7).
-fn in_host() -> bool {
+/// Whether this process is in the host's mount namespace. namespaces(7).
+fn is_in_host() -> bool {
     let id = |path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
     matches!((id("/proc/self/ns/mnt"), id("/proc/1/ns/mnt")), (Ok(own), Ok(host)) if own == host)
 }

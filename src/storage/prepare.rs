@@ -41,7 +41,7 @@ fn prepare(config: &Config) -> Result<(), Problem> {
     }
     clear_mount_read_only(found.root.as_fd(), !location.atime_named)
         .map_err(|error| not_cleared(&point, &error))?;
-    log::info!("{point}: cleared the mount's read-only flag; the superblock stays read-only");
+    log::info!("{point} is prepared: its superblock alone decides whether it is writable");
     if let Some(fault) = found.fault() {
         log::warn!("{fault}");
         return Ok(());

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::directories::{self, DirectoryProblem};
 use super::health::{Health, Inspection, Remount, Text};
-use super::inspect::{self, MountedStorage, escape_path};
+use super::inspect::{self, MountedStorage, escape_path, repair_hint};
 use super::{Storage, WritablePeriod};
 use crate::problem::Problem;
 use crate::sys::file;
@@ -155,7 +155,9 @@ impl Storage {
             "{}: {error}; what was written since it was last read-only may be lost",
             escape_path(&self.location.mount)
         );
-        let text: Text = Problem::new(what).hint(self.repair_hint()).into();
+        let text: Text = Problem::new(what)
+            .hint(repair_hint(&self.info.device))
+            .into();
         self.failed_mount = Some((period.id, text.clone()));
         Err(text)
     }
@@ -190,18 +192,11 @@ impl Storage {
         );
         let problem = Problem::io(what, error);
         match refusal_hint(error) {
-            _ if read_only && is_permanent(error) => problem.hint(self.repair_hint()),
+            _ if read_only && is_permanent(error) => problem.hint(repair_hint(&self.info.device)),
             Some(hint) => problem.hint(hint),
             None if problem.hint.is_none() => problem.hint("see `dmesg`"),
             None => problem,
         }
-    }
-
-    fn repair_hint(&self) -> String {
-        format!(
-            "unmount it, check it (`e2fsck -fy {}`), and mount it again",
-            self.info.device
-        )
     }
 }
 
