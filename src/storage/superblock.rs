@@ -49,7 +49,8 @@ impl Storage {
     /// ext4 reports a lost write once per descriptor, and a later one would not see it.
     ///
     /// The writable period ends, unless the kernel says busy, nothing was lost and `release` is
-    /// not set. A busy storage is not synced if no session waits for the result (`awaited`).
+    /// not set. Without a period, none begins: only [`Storage::make_writable`] checks all it needs.
+    /// A busy storage is not synced if no session waits for the result (`awaited`).
     pub(crate) fn make_read_only(
         &mut self,
         release: bool,
@@ -61,11 +62,10 @@ impl Storage {
         };
         let root = period.root.as_fd();
         let switched = self.switch_read_only(root);
-        // The descriptor that stays open reports a lost write at the next sync.
-        let postpone_sync = is_busy(&switched) && !awaited && !release;
-        let sync = match postpone_sync {
-            true => Ok(()),
-            false => self.sync_period(&period, switched.is_ok()),
+        let sync = if is_busy(&switched) && !awaited && !release {
+            Ok(()) // the descriptor stays open and reports a lost write at the next sync
+        } else {
+            self.sync_period(&period, switched.is_ok())
         };
         self.space = file::space(root).ok();
         let remount = match switched {
@@ -124,8 +124,9 @@ impl Storage {
         switched
     }
 
-    /// Creates the directories again if somebody removed them: the next session does not check
-    /// them. Called only while no session is open, because a session may be replacing them.
+    /// Creates the directories again if somebody removed them: a session that is granted while the
+    /// storage is still writable does not check them. Called only while no session is open,
+    /// because a session may be replacing them.
     fn keep_directories(&self, mount: BorrowedFd<'_>) {
         let kept = match directories::check(mount, &self.location, self.owner) {
             Err(DirectoryProblem::NeedsWrite) => {
