@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 use crate::problem::Problem;
 use crate::storage::inspect::escape_path;
-use crate::storage::lock::trusted;
+use crate::storage::lock::check_lock_file;
 use crate::sys::file::{self, Status};
 use crate::sys::stream::Stream;
 use crate::sys::{current, socket};
@@ -125,7 +125,7 @@ fn lock(socket: &Path) -> Result<File, Problem> {
                 .hint("create its directory first, or set `socket` in the config file"),
             _ => Problem::io(format!("cannot open {shown}"), &error),
         })?;
-    trusted(&file, &[0, current::effective_uid()], &path).map_err(Problem::new)?;
+    check_lock_file(&file, &[0, current::effective_uid()], &path)?;
     match file::lock_exclusive(file.as_fd()) {
         Ok(()) => Ok(file),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

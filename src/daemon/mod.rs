@@ -72,7 +72,7 @@ fn run(config: &Config) -> Result<bool, Problem> {
     let location = config
         .place()
         .map_err(|error| Problem::new(error.to_string()))?;
-    let owner = Owner::of(&location).map_err(Problem::new)?;
+    let owner = Owner::of(&location)?;
     let access_gid = access_gid(&config.group)?;
     current::keep_no_large_memory();
     if let Err(error) = current::raise_descriptor_limit() {
@@ -84,7 +84,7 @@ fn run(config: &Config) -> Result<bool, Problem> {
     let events = events.map_err(|error| Problem::io("cannot watch the filesystem", &error))?;
     let settings = Rc::new(Settings::new(config, &location, access_gid));
     let mut storage = Storage::new(location, owner, config.socket.clone(), group);
-    storage.claim().map_err(Problem::new)?;
+    storage.claim()?;
 
     let (sender, requests) = unbounded();
     let handle = Handle(sender);

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::arbiter::{Job, Outcome};
 use crate::storage::holders::Holder;
-use crate::storage::meter::Counts;
-use crate::storage::{Storage, StorageInfo, figures};
+use crate::storage::stats::Counters;
+use crate::storage::{Storage, StorageInfo};
 use crate::sys::file::Space;
 use crate::wire::Ext4Stats;
 
@@ -26,7 +26,7 @@ pub(super) struct JobReport {
 #[derive(Clone, Debug, Default)]
 pub(super) struct StorageReport {
     pub info: StorageInfo,
-    pub counters: Counts,
+    pub counters: Counters,
     /// `None` if nothing is mounted.
     pub space: Option<Space>,
     /// `st_dev` of the data directory, once the storage was writable.
@@ -62,7 +62,7 @@ fn run(storage: &mut Storage, job: Job, ext4: &mut Option<Ext4Stats>) -> JobRepo
     let start = Instant::now();
     let mut holders = None;
     let outcome = match job {
-        Job::Inspect => Outcome::Inspected(storage.look()),
+        Job::Inspect => Outcome::Inspected(storage.inspect()),
         Job::MakeWritable => Outcome::MadeWritable(storage.make_writable()),
         Job::MakeReadOnly { release, awaited } => {
             let (remount, sync) = storage.make_read_only(release, awaited);
@@ -76,14 +76,14 @@ fn run(storage: &mut Storage, job: Job, ext4: &mut Option<Ext4Stats>) -> JobRepo
     };
     let took = start.elapsed();
     if matches!(job, Job::Inspect | Job::MakeReadOnly { .. }) {
-        *ext4 = figures::read(storage.facts().number);
+        *ext4 = storage.ext4_stats();
     }
     JobReport {
         outcome,
         took,
         storage: StorageReport {
-            info: storage.facts().clone(),
-            counters: storage.counts(),
+            info: storage.info().clone(),
+            counters: storage.counters(),
             space: storage.space(),
             data_device: storage.data_device(),
             ext4: *ext4,

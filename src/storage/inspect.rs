@@ -20,8 +20,6 @@ pub(crate) struct StorageInfo {
     /// The device, or the name that stands for it, such as `tmpfs`.
     pub device: String,
     pub fstype: String,
-    /// The device's number, `major:minor`.
-    pub number: (u32, u32),
 }
 
 #[derive(Debug)]
@@ -156,7 +154,6 @@ impl MountedStorage {
         StorageInfo {
             device: escape_path(&self.mount.source),
             fstype: self.mount.fstype.clone(),
-            number: self.mount.device,
         }
     }
 }

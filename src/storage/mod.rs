@@ -4,7 +4,6 @@
 
 pub mod directories;
 mod event_watch;
-pub(crate) mod figures;
 pub(crate) mod health;
 pub(crate) mod holders;
 pub(crate) mod inspect;
@@ -31,7 +30,7 @@ use crate::config::StorageLocation;
 use crate::problem::Problem;
 use crate::sys::fanotify::Group;
 use crate::sys::file::{MountId, Space};
-use crate::wire::status::Ext4Stats;
+use crate::wire::Ext4Stats;
 
 /// The storage, owned by the worker thread. `health` inspects it, `superblock` switches it.
 #[derive(Debug)]
@@ -129,7 +128,6 @@ impl Storage {
     }
 
     /// What ext4 has counted; `None` for another filesystem.
-    #[allow(dead_code)] // until the worker reports it
     pub(crate) fn ext4_stats(&self) -> Option<Ext4Stats> {
         self.stats.ext4()
     }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::wire::status::Ext4Stats;
+use crate::wire::Ext4Stats;
 
 /// Counted since the daemon started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +56,13 @@ impl DeviceStats {
 
     /// Reads ext4's own counts; `None` for another filesystem.
     pub(super) fn ext4(&self) -> Option<Ext4Stats> {
-        read_ext4(self.device)
+        let directory = ext4_directory(self.device)?;
+        let bytes = |name| Some(read_number(&directory, name)?.saturating_mul(1024));
+        Some(Ext4Stats {
+            lifetime: bytes("lifetime_write_kbytes")?,
+            since_mount: bytes("session_write_kbytes")?,
+            errors: read_number(&directory, "errors_count")?,
+        })
     }
 
     fn add(&mut self, written: Option<u64>) {
@@ -75,16 +81,6 @@ impl DeviceStats {
 fn bytes_written(statistics: &str) -> Option<u64> {
     let sectors: u64 = statistics.split_ascii_whitespace().nth(6)?.parse().ok()?;
     sectors.checked_mul(512)
-}
-
-pub(super) fn read_ext4(device: (u32, u32)) -> Option<Ext4Stats> {
-    let directory = ext4_directory(device)?;
-    let bytes = |name| Some(read_number(&directory, name)?.saturating_mul(1024));
-    Some(Ext4Stats {
-        lifetime: bytes("lifetime_write_kbytes")?,
-        since_mount: bytes("session_write_kbytes")?,
-        errors: read_number(&directory, "errors_count")?,
-    })
 }
 
 /// The directory in which ext4 shows its attributes; `None` if there is no such device.
