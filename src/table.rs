@@ -1,9 +1,7 @@
 //! Lays out text for people: named values, paragraphs and tables, never wider than the terminal.
 
-use std::env;
 use std::fmt::{self, Display, Formatter};
-use std::io;
-use std::mem;
+use std::{env, io, iter, mem};
 
 use rustix::termios::tcgetwinsize;
 use unicode_width::UnicodeWidthChar;
@@ -29,19 +27,6 @@ pub(crate) enum Style {
     Bad,
 }
 
-impl Style {
-    /// The parameters of "select graphic rendition", console_codes(4).
-    fn code(self) -> &'static str {
-        match self {
-            Style::Plain => "",
-            Style::Faint => "2",
-            Style::Good => "1;32",
-            Style::Notable => "1;33",
-            Style::Bad => "1;31",
-        }
-    }
-}
-
 /// A piece of a line, without control characters.
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {
@@ -50,13 +35,13 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    pub(crate) fn plain(text: impl AsRef<str>) -> Cell {
+    pub(crate) fn plain(text: impl Display) -> Cell {
         Cell::new(text, Style::Plain)
     }
 
     /// Escapes control characters: all text for a terminal goes through here.
-    pub(crate) fn new(text: impl AsRef<str>, style: Style) -> Cell {
-        let text = OneLine(text.as_ref()).to_string();
+    pub(crate) fn new(text: impl Display, style: Style) -> Cell {
+        let text = OneLine(text).to_string();
         Cell { text, style }
     }
 
@@ -75,70 +60,37 @@ impl Cell {
             0 => String::new(),
             _ => format!("{}{ELLIPSIS}", prefix(&self.text, room - 1)),
         };
-        Cell {
-            text,
-            style: self.style,
-        }
+        Cell { text, ..*self }
     }
 }
 
-/// A column of a table.
+/// A table's column, by its heading.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Column {
-    name: &'static str,
-    align_right: bool,
-    /// The fewest columns of the terminal that it may be cut to.
-    minimum: Option<usize>,
+pub(crate) enum Column {
+    Fixed(&'static str),
+    /// Aligned to the right.
+    Number(&'static str),
+    /// May be cut where the terminal is too narrow, but not below this width.
+    Shrinkable(&'static str, usize),
 }
 
 impl Column {
-    /// A column that is never cut.
-    pub(crate) const fn new(name: &'static str) -> Column {
-        Column {
-            name,
-            align_right: false,
-            minimum: None,
-        }
-    }
-
-    pub(crate) const fn number(name: &'static str) -> Column {
-        Column {
-            align_right: true,
-            ..Column::new(name)
-        }
-    }
-
-    /// A column that may be cut where the terminal is too narrow, but not below `minimum`.
-    pub(crate) const fn shrinkable(name: &'static str, minimum: usize) -> Column {
-        Column {
-            minimum: Some(minimum),
-            ..Column::new(name)
-        }
+    fn heading(self) -> Cell {
+        let (Self::Fixed(name) | Self::Number(name) | Self::Shrinkable(name, _)) = self;
+        Cell::new(name, Style::Faint)
     }
 }
 
-/// The size of the terminal that standard output is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TerminalSize {
-    pub columns: usize,
-    pub rows: usize,
-}
-
-impl TerminalSize {
-    /// Returns `None` unless standard output is a terminal that can do more than print text.
-    pub(crate) fn of_stdout() -> Option<TerminalSize> {
-        let size = tcgetwinsize(io::stdout()).ok()?;
-        let or_default = |count: u16, default| match count {
-            0 => default, // a serial line, for example
-            _ => usize::from(count),
-        };
-        env::var_os("TERM")
-            .is_none_or(|name| name != "dumb")
-            .then(|| TerminalSize {
-                columns: or_default(size.ws_col, 80),
-                rows: or_default(size.ws_row, 24),
-            })
-    }
+/// Returns the columns and rows of the terminal that standard output is, or `None` if it is not a
+/// terminal or a dumb one.
+pub(crate) fn terminal_size() -> Option<(usize, usize)> {
+    let size = tcgetwinsize(io::stdout()).ok()?;
+    let is_dumb = env::var_os("TERM").is_some_and(|name| name == "dumb");
+    let or_default = |count: u16, default| match count {
+        0 => default, // a serial line, for example
+        _ => usize::from(count),
+    };
+    (!is_dumb).then(|| (or_default(size.ws_col, 80), or_default(size.ws_row, 24)))
 }
 
 /// Finished lines; [`Display`] writes each with a newline.
@@ -161,25 +113,25 @@ impl Table {
 
     /// Uses the terminal's width, and colours unless NO_COLOR is set. Without a terminal, neither.
     pub(crate) fn for_stdout() -> Table {
-        let size = TerminalSize::of_stdout();
+        let width = terminal_size().map(|(columns, _)| columns);
         let colour = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Table::new(size.map(|size| size.columns), size.is_some() && colour)
+        Table::new(width, colour && width.is_some())
     }
 
     /// Adds a name and its value, on as many lines as it takes.
-    pub(crate) fn value(&mut self, name: &str, value: &str) {
+    pub(crate) fn value(&mut self, name: &str, value: impl Display) {
         self.styled_value(name, Cell::plain(""), value);
     }
 
     /// Adds a name and its value, which begins with a styled word.
-    pub(crate) fn styled_value(&mut self, name: &str, word: Cell, rest: &str) {
+    pub(crate) fn styled_value(&mut self, name: &str, word: Cell, rest: impl Display) {
         let name = Cell::new(name, Style::Faint);
         let gap = Cell::blank(NAME_WIDTH.saturating_sub(name.width()));
         self.paragraph(NAME_WIDTH, &[name, gap, word], rest);
     }
 
     /// Adds a text that begins behind `head` and continues on lines indented by `margin`.
-    pub(crate) fn paragraph(&mut self, margin: usize, head: &[Cell], text: &str) {
+    pub(crate) fn paragraph(&mut self, margin: usize, head: &[Cell], text: impl Display) {
         let margin = margin.min(self.width / 2);
         let taken: usize = head.iter().map(Cell::width).sum();
         let first = self.width.saturating_sub(taken);
@@ -196,24 +148,29 @@ impl Table {
 
     /// Adds a heading and a line for each row. Columns are as wide as their widest cell. Where the
     /// terminal is too narrow, shrinkable columns are cut, the widest first.
-    pub(crate) fn rows<const N: usize>(&mut self, columns: [Column; N], rows: &[[Cell; N]]) {
-        let heading = columns.map(|column| Cell::new(column.name, Style::Faint));
+    pub(crate) fn rows<const N: usize>(
+        &mut self,
+        columns: [Column; N],
+        rows: impl IntoIterator<Item = [Cell; N]>,
+    ) {
+        let heading = columns.map(Column::heading);
+        let rows: Vec<[Cell; N]> = iter::once(heading).chain(rows).collect();
         let mut widths = [0; N];
-        for row in std::iter::once(&heading).chain(rows) {
+        for row in &rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = cell.width().max(*width);
             }
         }
         shrink(&columns, &mut widths, self.width);
-        for row in std::iter::once(&heading).chain(rows) {
+        for row in &rows {
             let mut line = Vec::new();
             let mut gap = INDENT;
             for ((column, cell), width) in columns.iter().zip(row).zip(widths) {
                 let cell = cell.cut(width);
                 let padding = width - cell.width();
-                let (before, after) = match column.align_right {
-                    true => (padding, 0),
-                    false => (0, padding),
+                let (before, after) = match column {
+                    Column::Number(_) => (padding, 0),
+                    Column::Fixed(_) | Column::Shrinkable(..) => (0, padding),
                 };
                 line.extend([Cell::blank(gap + before), cell]);
                 gap = after + 1;
@@ -223,7 +180,7 @@ impl Table {
     }
 
     /// Adds a line, cut where the terminal ends.
-    pub(crate) fn line(&mut self, cells: &[Cell]) {
+    fn line(&mut self, cells: &[Cell]) {
         let whole: usize = cells.iter().map(Cell::width).sum();
         let mut room = self.width;
         if whole > room {
@@ -243,9 +200,16 @@ impl Table {
         self.lines.push(line);
     }
 
+    /// Colours a text, console_codes(4).
     fn paint(&self, text: &str, style: Style) -> String {
-        let code = style.code();
-        match self.colour && !code.is_empty() && !text.is_empty() {
+        let code = match style {
+            Style::Faint => "2",
+            Style::Good => "1;32",
+            Style::Notable => "1;33",
+            Style::Bad => "1;31",
+            Style::Plain => return text.to_owned(),
+        };
+        match self.colour && !text.is_empty() {
             true => format!("\x1b[{code}m{text}\x1b[0m"),
             false => text.to_owned(),
         }
@@ -262,10 +226,10 @@ impl Display for Table {
 fn shrink(columns: &[Column], widths: &mut [usize], room: usize) {
     let gaps = INDENT + widths.len().saturating_sub(1);
     while gaps + widths.iter().sum::<usize>() > room {
-        let shrinkable = columns.iter().zip(widths.iter_mut());
-        let shrinkable = shrinkable.filter_map(|(column, width)| {
-            let minimum = column.minimum?;
-            (*width > minimum).then_some(width)
+        let columns = columns.iter().zip(widths.iter_mut());
+        let shrinkable = columns.filter_map(|(column, width)| match column {
+            Column::Shrinkable(_, minimum) if *width > *minimum => Some(width),
+            _ => None,
         });
         match shrinkable.max_by_key(|width| **width) {
             Some(width) => *width -= 1,

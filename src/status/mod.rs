@@ -15,7 +15,7 @@ use crate::client::{self, Connection, PATIENCE};
 use crate::escape::escape;
 use crate::problem::{Problem, ProblemKind};
 use crate::sys::{signal, user};
-use crate::table::{Table, TerminalSize};
+use crate::table::Table;
 use crate::wire::{State, Status};
 
 #[derive(Debug)]
@@ -44,11 +44,8 @@ pub(crate) fn main(options: Options) -> ExitCode {
 
 /// Returns the last state that was shown.
 fn show(options: &Options) -> Result<State, Problem> {
-    if options.watch && !options.json && TerminalSize::of_stdout().is_none() {
-        return Err(Problem::new("--watch needs a terminal")
-            .hint("use --watch --json")
-            .kind(ProblemKind::Usage));
-    }
+    let screen = (options.watch && !options.json).then(Screen::new);
+    let screen = screen.transpose()?;
     let deadline = Instant::now() + PATIENCE;
     let no_answer = || no_answer(&options.socket);
     let connected = client::ask_status(&options.socket, options.watch, deadline);
@@ -60,7 +57,6 @@ fn show(options: &Options) -> Result<State, Problem> {
     };
     let status = source.next(deadline)?.ok_or_else(no_answer)?;
     if options.watch {
-        let screen = (!options.json).then(Screen::new).transpose()?;
         return watch::follow(source, status, screen);
     }
     let text = match options.json {

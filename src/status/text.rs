@@ -6,8 +6,8 @@ use crate::amount::{Bytes, Span};
 use crate::sys::clock::local_time;
 use crate::table::{Cell, Column, Style, Table};
 use crate::wire::{
-    EndedSession, Ext4Stats, HolderKind, HolderStatus, SessionOutcome, SessionStatus, State,
-    Status, StorageStatus, Totals,
+    DaemonStatus, EndedSession, Ext4Stats, HolderKind, HolderStatus, SessionOutcome, SessionStatus,
+    State, Status, StorageStatus, Totals,
 };
 
 /// How many of the sessions that ended are shown.
@@ -65,22 +65,18 @@ impl Times {
 
 pub(super) fn fill(table: &mut Table, status: &Status, times: Times) {
     let storage = &status.storage;
-    let state = storage.state;
-    let word = Cell::new(state.as_str(), style(state));
-    table.styled_value("state", word, &format!(": {}", meaning(state)));
+    let (style, meaning) = describe(storage.state);
+    let state = Cell::new(storage.state.as_str(), style);
+    table.styled_value("state", state, format!(": {meaning}"));
     if let Some(reason) = &storage.reason {
         table.value("why", reason);
     }
-    table.value("since", &times.since(storage.state_age));
-    table.value("mount", &mount(storage));
+    table.value("since", times.since(storage.state_age));
+    table.value("mount", mount(storage));
     table.value("data", &storage.data);
-    let daemon = format!(
-        "pst {}, pid {}, since {}",
-        status.version,
-        status.daemon.pid,
-        times.since(status.daemon.uptime)
-    );
-    table.value("daemon", &daemon);
+    let DaemonStatus { pid, uptime } = status.daemon;
+    let (version, since) = (&status.version, times.since(uptime));
+    table.value("daemon", format!("pst {version}, pid {pid}, since {since}"));
     fill_holders(table, &status.holders);
     fill_sessions(table, &status.sessions, times);
     fill_ended(table, &status.past, times);
@@ -90,24 +86,17 @@ pub(super) fn fill(table: &mut Table, status: &Status, times: Times) {
     }
 }
 
-fn meaning(state: State) -> &'static str {
+fn describe(state: State) -> (Style, &'static str) {
+    use Style::{Bad, Good, Notable};
     match state {
-        State::Absent => "not mounted, no session can be opened",
-        State::Unprepared => "mounted, but not ready for sessions",
-        State::ReadOnly => "read-only, a power cut costs nothing",
-        State::GoingRw => "about to be writable",
-        State::ReadWrite => "writable, in use",
-        State::GoingRo => "about to be read-only",
-        State::Stuck => "should be read-only, but something holds it writable",
-        State::Failed => "the storage does not work, sessions are denied",
-    }
-}
-
-fn style(state: State) -> Style {
-    match state {
-        State::ReadOnly => Style::Good,
-        State::GoingRw | State::ReadWrite | State::GoingRo => Style::Notable,
-        State::Absent | State::Unprepared | State::Stuck | State::Failed => Style::Bad,
+        State::Absent => (Bad, "not mounted, no session can be opened"),
+        State::Unprepared => (Bad, "mounted, but not ready for sessions"),
+        State::ReadOnly => (Good, "read-only, a power cut costs nothing"),
+        State::GoingRw => (Notable, "about to be writable"),
+        State::ReadWrite => (Notable, "writable, in use"),
+        State::GoingRo => (Notable, "about to be read-only"),
+        State::Stuck => (Bad, "should be read-only, but something holds it writable"),
+        State::Failed => (Bad, "the storage does not work, sessions are denied"),
     }
 }
 
@@ -129,10 +118,10 @@ fn fill_holders(table: &mut Table, holders: &[HolderStatus]) {
     }
     table.value("held by", "");
     let columns = [
-        Column::number("PID"),
-        Column::shrinkable("USER", 8),
-        Column::shrinkable("COMMAND", 12),
-        Column::shrinkable("PATH", 16),
+        Column::Number("PID"),
+        Column::Shrinkable("USER", 8),
+        Column::Shrinkable("COMMAND", 12),
+        Column::Shrinkable("PATH", 16),
     ];
     let rows = holders.iter().map(|holder| {
         let command = match (&holder.command, holder.kind) {
@@ -147,21 +136,21 @@ fn fill_holders(table: &mut Table, holders: &[HolderStatus]) {
             Cell::plain(&holder.path),
         ]
     });
-    table.rows(columns, &rows.collect::<Vec<_>>());
+    table.rows(columns, rows);
 }
 
 fn fill_sessions(table: &mut Table, sessions: &[SessionStatus], times: Times) {
     if sessions.is_empty() {
         return table.value("sessions", "none");
     }
-    table.value("sessions", &sessions.len().to_string());
+    table.value("sessions", sessions.len());
     let columns = [
-        Column::number("ID"),
-        Column::number("PID"),
-        Column::shrinkable("USER", 8),
-        Column::new(if times.ages { "AGE" } else { "SINCE" }),
-        Column::new("STATE"),
-        Column::shrinkable("COMMAND", 12),
+        Column::Number("ID"),
+        Column::Number("PID"),
+        Column::Shrinkable("USER", 8),
+        Column::Fixed(if times.ages { "AGE" } else { "SINCE" }),
+        Column::Fixed("STATE"),
+        Column::Shrinkable("COMMAND", 12),
     ];
     let rows = sessions.iter().map(|session| {
         let since = match times.ages {
@@ -169,15 +158,15 @@ fn fill_sessions(table: &mut Table, sessions: &[SessionStatus], times: Times) {
             false => times.since(session.age),
         };
         [
-            Cell::plain(session.id.to_string()),
-            Cell::plain(session.pid.to_string()),
+            Cell::plain(session.id),
+            Cell::plain(session.pid),
             Cell::plain(&session.user),
             Cell::plain(since),
             Cell::plain(session.state.as_str()),
             Cell::plain(&session.command),
         ]
     });
-    table.rows(columns, &rows.collect::<Vec<_>>());
+    table.rows(columns, rows);
 }
 
 fn fill_ended(table: &mut Table, sessions: &[EndedSession], times: Times) {
@@ -186,26 +175,26 @@ fn fill_ended(table: &mut Table, sessions: &[EndedSession], times: Times) {
     }
     table.value("last", "");
     let columns = [
-        Column::number("ID"),
-        Column::shrinkable("USER", 8),
-        Column::new("WHEN"),
-        Column::number("LASTED"),
-        Column::new("ENDED"),
-        Column::number("WRITTEN"),
-        Column::shrinkable("COMMAND", 12),
+        Column::Number("ID"),
+        Column::Shrinkable("USER", 8),
+        Column::Fixed("WHEN"),
+        Column::Number("LASTED"),
+        Column::Fixed("ENDED"),
+        Column::Number("WRITTEN"),
+        Column::Shrinkable("COMMAND", 12),
     ];
     let rows = sessions.iter().rev().take(ENDED_SHOWN).map(|session| {
         [
-            Cell::plain(session.id.to_string()),
+            Cell::plain(session.id),
             Cell::plain(&session.user),
             Cell::plain(times.clock(session.at as f64)),
             Cell::plain(span(session.duration)),
             outcome(session.ended),
-            Cell::plain(written(session.written)),
+            Cell::plain(bytes(session.written)),
             Cell::plain(&session.command),
         ]
     });
-    table.rows(columns, &rows.collect::<Vec<_>>());
+    table.rows(columns, rows);
 }
 
 fn outcome(outcome: SessionOutcome) -> Cell {
@@ -224,13 +213,12 @@ fn fill_totals(table: &mut Table, totals: &Totals) {
         "sessions {}, denials {}, remounts {} ({} failed)",
         totals.sessions, totals.denials, totals.remounts, totals.failed_remounts
     );
-    table.value("in all", &counted);
-    let wear = format!(
-        "{} writable, {} written to the device",
-        span(totals.writable),
-        written(totals.written)
+    table.value("in all", counted);
+    let (writable, written) = (span(totals.writable), bytes(totals.written));
+    table.value(
+        "",
+        format!("{writable} writable, {written} written to the device"),
     );
-    table.value("", &wear);
 }
 
 fn fill_ext4(table: &mut Table, ext4: &Ext4Stats) {
@@ -239,19 +227,18 @@ fn fill_ext4(table: &mut Table, ext4: &Ext4Stats) {
         1 => "1 error".into(),
         count => format!("{count} errors"),
     };
-    let written = format!(
-        "{} written in its life, {} since it was mounted, {errors}",
-        Bytes(ext4.lifetime),
-        Bytes(ext4.since_mount),
+    let (lifetime, since_mount) = (Bytes(ext4.lifetime), Bytes(ext4.since_mount));
+    table.value(
+        "ext4",
+        format!("{lifetime} written in its life, {since_mount} since it was mounted, {errors}"),
     );
-    table.value("ext4", &written);
 }
 
 fn span(seconds: f64) -> String {
     Span(Duration::try_from_secs_f64(seconds).unwrap_or_default()).to_string()
 }
 
-fn written(count: Option<u64>) -> String {
+fn bytes(count: Option<u64>) -> String {
     count.map_or("?".into(), |count| Bytes(count).to_string())
 }
 
@@ -259,7 +246,7 @@ fn written(count: Option<u64>) -> String {
 mod tests {
     use super::*;
     use crate::escape::escape;
-    use crate::wire::{DaemonStatus, Phase};
+    use crate::wire::Phase;
 
     fn status(state: State, reason: Option<&str>, command: &str) -> Status {
         let session = |id, age| SessionStatus {
@@ -310,7 +297,7 @@ mod tests {
             (State::Absent, "1;31"),
         ] {
             let status = status(state, None, "");
-            let (name, words) = (state.as_str(), meaning(state));
+            let (name, words) = (state.as_str(), describe(state).1);
             let first = |colour| {
                 let lines = lines(&status, Table::new(None, colour), Times::with_ages());
                 lines[0].clone()
@@ -329,7 +316,7 @@ mod tests {
             "(1.00 s ago)",
             "AGE ",
             " 2 h 1 min granted vi",
-            " 1 min 1 s  granted vi",
+            " 1 min 1 s granted vi",
         ] {
             assert!(read_at_once.contains(part), "{read_at_once}");
         }

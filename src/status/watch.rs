@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use super::text::{self, Times};
 use super::{Source, json, no_daemon, print};
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemKind};
 use crate::sys::poll::{self, Watch};
 use crate::sys::signal::{self, Signals};
-use crate::table::{Table, TerminalSize};
+use crate::table::{Table, terminal_size};
 use crate::wire::{State, Status};
 
 /// Moves the cursor to the terminal's first line and clears it.
@@ -27,6 +27,11 @@ pub(super) struct Screen {
 
 impl Screen {
     pub(super) fn new() -> Result<Screen, Problem> {
+        if terminal_size().is_none() {
+            return Err(Problem::new("--watch needs a terminal")
+                .hint("use --watch --json")
+                .kind(ProblemKind::Usage));
+        }
         let signals = [libc::SIGWINCH, libc::SIGCONT];
         signal::block(signals);
         Ok(Screen {
@@ -40,13 +45,12 @@ impl Screen {
         let mut arrived = false;
         while let Some(received) = self.signals.next()? {
             arrived = true;
-            if received.signal == libc::SIGWINCH {
-                // The terminal may have broken or joined lines.
-                self.to_first_line = CLEAR.into();
-            } else if self.to_first_line != CLEAR {
-                // After ^Z and `fg`: others have written below the old lines.
-                self.to_first_line = "\r".into();
-            }
+            // SIGWINCH: the terminal may have broken or joined lines. SIGCONT, after ^Z and `fg`:
+            // others have written below the old lines. signalfd(2) reads SIGWINCH last.
+            self.to_first_line = match received.signal {
+                libc::SIGWINCH => CLEAR.into(),
+                _ => "\r".into(),
+            };
         }
         Ok(arrived)
     }
@@ -55,7 +59,7 @@ impl Screen {
         let mut table = Table::for_stdout();
         text::fill(&mut table, status, times);
         // The cursor stays below the last line.
-        let rows = TerminalSize::of_stdout().map_or(usize::MAX, |size| size.rows - 1);
+        let rows = terminal_size().map_or(usize::MAX, |(_, rows)| rows - 1);
         let mut out = self.to_first_line.clone();
         let mut count = 0;
         for line in table.to_string().lines().take(rows.max(1)) {
@@ -66,12 +70,6 @@ impl Screen {
         self.to_first_line = format!("\r\x1b[{count}A");
         out + "\x1b[J" // clears what is below
     }
-}
-
-enum Event {
-    Changed(Status),
-    MustRedraw,
-    ReaderEnded,
 }
 
 /// Shows `status` and all that follow: on the screen, or without one as a line of JSON each.
@@ -90,41 +88,35 @@ pub(super) fn follow(
         if !print(&text)? {
             return Ok(status.storage.state);
         }
-        match next_event(&mut source, screen.as_mut())? {
-            Event::Changed(new) => {
+        loop {
+            if let Some(new) = source.next(Instant::now())? {
                 status = new;
                 times = Times::without_ages();
+                break;
             }
-            Event::MustRedraw => {}
-            Event::ReaderEnded => return Ok(status.storage.state),
+            if !wait(&source, screen.as_ref())? {
+                return Ok(status.storage.state);
+            }
+            if let Some(screen) = &mut screen {
+                if screen.take_signals().map_err(cannot_wait)? {
+                    break;
+                }
+            }
         }
     }
 }
 
-fn next_event(source: &mut Source, mut screen: Option<&mut Screen>) -> Result<Event, Problem> {
+/// Waits for the daemon, a signal or the end of the reader. Returns false if nobody reads any more.
+fn wait(source: &Source, screen: Option<&Screen>) -> Result<bool, Problem> {
     let stdout = io::stdout();
     let stdout = stdout.as_fd();
-    loop {
-        if let Some(status) = source.next(Instant::now())? {
-            return Ok(Event::Changed(status));
-        }
-        let mut watches = vec![
-            Watch::new(&source.connection, libc::POLLIN),
-            Watch::new(&stdout, 0), // a pipe or terminal reports the end of its reader by itself
-        ];
-        if let Some(screen) = &screen {
-            watches.push(Watch::new(&screen.signals, libc::POLLIN));
-        }
-        poll::wait(&mut watches, None).map_err(cannot_wait)?;
-        if watches[1].seen() {
-            return Ok(Event::ReaderEnded);
-        }
-        if let Some(screen) = &mut screen {
-            if screen.take_signals().map_err(cannot_wait)? {
-                return Ok(Event::MustRedraw);
-            }
-        }
-    }
+    let mut watches = vec![
+        Watch::new(&stdout, 0), // a pipe or terminal reports the end of its reader by itself
+        Watch::new(&source.connection, libc::POLLIN),
+    ];
+    watches.extend(screen.map(|screen| Watch::new(&screen.signals, libc::POLLIN)));
+    poll::wait(&mut watches, None).map_err(cannot_wait)?;
+    Ok(!watches[0].seen())
 }
 
 fn cannot_wait(error: io::Error) -> Problem {

@@ -3,9 +3,9 @@ use crate::escape::escape;
 use proptest::prelude::*;
 
 const COLUMNS: [Column; 3] = [
-    Column::number("N"),
-    Column::shrinkable("NAME", 4),
-    Column::shrinkable("PATH", 4),
+    Column::Number("N"),
+    Column::Shrinkable("NAME", 4),
+    Column::Shrinkable("PATH", 4),
 ];
 
 fn lines(table: &Table) -> Vec<&str> {
@@ -14,8 +14,7 @@ fn lines(table: &Table) -> Vec<&str> {
 
 fn rows(width: Option<usize>, rows: &[[&str; 3]]) -> Table {
     let mut table = Table::new(width, false);
-    let rows: Vec<[Cell; 3]> = rows.iter().map(|row| row.map(Cell::plain)).collect();
-    table.rows(COLUMNS, &rows);
+    table.rows(COLUMNS, rows.iter().map(|row| row.map(Cell::plain)));
     table
 }
 
@@ -96,7 +95,10 @@ fn control_characters_are_shown_and_not_sent() {
     let hostile = "\x1b[2J\n\u{9b}m";
     table.value(hostile, hostile);
     table.paragraph(0, &[Cell::plain(hostile)], hostile);
-    table.rows([Column::new("NAME")], &[[Cell::new(hostile, Style::Plain)]]);
+    table.rows(
+        [Column::Fixed("NAME")],
+        [[Cell::new(hostile, Style::Plain)]],
+    );
     let shown = r"\u{1b}[2J\n\u{9b}m";
     assert_eq!(lines(&table)[0], shown.repeat(2));
     assert_eq!(lines(&table)[1], shown.repeat(2));
@@ -114,8 +116,8 @@ proptest! {
             .map(|row| row.each_ref().map(|cell| escape(cell).to_string()))
             .collect();
         let mut table = Table::new(Some(width), false);
-        let rows: Vec<[Cell; 3]> = cells.iter().map(|row| row.each_ref().map(Cell::plain)).collect();
-        table.rows(COLUMNS, &rows);
+        let rows = cells.iter().map(|row| row.each_ref().map(Cell::plain));
+        table.rows(COLUMNS, rows);
         for [head, text, _] in &cells {
             table.styled_value("name", Cell::plain("word"), text);
             table.paragraph(30, &[Cell::plain(head)], text);
