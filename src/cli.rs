@@ -111,7 +111,7 @@ struct StatusArgs {
     /// JSON, for programs
     #[argh(switch)]
     json: bool,
-    /// go on with what changes, until ^C or the daemon's end
+    /// show each change: on a terminal, or with --json
     #[argh(switch)]
     watch: bool,
     /// the daemon's socket (default: $PST_SOCKET, else the config file's)

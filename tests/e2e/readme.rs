@@ -266,9 +266,9 @@ fn follow(rig: &Rig, command: &str) {
     bash.args(["-c", &format!("exec {command}")]);
     let job = start(bash.current_dir(rig.dir()));
     let events = || std::fs::read_to_string(rig.dir().join("pst-events")).unwrap_or_default();
-    wait_until("it begins", || events().contains("state ro"));
+    wait_until("it begins", || events().contains(r#""state":"ro""#));
     rig.sh("true").must(0);
-    wait_until("it is told", || events().contains("ended: session"));
+    wait_until("it is told", || events().contains(r#""ended":"durable""#));
     drop(job);
 }
 
