@@ -1,4 +1,4 @@
-//! `pst status --watch`: what changes is told as it happens, to whoever can take it.
+//! `pst status --watch`: each change is shown as it happens.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -9,21 +9,21 @@ use serde_json::Value;
 use crate::needs_storage;
 use crate::rig::{BOUND, Job, Rig, RunToEnd, Terminal, start, wait_until};
 
-fn watch(rig: &Rig, words: &[&str]) -> Job {
-    start(rig.pst(["status", "--watch"]).args(words))
+fn watch(rig: &Rig) -> Job {
+    start(&mut rig.pst(["status", "--watch", "--json"]))
 }
 
-/// The last whole line, as JSON.
+/// Returns the last whole line as JSON.
 fn last(job: &Job) -> Option<Value> {
     let text = job.stdout();
     let whole = text.rsplit_once('\n')?.0;
     serde_json::from_str(whole.lines().last()?).ok()
 }
 
-/// Waits until the last line is so.
+/// Waits until the last line passes `test`, and returns it.
 #[track_caller]
-fn await_last(what: &str, job: &Job, so: impl Fn(&Value) -> bool) -> Value {
-    wait_until(what, || last(job).is_some_and(|status| so(&status)));
+fn await_last(what: &str, job: &Job, test: impl Fn(&Value) -> bool) -> Value {
+    wait_until(what, || last(job).is_some_and(|status| test(&status)));
     last(job).expect("a line")
 }
 
@@ -33,14 +33,14 @@ fn numbers(sessions: &Value) -> Vec<u64> {
     numbers.map(|id| id.expect("a number")).collect()
 }
 
-/// The first bytes of a client.
+/// Returns the first bytes that a client sends.
 fn greeting(message: &ClientMessage) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     message.encode(&mut bytes);
     bytes
 }
 
-/// Many sessions in the protocol's own bytes, one after another, as fast as it goes.
+/// Opens and closes sessions one after another, as fast as possible.
 fn burst(rig: &Rig, count: u64) {
     for _ in 0..count {
         let mut stream = UnixStream::connect(rig.socket()).expect("connect");
@@ -59,7 +59,7 @@ fn burst(rig: &Rig, count: u64) {
 }
 
 #[test]
-fn what_has_come_of_the_next_change_is_not_shown_before_all_of_it_has() {
+fn half_an_update_is_not_shown() {
     needs_storage!();
     let rig = Rig::any();
     let socket = rig.dir().join("other.sock");
@@ -68,10 +68,15 @@ fn what_has_come_of_the_next_change_is_not_shown_before_all_of_it_has() {
     let job = start(command.arg(&socket));
     let (mut client, _) = listener.accept().expect("a client");
     client.read_exact(&mut [0; 4]).expect("it begins");
-    let json = rig.pst(["status", "--json"]).to_end().must(0).text();
-    let (first, second) = json.as_bytes().split_at(json.len() / 2);
+    let document = |sessions: u64| {
+        let mut status = rig.status();
+        status["totals"]["sessions"] = sessions.into();
+        status.to_string().into_bytes()
+    };
+    let (first, second) = (document(5), document(6));
+    let (half, rest) = first.split_at(first.len() / 2);
     let mut bytes = Vec::new();
-    for (last, part) in [(false, first), (true, second), (false, first)] {
+    for (last, part) in [(false, half), (true, rest), (false, &second[..])] {
         let message = DaemonMessage::Status {
             version: VERSION,
             last,
@@ -80,30 +85,31 @@ fn what_has_come_of_the_next_change_is_not_shown_before_all_of_it_has() {
         message.encode(&mut bytes);
     }
     client.write_all(&bytes).expect("sent");
-    let told = await_last("it is told", &job, |s| s["totals"].is_object());
-    let whole: Value = serde_json::from_str(&json).expect("a status");
-    assert_eq!(told["totals"], whole["totals"]);
+    let status = await_last("the update", &job, |s| s["totals"].is_object());
+    assert_eq!(status["totals"]["sessions"], 5);
     drop(client);
     assert_eq!(job.end().must(3).text().lines().count(), 1);
 }
 
 #[test]
-fn what_changes_is_told_as_one_object_a_line() {
+fn each_change_is_one_json_object_on_one_line() {
     needs_storage!();
     let rig = Rig::any();
-    let job = watch(&rig, &["--json"]);
-    await_last("it begins", &job, |s| s["storage"]["state"] == "ro");
+    let job = watch(&rig);
+    await_last("the first status", &job, |s| s["storage"]["state"] == "ro");
     let session = rig.session();
-    let told = await_last("it is writable", &job, |s| s["storage"]["state"] == "rw");
-    let told = match numbers(&told["sessions"])[..] {
-        [] => await_last("it is open", &job, |s| s["sessions"][0].is_object()),
-        _ => told,
+    let status = await_last("it is writable", &job, |s| s["storage"]["state"] == "rw");
+    let status = match numbers(&status["sessions"])[..] {
+        [] => await_last("the session is open", &job, |s| {
+            s["sessions"][0].is_object()
+        }),
+        _ => status,
     };
-    assert_eq!(told["sessions"][0]["pid"], session.pid());
+    assert_eq!(status["sessions"][0]["pid"], session.pid());
     session.end().must(0);
-    let told = await_last("it is over", &job, |s| s["storage"]["state"] == "ro");
-    assert_eq!(told["sessions"], Value::Array(Vec::new()));
-    assert_eq!(told["past"][0]["ended"], "durable");
+    let status = await_last("the session ended", &job, |s| s["storage"]["state"] == "ro");
+    assert_eq!(status["sessions"], Value::Array(Vec::new()));
+    assert_eq!(status["past"][0]["ended"], "durable");
     for line in job.stdout().lines() {
         let line: Value = serde_json::from_str(line).expect("an object");
         assert!(line.is_object());
@@ -113,61 +119,56 @@ fn what_changes_is_told_as_one_object_a_line() {
 }
 
 #[test]
-fn a_watch_that_could_not_keep_up_is_right_in_the_end() {
+fn a_watch_that_could_not_keep_up_ends_with_the_right_status() {
     needs_storage!();
     let rig = Rig::any();
     let held = rig.session();
-    let job = watch(&rig, &["--json"]);
-    await_last("it begins", &job, |_| true);
-    // More than is remembered ends between two updates, and again while it sleeps.
+    let job = watch(&rig);
+    await_last("the first status", &job, |_| true);
+    // More sessions than the daemon remembers end between two updates, and again while the watch is stopped.
     burst(&rig, 200);
     job.signal("STOP");
     burst(&rig, 200);
     job.signal("CONT");
-    let told = await_last("all is told", &job, |s| s["totals"]["sessions"] == 401);
-    let told = match numbers(&told["sessions"]).len() {
-        1 => told,
-        _ => await_last("they are over", &job, |s| {
+    let status = await_last("all sessions are counted", &job, |s| {
+        s["totals"]["sessions"] == 401
+    });
+    let status = match numbers(&status["sessions"]).len() {
+        1 => status,
+        _ => await_last("the sessions ended", &job, |s| {
             numbers(&s["sessions"]).len() == 1
         }),
     };
     let now = rig.status();
     for list in ["sessions", "past"] {
-        assert_eq!(numbers(&told[list]), numbers(&now[list]), "{list}");
+        assert_eq!(numbers(&status[list]), numbers(&now[list]), "{list}");
     }
-    assert_eq!(numbers(&told["past"]).len(), 64);
+    assert_eq!(numbers(&status["past"]).len(), 64);
     held.end().must(0);
-    await_last("it is over", &job, |s| numbers(&s["sessions"]).is_empty());
+    await_last("the session ended", &job, |s| {
+        numbers(&s["sessions"]).is_empty()
+    });
     let lines = job.stdout().lines().count();
     assert!(lines < 100, "{lines} updates for 400 sessions");
 }
 
 #[test]
-fn to_a_file_it_is_a_line_for_each_change() {
+fn without_a_terminal_a_watch_needs_json() {
     needs_storage!();
     let rig = Rig::any();
-    let job = watch(&rig, &[]);
-    job.await_stdout("state ro: read-only");
-    let session = rig.session();
-    job.await_stdout(&format!(
-        " open: session 1 of root, pid {}: sh -c ",
-        session.pid()
-    ));
-    job.await_stdout(" state rw: writable");
-    session.end().must(0);
-    job.await_stdout(&format!(
-        " ended: session 1 of root, pid {}: well after ",
-        {
-            let status = rig.status();
-            status["past"][0]["pid"].as_u64().expect("a pid")
-        }
-    ));
-    wait_until("it is read-only again", || {
-        job.stdout().matches("state ro:").count() == 2
-    });
-    let text = job.stdout();
-    assert_eq!(text.matches("open: ").count(), 1, "{text}");
-    assert!(!text.contains('\x1b'), "{text}");
+    let pst = rig.bin("pst").display().to_string();
+    let dumb = format!(
+        "TERM=dumb {pst} status --watch --socket {}",
+        rig.socket().display()
+    );
+    let mut on_a_dumb_terminal = rig.command("script");
+    on_a_dumb_terminal.args(["-qec", &dumb, "/dev/null"]);
+    let said = on_a_dumb_terminal.to_end().must(2).text();
+    assert!(said.contains("needs a terminal"), "{said}");
+    let ended = rig.pst(["status", "--watch"]).to_end().must(2);
+    assert_eq!(ended.text(), "");
+    let expected = "pst: --watch needs a terminal; use --watch --json";
+    assert_eq!(ended.one_line(), expected);
 }
 
 #[test]
@@ -175,7 +176,7 @@ fn a_watch_ends_with_its_reader_and_with_its_daemon() {
     needs_storage!();
     let mut rig = Rig::any();
     let pst = rig.bin("pst").display().to_string();
-    // Nothing changes meanwhile: that nobody reads any more is told by the pipe alone.
+    // Nothing changes meanwhile, so only the pipe reports that its reader ended.
     let mut shell = rig.command("bash");
     shell.args([
         "-c",
@@ -185,16 +186,16 @@ fn a_watch_ends_with_its_reader_and_with_its_daemon() {
     assert_eq!(ended.stderr, "");
     assert_eq!(ended.text().lines().count(), 2, "{ended:?}");
     assert_eq!(ended.text().lines().last(), Some("0"));
-    let job = watch(&rig, &["--json"]);
-    await_last("it begins", &job, |_| true);
+    let job = watch(&rig);
+    await_last("the first status", &job, |_| true);
     rig.stop_daemon();
     let ended = job.end().must(3);
     assert!(ended.one_line().contains("daemon went away"), "{ended:?}");
-    watch(&rig, &[]).end().must(3).one_line();
+    watch(&rig).end().must(3).one_line();
 }
 
 #[test]
-fn a_watch_that_says_more_breaks_the_protocol() {
+fn a_message_during_a_watch_breaks_the_protocol() {
     needs_storage!();
     let rig = Rig::any();
     let mut stream = UnixStream::connect(rig.socket()).expect("connect");
@@ -213,7 +214,7 @@ fn a_watch_that_says_more_breaks_the_protocol() {
 }
 
 #[test]
-fn on_a_terminal_it_stays_in_its_place() {
+fn on_a_terminal_the_screen_is_redrawn_in_place() {
     needs_storage!();
     let rig = Rig::any();
     let terminal = Terminal::new(&rig);
@@ -224,7 +225,7 @@ fn on_a_terminal_it_stays_in_its_place() {
     terminal.await_screen("state     rw: writable");
     let count = |what: &str| terminal.screen().matches(what).count();
     wait_until("the old state is gone", || count("state ") == 1);
-    // Stopped, others write on the terminal; it goes on below that.
+    // While it is stopped others write to the terminal. It continues below their lines.
     terminal.press(&["C-z"]);
     terminal.await_screen("Stopped");
     terminal.line("clear; echo elsewhere");
@@ -232,7 +233,7 @@ fn on_a_terminal_it_stays_in_its_place() {
     terminal.line("fg");
     terminal.await_screen("state     rw: writable");
     assert!(count("elsewhere") == 1, "{}", terminal.screen());
-    // Narrower, nothing is wider than it, and nothing of the old size is left.
+    // On a narrower terminal no line is too wide, and nothing of the old drawing is left.
     terminal.resize(50, 20);
     wait_until("it is drawn for the new size", || {
         let screen = terminal.screen();
@@ -241,19 +242,19 @@ fn on_a_terminal_it_stays_in_its_place() {
     });
     session.end().must(0);
     terminal.await_screen("state     ro: read-only");
-    wait_until("it stays in its place", || count("state ") == 1);
+    wait_until("there is one drawing", || count("state ") == 1);
     terminal.press(&["C-c"]);
     terminal.await_screen("^C\n$");
     terminal.line("echo code $?");
     terminal.await_screen("code 130");
     assert_eq!(count("state     ro"), 1, "{}", terminal.screen());
-    // It leaves the terminal as it was.
+    // The terminal is left as it was.
     terminal.line("echo still $((40 + 2))");
     terminal.await_screen("still 42");
 }
 
 #[test]
-fn colours_are_for_terminals_and_for_who_wants_them() {
+fn colours_are_for_terminals_without_no_color() {
     needs_storage!();
     let rig = Rig::any();
     let pst = rig.bin("pst").display().to_string();
