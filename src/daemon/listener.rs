@@ -7,6 +7,9 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
+use rustix::process::umask;
+
 use crate::config::Config;
 use crate::problem::Problem;
 use crate::storage::inspect::escape_path;
@@ -51,7 +54,9 @@ impl Listener {
             log::debug!("cannot refuse descriptors from clients: {error}");
         }
         // Not as long as the kernel allows: connections are served in turn, so a flood would delay everybody.
-        socket::set_backlog(socket.as_fd(), config.session.limit.max(LEAST_BACKLOG))
+        let backlog = i32::try_from(config.session.limit.max(LEAST_BACKLOG)).unwrap_or(i32::MAX);
+        rustix::net::listen(&socket, backlog)
+            .map_err(io::Error::from)
             .and_then(|()| socket.set_nonblocking(true))
             .map_err(|error| Problem::io("cannot use the socket", &error))?;
         Ok(Listener { socket, name })
@@ -64,14 +69,14 @@ fn create(config: &Config, access_gid: u32) -> Result<(UnixListener, SocketName)
     let lock = lock(path)?;
     refuse_other_daemon(path)?;
     // The umask gives the socket its mode from the start, so there is no moment in which anybody could connect.
-    let before = file::set_umask(!config.socket_mode & 0o777);
+    let before = umask(Mode::from_raw_mode(!config.socket_mode & 0o777));
     let bound = UnixListener::bind(path);
-    file::set_umask(before);
+    umask(before);
     let socket = bound.map_err(|error| Problem::io(format!("cannot listen at {shown}"), &error))?;
-    let status = socket::own_name_status(path)
+    let (bound_name, status) = socket::open_own_name(path)
         .map_err(|error| Problem::io(format!("cannot use {shown}"), &error))?;
     if status.gid != access_gid {
-        socket::set_name_group(path, status, access_gid).map_err(|error| {
+        socket::set_group(bound_name.as_fd(), access_gid).map_err(|error| {
             Problem::io(
                 format!("cannot give {shown} to the group '{}'", config.group),
                 &error,

@@ -1,4 +1,4 @@
-//! A fanotify group that watches one filesystem: its errors, and writers that close.
+//! A fanotify group that watches one filesystem for errors and for writers that close.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -11,13 +11,13 @@ const RELEASE: u64 = libc::FAN_CLOSE_WRITE | libc::FAN_DELETE_SELF;
 pub(crate) struct Events {
     /// The filesystem hit an error (FAN_FS_ERROR, Linux 5.16; on ext4, and xfs since 6.19).
     pub error: bool,
-    /// Something that keeps a filesystem from going read-only may be gone: a file that was open
+    /// Something that kept the filesystem from going read-only may be gone: a file that was open
     /// for writing was closed (FAN_CLOSE_WRITE), or a deleted one was closed for the last time
     /// (FAN_DELETE_SELF, Linux 5.1 for whole filesystems).
     pub release: bool,
 }
 
-/// A fanotify group. Its marks keep neither the filesystem busy nor its mounts.
+/// A fanotify group. Its marks keep neither the filesystem nor its mounts busy.
 #[derive(Debug)]
 pub(crate) struct Group(OwnedFd);
 
@@ -41,7 +41,7 @@ impl Group {
         Ok(Group(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// A second descriptor of the same group.
+    /// Returns a second descriptor of this group.
     pub(crate) fn try_clone(&self) -> io::Result<Group> {
         self.0.try_clone().map(Group)
     }
@@ -55,7 +55,7 @@ impl Group {
         self.mark(libc::FAN_MARK_ADD, root, events)
     }
 
-    /// Watches the filesystem of `root` for these events no longer. fanotify_mark(2).
+    /// Stops watching the filesystem of `root` for these events. fanotify_mark(2).
     pub(crate) fn unwatch(&self, root: BorrowedFd<'_>, events: Events) -> io::Result<()> {
         self.mark(libc::FAN_MARK_REMOVE, root, events)
     }
@@ -74,8 +74,8 @@ impl Group {
         .map(drop)
     }
 
-    /// Takes events that have come, merged; none if nothing has. Not all, where they come faster than
-    /// they are read. fanotify(7).
+    /// Takes the pending events, merged; some are left if they arrive faster than they are read.
+    /// fanotify(7).
     pub(crate) fn take(&self) -> io::Result<Events> {
         let mut found = Events::default();
         let mut buffer = [0u8; 4096];
@@ -104,7 +104,7 @@ fn mask(events: Events) -> u64 {
         mask |= libc::FAN_FS_ERROR;
     }
     if events.release {
-        mask |= RELEASE | libc::FAN_ONDIR; // a deleted directory keeps it too
+        mask |= RELEASE | libc::FAN_ONDIR; // a deleted directory keeps it writable too
     }
     mask
 }
@@ -116,7 +116,7 @@ fn read_events(mut bytes: &[u8], found: &mut Events) {
         let length = length.try_into().map_or(0, u32::from_ne_bytes) as usize;
         let event = event.try_into().map_or(0, u64::from_ne_bytes);
         found.error |= event & libc::FAN_FS_ERROR != 0;
-        // An overflow has lost events: take it for whatever could have been in it.
+        // An overflow lost events: assume one of each kind.
         let overflow = event & libc::FAN_Q_OVERFLOW != 0;
         found.release |= overflow || event & RELEASE != 0;
         found.error |= overflow;

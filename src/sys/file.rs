@@ -1,81 +1,63 @@
-//! Descriptors of files and directories: opening beneath a root, owner and mode, identity,
-//! what statfs says, syncing, locking.
+//! Descriptors of files and directories: opening beneath a root, identity, space, the journal.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use super::check;
-
-/// A path as a C string.
-///
-/// # Errors
-/// `InvalidInput` if it contains a NUL byte.
-pub fn c_path(path: &Path) -> io::Result<CString> {
-    CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the path contains a NUL byte"))
-}
+use rustix::fs::{
+    AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, ResolveFlags, StatVfsMountFlags,
+    StatxAttributes, StatxFlags, Uid,
+};
+use rustix::ioctl::{Setter, opcode};
 
 /// Opens a directory for reading, following symlinks. open(2).
 pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
-    let path = c_path(path)?;
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | libc::O_NONBLOCK;
-    // SAFETY: `path` is a valid C string; the call returns a new descriptor or -1.
-    let fd = check(unsafe { libc::open(path.as_ptr(), flags) })?;
-    // SAFETY: the kernel has just made this descriptor for us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-/// Opens the directory `path` below `root`, without following any symlink, leaving `root`'s tree
-/// or crossing a mount. openat2(2); Linux 5.6.
+/// Opens the directory `path` below `root` without following a symlink, leaving `root`'s tree or
+/// crossing a mount. openat2(2); Linux 5.6.
 ///
 /// # Errors
-/// ELOOP for a symlink on the way, ENOTDIR for what is no directory, EXDEV for a mount.
+/// ELOOP for a symlink on the way, ENOTDIR for anything but a directory, EXDEV for a mount.
 pub fn open_directory_beneath(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
-    let path = c_path(path)?;
-    // SAFETY: open_how is plain old data for which all zeroes is a valid value.
-    let mut how: libc::open_how = unsafe { MaybeUninit::zeroed().assume_init() };
-    how.flags = (libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) as u64;
-    how.resolve = libc::RESOLVE_NO_SYMLINKS
-        | libc::RESOLVE_NO_MAGICLINKS
-        | libc::RESOLVE_BENEATH
-        | libc::RESOLVE_NO_XDEV;
-    // SAFETY: `path` is a valid C string, `how` a live struct of the size given.
-    let fd = check(unsafe {
-        libc::syscall(
-            libc::SYS_openat2,
-            root.as_raw_fd(),
-            path.as_ptr(),
-            &raw const how,
-            size_of::<libc::open_how>(),
-        )
-    })?;
-    // SAFETY: the kernel has just made this descriptor for us alone; descriptors are ints.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::BENEATH
+        | ResolveFlags::NO_XDEV;
+    Ok(rustix::fs::openat2(
+        root,
+        path,
+        flags,
+        Mode::empty(),
+        resolve,
+    )?)
 }
 
-/// Makes a directory below `parent`. mkdirat(2).
-pub fn make_directory(parent: BorrowedFd<'_>, name: &CStr, mode: libc::mode_t) -> io::Result<()> {
-    // SAFETY: `name` is a valid C string.
-    check(unsafe { libc::mkdirat(parent.as_raw_fd(), name.as_ptr(), mode) }).map(drop)
+/// mkdirat(2).
+pub fn make_directory(parent: BorrowedFd<'_>, name: &CStr, mode: u32) -> io::Result<()> {
+    Ok(rustix::fs::mkdirat(
+        parent,
+        name,
+        Mode::from_raw_mode(mode),
+    )?)
 }
 
-/// Sets owner and group. fchown(2).
+/// fchown(2).
 pub fn set_owner(file: BorrowedFd<'_>, uid: u32, gid: u32) -> io::Result<()> {
-    // SAFETY: takes no pointer.
-    check(unsafe { libc::fchown(file.as_raw_fd(), uid, gid) }).map(drop)
+    let group = Some(Gid::from_raw_unchecked(gid)); // u32::MAX: unchanged
+    Ok(rustix::fs::fchown(file, Some(Uid::from_raw(uid)), group)?)
 }
 
 /// Sets the permission bits. fchmod(2).
-pub fn set_mode(file: BorrowedFd<'_>, mode: libc::mode_t) -> io::Result<()> {
-    // SAFETY: takes no pointer.
-    check(unsafe { libc::fchmod(file.as_raw_fd(), mode) }).map(drop)
+pub fn set_mode(file: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+    Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?)
 }
 
-/// What stat says of an open file.
+/// Identity, owner and mode of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Device number of the filesystem (`st_dev`).
@@ -87,11 +69,11 @@ pub struct Status {
     pub mode: u32,
 }
 
-/// statx(2): glibc's fstat fails on 32-bit processors where a time is past 2038.
+/// statx(2), which works for times after 2038 on 32-bit processors too.
 pub fn status(file: BorrowedFd<'_>) -> io::Result<Status> {
-    let stat = statx(file, libc::STATX_BASIC_STATS)?;
+    let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
     Ok(Status {
-        device: device_number(stat.stx_dev_major, stat.stx_dev_minor),
+        device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
         inode: stat.stx_ino,
         uid: stat.stx_uid,
         gid: stat.stx_gid,
@@ -99,89 +81,60 @@ pub fn status(file: BorrowedFd<'_>) -> io::Result<Status> {
     })
 }
 
-/// Identity of a mount, from statx(2).
+/// Identity of a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MountId {
-    /// The number that mountinfo's first field shows. Used again after an unmount.
+    /// The number in mountinfo's first field. The kernel uses it again after an unmount.
     pub shown: u64,
-    /// A number never used again while the system runs; 0 before Linux 6.8.
+    /// A number that the kernel never uses again while the system runs; 0 before Linux 6.8.
     pub unique: u64,
     /// The file is the root of its mount.
     pub is_root: bool,
 }
 
-/// Which mount an open file belongs to. statx(2) with STATX_MNT_ID (5.8) and
+/// Which mount an open file belongs to. statx(2) with STATX_MNT_ID (Linux 5.8) and
 /// STATX_MNT_ID_UNIQUE (6.8).
 pub fn mount_id(file: BorrowedFd<'_>) -> io::Result<MountId> {
-    const UNIQUE: u32 = 0x4000;
-    let shown = statx(file, libc::STATX_MNT_ID)?;
-    if shown.stx_mask & libc::STATX_MNT_ID == 0 {
+    const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+    let statx = |mask| rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, mask);
+    let shown = statx(StatxFlags::MNT_ID)?;
+    if shown.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
         return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     }
-    let unique = statx(file, UNIQUE)?;
-    let is_root = shown.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0;
+    let unique = statx(UNIQUE)?;
     Ok(MountId {
         shown: shown.stx_mnt_id,
-        unique: if unique.stx_mask & UNIQUE != 0 {
-            unique.stx_mnt_id
-        } else {
-            0
+        unique: match unique.stx_mask & UNIQUE.bits() {
+            0 => 0,
+            _ => unique.stx_mnt_id,
         },
-        is_root,
+        is_root: shown.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
     })
 }
 
-fn statx(file: BorrowedFd<'_>, mask: u32) -> io::Result<libc::statx> {
-    let mut out = MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: the path is a valid C string, `out` is large enough for what the call writes.
-    check(unsafe {
-        libc::statx(
-            file.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            mask,
-            out.as_mut_ptr(),
-        )
-    })?;
-    // SAFETY: zeroed plain old data is a valid value, whatever part the call has written.
-    Ok(unsafe { out.assume_init() })
-}
-
-/// `st_dev` and number of links of what a path leads to, as the kernel has them at hand: no server
-/// is asked. statx(2) with AT_STATX_DONT_SYNC.
+/// `st_dev` and number of links of the file at `path`, as the kernel has them at hand: asks no
+/// server. statx(2) with AT_STATX_DONT_SYNC.
 pub fn peek(path: &Path) -> io::Result<(u64, u32)> {
-    let path = c_path(path)?;
-    let mut out = MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: `path` is a valid C string, `out` is large enough for what the call writes.
-    check(unsafe {
-        libc::statx(
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT,
-            libc::STATX_NLINK,
-            out.as_mut_ptr(),
-        )
-    })?;
-    // SAFETY: zeroed plain old data is a valid value, whatever part the call has written.
-    let out = unsafe { out.assume_init() };
-    let device = device_number(out.stx_dev_major, out.stx_dev_minor);
-    Ok((device, out.stx_nlink))
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::NLINK)?;
+    let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+    Ok((device, stat.stx_nlink))
 }
 
 /// `st_dev` of a device's two numbers. makedev(3).
 pub fn device_number(major: u32, minor: u32) -> u64 {
-    libc::makedev(major, minor)
+    rustix::fs::makedev(major, minor)
 }
 
-/// What statvfs says of the filesystem and mount of an open file. Bytes, not blocks.
+/// Space and flags of the filesystem and mount of an open file, in bytes. fstatvfs(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
     pub size: u64,
     /// Bytes that any user may still use.
     pub free: u64,
-    /// Bytes that root may still use: ext4 keeps some back for it.
+    /// Bytes that root may still use: ext4 reserves some for it.
     pub free_for_root: u64,
-    /// So many more files can be made; `None` where the filesystem does not count them.
+    /// Files that can still be created; `None` where the filesystem does not count them.
     pub free_inodes: Option<u64>,
     /// The mount or its superblock is read-only. Says nothing about health.
     pub read_only: bool,
@@ -190,45 +143,27 @@ pub struct Space {
 }
 
 pub fn space(file: BorrowedFd<'_>) -> io::Result<Space> {
-    let mut out = MaybeUninit::<libc::statvfs64>::uninit();
-    // SAFETY: `out` is large enough for what the call writes.
-    check(unsafe { libc::fstatvfs64(file.as_raw_fd(), out.as_mut_ptr()) })?;
-    // SAFETY: the call succeeded, so it has written the whole struct.
-    let out = unsafe { out.assume_init() };
-    // The field's width differs between architectures.
-    #[allow(clippy::unnecessary_cast)]
-    let block = out.f_frsize as u64;
+    let vfs = rustix::fs::fstatvfs(file)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(vfs.f_frsize);
     Ok(Space {
-        size: out.f_blocks.saturating_mul(block),
-        free: out.f_bavail.saturating_mul(block),
-        free_for_root: out.f_bfree.saturating_mul(block),
-        free_inodes: (out.f_files > 0).then_some(out.f_favail),
-        read_only: out.f_flag & libc::ST_RDONLY != 0,
-        no_exec: out.f_flag & libc::ST_NOEXEC != 0,
+        size: bytes(vfs.f_blocks),
+        free: bytes(vfs.f_bavail),
+        free_for_root: bytes(vfs.f_bfree),
+        free_inodes: (vfs.f_files > 0).then_some(vfs.f_favail),
+        read_only: vfs.f_flag.contains(StatVfsMountFlags::RDONLY),
+        no_exec: vfs.f_flag.contains(StatVfsMountFlags::NOEXEC),
     })
 }
 
-/// How many inodes the filesystem of an open file has, and how many of them any user may still
-/// use; 0 of 0 where they are made as needed. fstatvfs(3), the 64-bit one.
+/// How many inodes the filesystem of an open file has, and how many of them any user may still use;
+/// 0 of 0 where it makes them as needed. fstatvfs(3).
 pub fn inodes(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
-    let mut out = MaybeUninit::<libc::statvfs64>::uninit();
-    // SAFETY: `out` is large enough for what the call writes.
-    check(unsafe { libc::fstatvfs64(file.as_raw_fd(), out.as_mut_ptr()) })?;
-    // SAFETY: the call succeeded, so it has written the whole struct.
-    let out = unsafe { out.assume_init() };
-    Ok((out.f_files, out.f_favail))
+    let vfs = rustix::fs::fstatvfs(file)?;
+    Ok((vfs.f_files, vfs.f_favail))
 }
 
-/// Writes the whole filesystem of an open file to the medium, and reports, once per descriptor,
-/// what could not be written since the descriptor was opened. syncfs(2); reports since Linux 5.8.
-pub fn sync_filesystem(file: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: takes no pointer.
-    check(unsafe { libc::syncfs(file.as_raw_fd()) }).map(drop)
-}
-
-/// _IOW('f', 43, __u32), the same on every architecture that the kernel's generic ioctl
-/// encoding covers (x86, arm, arm64, riscv).
-const EXT4_IOC_CHECKPOINT: u32 = 0x4004_662b;
+/// From fs/ext4/ext4.h.
+const EXT4_IOC_CHECKPOINT: rustix::ioctl::Opcode = opcode::write::<u32>(b'f', 43);
 
 /// Asks an ext4 filesystem whether its journal is alive, by EXT4_IOC_CHECKPOINT without flags
 /// (Linux 5.14; needs CAP_SYS_ADMIN). Costs nothing while the journal is empty; otherwise it
@@ -237,44 +172,36 @@ const EXT4_IOC_CHECKPOINT: u32 = 0x4004_662b;
 /// # Errors
 /// EIO if the journal was aborted; ENOTTY on other filesystems; EPERM without the capability.
 pub fn checkpoint_journal(directory: BorrowedFd<'_>) -> io::Result<()> {
-    let flags: u32 = 0;
-    // SAFETY: the kernel reads one u32 through the pointer, which is live.
-    check(unsafe {
-        libc::ioctl(
-            directory.as_raw_fd(),
-            EXT4_IOC_CHECKPOINT as libc::Ioctl,
-            &raw const flags,
-        )
-    })
-    .map(drop)
+    // SAFETY: the kernel reads one u32, the flags.
+    unsafe {
+        let no_flags = Setter::<EXT4_IOC_CHECKPOINT, u32>::new(0);
+        Ok(rustix::ioctl::ioctl(directory, no_flags)?)
+    }
+}
+
+/// Flushes the whole filesystem of an open file, and reports, once per descriptor, what could not
+/// be written since the descriptor was opened. syncfs(2); reports since Linux 5.8.
+pub fn sync_filesystem(file: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(file)?)
 }
 
 /// Takes an exclusive advisory lock without waiting; it lasts as long as the open file. flock(2).
 ///
 /// # Errors
-/// `WouldBlock` if somebody else has it.
+/// `WouldBlock` if another open file has it.
 pub fn lock_exclusive(file: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: takes no pointer.
-    check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
-}
-
-/// Sets which permission bits new files never get; returns the one before. umask(2).
-pub fn set_umask(mask: libc::mode_t) -> libc::mode_t {
-    // SAFETY: takes no pointer and cannot fail.
-    unsafe { libc::umask(mask) }
+    let operation = FlockOperation::NonBlockingLockExclusive;
+    Ok(rustix::fs::flock(file, operation)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs::{self, File, FileTimes};
-    use std::mem::offset_of;
     use std::os::fd::AsFd;
     use std::os::unix::fs::MetadataExt;
     use std::process::Command;
     use std::time::{Duration, SystemTime};
-
-    use crate::sys::directory::look_at;
 
     /// A directory that is gone at the end.
     struct Dir(std::path::PathBuf);
@@ -294,20 +221,6 @@ mod tests {
     }
 
     #[test]
-    fn structures_are_as_the_kernel_has_them_on_every_processor() {
-        use libc::{open_how, statx};
-        assert_eq!(
-            (size_of::<open_how>(), offset_of!(open_how, resolve)),
-            (24, 16)
-        );
-        assert_eq!(
-            (size_of::<statx>(), offset_of!(statx, stx_mnt_id)),
-            (256, 144)
-        );
-        assert_eq!(libc::SYS_openat2, 437);
-    }
-
-    #[test]
     fn times_that_do_not_fit_32_bits_hide_no_file() {
         let dir = Dir::new("2100");
         let open = File::open(&dir.0).unwrap();
@@ -323,8 +236,6 @@ mod tests {
             (found.device, found.inode),
             (expected.dev(), expected.ino())
         );
-        let sight = look_at(&c_path(&dir.0).unwrap()).unwrap();
-        assert_eq!(sight.device, expected.dev());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Switching a superblock and a mount's own flags: the calls of the new mount API.
 
-use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
+
+use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick};
 
 use super::check;
 use super::poll::{self, Watch};
@@ -15,12 +16,7 @@ pub enum Mode {
     ReadWrite,
 }
 
-// From linux/mount.h; the values are part of the kernel's interface. fspick(2) and fsconfig(2)
-// are the same on every architecture, as are all system calls since number 424.
-const FSPICK_CLOEXEC: libc::c_uint = 0x1;
-const FSPICK_EMPTY_PATH: libc::c_uint = 0x8;
-const FSCONFIG_SET_FLAG: libc::c_uint = 0;
-const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
+// From linux/mount.h; the values are part of the kernel's interface.
 const MOUNT_ATTR_RDONLY: u64 = 0x1;
 const MOUNT_ATTR_ATIME: u64 = 0x70;
 const MOUNT_ATTR_NOATIME: u64 = 0x10;
@@ -34,51 +30,25 @@ struct MountAttr {
     userns_fd: u64,
 }
 
-/// Switches the superblock under `root`, which is a descriptor of a mount's root, for every mount
-/// and namespace at once. fspick(2), fsconfig(2); Linux 5.2.
+/// Switches the superblock under `root`, a descriptor of a mount's root, for every mount and
+/// namespace at once. fspick(2), fsconfig(2); Linux 5.2.
 ///
 /// # Errors
-/// EBUSY when something still writes; EROFS and others when the device or the filesystem refuses.
+/// EBUSY if something still holds it writable; EROFS and others if the device or the filesystem
+/// refuses.
 pub fn switch_superblock(root: BorrowedFd<'_>, mode: Mode) -> io::Result<()> {
-    // SAFETY: the path is a valid C string; the call takes no other pointer and returns a new
-    // descriptor or -1.
-    let context = check(unsafe {
-        libc::syscall(
-            libc::SYS_fspick,
-            root.as_raw_fd(),
-            c"".as_ptr(),
-            FSPICK_CLOEXEC | FSPICK_EMPTY_PATH,
-        )
-    })?;
-    // SAFETY: the kernel has just made this descriptor for us alone; descriptors are ints.
-    let context = unsafe { OwnedFd::from_raw_fd(context as libc::c_int) };
+    let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+    let context = fspick(root, c"", flags)?;
     let flag = match mode {
         Mode::ReadOnly => c"ro",
         Mode::ReadWrite => c"rw",
     };
-    fsconfig(context.as_fd(), FSCONFIG_SET_FLAG, Some(flag))?;
-    fsconfig(context.as_fd(), FSCONFIG_CMD_RECONFIGURE, None)
+    fsconfig_set_flag(context.as_fd(), flag)?;
+    Ok(fsconfig_reconfigure(context.as_fd())?)
 }
 
-fn fsconfig(context: BorrowedFd<'_>, command: libc::c_uint, key: Option<&CStr>) -> io::Result<()> {
-    let key = key.map_or(std::ptr::null(), CStr::as_ptr);
-    // SAFETY: `key` is null or a valid C string, as the two commands used here demand; the value
-    // is null for both.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_fsconfig,
-            context.as_raw_fd(),
-            command,
-            key,
-            std::ptr::null::<libc::c_void>(),
-            0,
-        )
-    })
-    .map(drop)
-}
-
-/// Clears the read-only flag of the mount whose root is `root`, in this mount namespace, and, if
-/// asked to, sets noatime. mount_setattr(2); Linux 5.12.
+/// Clears the read-only flag of the mount whose root is `root`, in this mount namespace, and sets
+/// noatime if `noatime` says so. mount_setattr(2); Linux 5.12.
 ///
 /// # Errors
 /// ENOSYS before 5.12; EPERM without CAP_SYS_ADMIN or where the flag is locked.
@@ -107,9 +77,9 @@ pub fn clear_mount_read_only(root: BorrowedFd<'_>, noatime: bool) -> io::Result<
     .map(drop)
 }
 
-/// Whether one of these open mountinfo files tells of a change in its mount namespace, since it was
-/// opened or last asked, or does so within this time (`None`: whatever it takes, or a signal).
-/// proc_pid_mountinfo(5) (POLLPRI); epoll(7) does not serve for these.
+/// Waits until one of these open mountinfo files reports a change in its mount namespace since it was
+/// opened or last asked; at most for the time given, or until a signal. Whether one does.
+/// proc_pid_mountinfo(5) (POLLPRI); epoll(7) misses changes of these files.
 pub fn has_changed(files: &[BorrowedFd<'_>], within: Option<Duration>) -> io::Result<bool> {
     let watches = files.iter().map(|file| Watch::new(file, libc::POLLPRI));
     let mut watches: Vec<Watch<'_>> = watches.collect();
@@ -123,8 +93,7 @@ mod tests {
     use std::mem::offset_of;
 
     #[test]
-    fn the_calls_are_the_kernels_on_every_processor() {
-        assert_eq!((libc::SYS_fsconfig, libc::SYS_fspick), (431, 433));
+    fn the_call_is_the_kernels_on_every_processor() {
         assert_eq!(libc::SYS_mount_setattr, 442);
         assert_eq!(size_of::<MountAttr>(), 32);
         assert_eq!(offset_of!(MountAttr, clear), 8);

@@ -1,79 +1,63 @@
 //! ppoll(2): waiting for several descriptors, in one thread.
 
 use std::io;
-use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::ptr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-/// What a descriptor is watched for, and what was seen; see poll(2).
-#[repr(transparent)]
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+
+/// A descriptor, what it is watched for, and whether the last [`wait`] saw it; see poll(2).
 #[derive(Debug)]
 pub struct Watch<'fd> {
-    inner: libc::pollfd,
-    fd: PhantomData<BorrowedFd<'fd>>,
+    /// `None`: never seen.
+    fd: Option<BorrowedFd<'fd>>,
+    events: PollFlags,
+    seen: bool,
 }
 
 impl<'fd> Watch<'fd> {
     /// Watches for `events` (`POLLIN`, `POLLRDHUP`, `POLLPRI`, …).
     pub fn new(fd: &'fd impl AsFd, events: libc::c_short) -> Self {
-        Self {
-            inner: libc::pollfd {
-                fd: fd.as_fd().as_raw_fd(),
-                events,
-                revents: 0,
-            },
-            fd: PhantomData,
-        }
+        Self::when(true, fd, events)
     }
 
-    /// As [`Watch::new`] if `wanted`; otherwise nothing is ever seen.
+    /// Like [`Watch::new`] if `wanted`; otherwise nothing is ever seen.
     pub fn when(wanted: bool, fd: &'fd impl AsFd, events: libc::c_short) -> Self {
-        let mut watch = Self::new(fd, events);
-        if !wanted {
-            watch.inner.fd = -1; // poll(2) passes over it
+        Self {
+            fd: wanted.then(|| fd.as_fd()),
+            events: PollFlags::from_bits_retain(events as u16),
+            seen: false,
         }
-        watch
     }
 
     /// Whether the last [`wait`] saw anything, errors and hang-ups included.
     pub fn seen(&self) -> bool {
-        self.inner.revents != 0
+        self.seen
     }
 }
 
-/// Waits until something is seen, a signal comes, or `timeout` is over
-/// (`None`: never). See ppoll(2).
+/// Waits until something is seen, a signal comes, or `timeout` is over (`None`: never).
 pub fn wait(watches: &mut [Watch<'_>], timeout: Option<Duration>) -> io::Result<()> {
-    let timeout = timeout.map(|t| libc::timespec {
-        tv_sec: libc::time_t::try_from(t.as_secs()).unwrap_or(libc::time_t::MAX),
-        // below 10^9: fits every c_long
-        tv_nsec: t.subsec_nanos() as libc::c_long,
+    // A time that the kernel cannot express never ends.
+    let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
+    let wanted = watches.iter().filter_map(|watch| {
+        let fd = watch.fd?;
+        Some(PollFd::from_borrowed_fd(fd, watch.events))
     });
-    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: `Watch` is a transparent pollfd, the pointer and count are the slice's;
-    // `timeout` is null or outlives the call; a null mask is allowed.
-    let result = unsafe {
-        libc::ppoll(
-            watches.as_mut_ptr().cast(),
-            watches.len() as libc::nfds_t,
-            timeout,
-            ptr::null(),
-        )
+    let mut polled: Vec<PollFd<'_>> = wanted.collect();
+    let result = match rustix::event::poll(&mut polled, timeout.as_ref()) {
+        Err(Errno::INTR) => Ok(()),
+        result => result.map(drop),
     };
-    match super::check(result) {
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-            for watch in watches {
-                watch.inner.revents = 0;
-            }
-            Ok(())
-        }
-        other => other.map(drop),
+    let mut polled = polled.iter();
+    for watch in watches.iter_mut().filter(|watch| watch.fd.is_some()) {
+        watch.seen = polled.next().is_some_and(|fd| !fd.revents().is_empty());
     }
+    Ok(result?)
 }
 
-/// Whether the other end of a socket is closed, or sends no more; what it has sent is still there
-/// to be read.
+/// Whether the other end of a socket is closed, or sends no more. What it has sent can still be read.
 pub fn has_hung_up(socket: &impl AsFd) -> bool {
     let mut watches = [Watch::new(socket, libc::POLLRDHUP)];
     wait(&mut watches, Some(Duration::ZERO)).is_ok() && watches[0].seen()
@@ -97,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_waited_for_and_no_longer() {
+    fn a_wait_ends_after_its_time() {
         let (_far, near) = UnixStream::pair().unwrap();
         let mut watches = [Watch::new(&near, libc::POLLIN)];
         let time = Duration::from_millis(20);

@@ -1,45 +1,44 @@
-//! Processes: fork and exec, subreapers, reaping, and signals to exactly the
-//! process that is meant.
+//! Processes: fork and exec, subreapers, reaping, and signals to exactly the process that is meant.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr;
 
+use rustix::io::{Errno, retry_on_intr};
+use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
+
 use super::check;
 
-/// A process id, as the kernel counts them in this process's pid namespace.
+/// A process id in this process's pid namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Pid(libc::pid_t);
+pub struct Pid(rustix::process::Pid);
 
 impl Pid {
-    /// From a number that the kernel gave; `None` for what names no process.
+    /// From a number that the kernel gave; `None` for a number that names no process.
     pub fn new(number: libc::pid_t) -> Option<Self> {
-        (number > 0).then_some(Self(number))
+        let number = (number > 0).then_some(number)?;
+        rustix::process::Pid::from_raw(number).map(Self)
     }
 
     pub fn own() -> Self {
-        // SAFETY: getpid(2) cannot fail.
-        Self(unsafe { libc::getpid() })
+        Self(rustix::process::getpid())
     }
 
-    pub fn number(self) -> libc::pid_t {
-        self.0
-    }
-
-    /// Whether it is in this process's process group; see getpgid(2).
+    /// Whether it is in this process's process group. getpgid(2).
     pub fn shares_group(self) -> bool {
-        // SAFETY: neither takes pointers.
-        unsafe { libc::getpgid(self.0) == libc::getpgid(0) }
+        // rustix's getpgid does not know that the kernel says 0 for a group of another pid namespace.
+        // SAFETY: takes no pointers.
+        unsafe { libc::getpgid(self.0.as_raw_pid()) == libc::getpgid(0) }
     }
 
-    /// Sends a signal to a child of this process that was not reaped, so that
-    /// the number cannot mean another process. See kill(2).
+    /// Sends a signal to a child of this process that was not reaped yet, so that the number
+    /// cannot mean another process. kill(2).
     pub fn signal_child(self, signal: libc::c_int) -> io::Result<()> {
-        // SAFETY: kill(2) takes no pointers; the number is above 0: no group.
-        check(unsafe { libc::kill(self.0, signal) }).map(drop)
+        let signal = Signal::from_named_raw(signal).ok_or(Errno::INVAL)?;
+        Ok(rustix::process::kill_process(self.0, signal)?)
     }
 }
 
@@ -49,41 +48,28 @@ impl std::fmt::Display for Pid {
     }
 }
 
-/// A descriptor that means one process, whatever becomes of its number; see pidfd_open(2).
+/// A descriptor that means one process, even after its number names another one. pidfd_open(2).
 #[derive(Debug)]
 pub struct PidFd(OwnedFd);
 
 impl PidFd {
-    /// Of the process that has this number now.
+    /// Opens the process that has this number now.
     pub fn open(pid: Pid) -> io::Result<Self> {
-        // SAFETY: pidfd_open(2) takes integers; the new descriptor is nobody
-        // else's (and closed on exec by itself).
-        unsafe {
-            let fd = libc::syscall(libc::SYS_pidfd_open, pid.0, 0);
-            let fd = check(fd as libc::c_int)?;
-            Ok(Self(OwnedFd::from_raw_fd(fd)))
-        }
+        let fd = rustix::process::pidfd_open(pid.0, PidfdFlags::empty())?;
+        Ok(Self(fd))
     }
 
-    /// Sends a signal; 0 only asks whether the process is still there (a zombie
-    /// is). See pidfd_send_signal(2).
+    /// Sends a signal; 0 only asks whether the process still exists (a zombie does).
+    /// pidfd_send_signal(2), which rustix offers without the 0.
     pub fn signal(&self, signal: libc::c_int) -> io::Result<()> {
         let info = ptr::null::<libc::siginfo_t>();
+        let call = libc::SYS_pidfd_send_signal;
         // SAFETY: a null siginfo means what kill(2) would send.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.0.as_raw_fd(),
-                signal,
-                info,
-                0,
-            )
-        };
-        check(result as libc::c_int).map(drop)
+        check(unsafe { libc::syscall(call, self.0.as_raw_fd(), signal, info, 0) }).map(drop)
     }
 }
 
-/// How a process ended; see waitpid(2).
+/// How a process ended, as waitpid(2) reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitStatus(pub libc::c_int);
 
@@ -93,7 +79,7 @@ impl WaitStatus {
         WaitStatus(libc::W_EXITCODE(code.into(), 0))
     }
 
-    /// As a shell says it: its code, or 128 + the signal that killed it.
+    /// As a shell reports it: the exit code, or 128 + the signal that killed the process.
     pub fn code(self) -> u8 {
         let code = if libc::WIFSIGNALED(self.0) {
             128 + libc::WTERMSIG(self.0)
@@ -109,89 +95,66 @@ impl WaitStatus {
 pub enum Reaped {
     /// This child has ended, and is reaped.
     Child(Pid, WaitStatus),
-    /// Children there are, but none has ended.
+    /// There are children, but none has ended.
     NoneEnded,
-    /// There is no child at all.
     NoChildren,
 }
 
-/// Reaps any one child that has ended, without waiting; see waitpid(2).
+/// Reaps any one child that has ended, without waiting. waitpid(2).
 pub fn reap() -> Reaped {
-    let mut status = 0;
-    loop {
-        // SAFETY: the status is written to a valid place.
-        match unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) } {
-            0 => return Reaped::NoneEnded,
-            -1 => {
-                if io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
-                    return Reaped::NoChildren;
-                }
-            }
-            pid => return Reaped::Child(Pid(pid), WaitStatus(status)),
-        }
+    match retry_on_intr(|| rustix::process::wait(WaitOptions::NOHANG)) {
+        Ok(Some((pid, status))) => Reaped::Child(Pid(pid), WaitStatus(status.as_raw())),
+        Ok(None) => Reaped::NoneEnded,
+        Err(_) => Reaped::NoChildren,
     }
 }
 
-/// Waits until this child has ended, and reaps it; see waitpid(2).
+/// Waits until this child has ended, and reaps it. waitpid(2).
 pub fn await_child(child: Pid) {
-    // SAFETY: a null status is not written.
-    while unsafe { libc::waitpid(child.0, ptr::null_mut(), 0) } == -1
-        && io::Error::last_os_error().raw_os_error() == Some(libc::EINTR)
-    {}
+    let _ = retry_on_intr(|| rustix::process::waitpid(Some(child.0), WaitOptions::empty()));
 }
 
-/// Whether this process has children, ended ones included; reaps none. See waitid(2).
+/// Whether this process has children, ended ones included; reaps none. waitid(2).
 pub fn has_children() -> bool {
-    // SAFETY: waitid(2) takes a null siginfo.
-    let result = unsafe {
-        libc::waitid(
-            libc::P_ALL,
-            0,
-            ptr::null_mut(),
-            libc::WEXITED | libc::WNOHANG | libc::WNOWAIT,
-        )
-    };
-    result == 0
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    rustix::process::waitid(WaitId::All, options).is_ok()
 }
 
-/// Orphans among this process's descendants become its children from now on;
-/// see PR_SET_CHILD_SUBREAPER(2const).
+/// From now on orphans among this process's descendants become its children.
+/// PR_SET_CHILD_SUBREAPER(2const).
 pub fn become_subreaper() -> io::Result<()> {
-    let on: libc::c_ulong = 1;
-    // SAFETY: this option takes an integer.
-    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, on) }).map(drop)
+    Ok(rustix::process::set_child_subreaper(Some(Pid::own().0))?)
 }
 
-/// The name in `ps` and `killall`, cut to 15 bytes; see PR_SET_NAME(2const).
+/// Sets the name that `ps` and `killall` show, cut to 15 bytes. PR_SET_NAME(2const).
 pub fn set_name(name: &CStr) {
-    // SAFETY: a string that ends in 0; the kernel copies at most 16 bytes of it.
-    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    let _ = rustix::thread::set_name(name); // it fails for a bad pointer only
 }
 
-/// Which of the two a process is after [`fork`].
+/// Which of the two processes this is after [`fork`].
 #[derive(Debug)]
 pub enum Fork {
-    /// The one that called, and the new one's id.
+    /// The caller; with the child's id.
     Parent(Pid),
     Child,
 }
 
-/// Makes a copy of this process; see fork(2). `main` must not have started a
-/// thread: this is looked at in debug builds.
+/// Makes a copy of this process, which must have one thread only: debug builds check that. fork(2).
 pub fn fork() -> io::Result<Fork> {
     debug_assert!(
         std::fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() == 1),
         "fork with threads"
     );
     // SAFETY: there is one thread, so the child's memory is as consistent as its parent's.
-    match check(unsafe { libc::fork() })? {
-        0 => Ok(Fork::Child),
-        pid => Ok(Fork::Parent(Pid(pid))),
-    }
+    let pid = check(unsafe { libc::fork() })?;
+    Ok(Pid::new(pid).map_or(Fork::Child, Fork::Parent))
 }
 
-/// Starts a program as the caller of this one would have started it, with `name` set to `value` in
-/// its environment. An error is the exec's, or the fork's; see [`std::process::Command`].
+/// Starts a program as this program's caller would have started it, with `name` set to `value` in
+/// its environment.
+///
+/// # Errors
+/// Those of fork(2) and execve(2).
 pub fn spawn(words: &[OsString], name: &str, value: &OsStr) -> io::Result<Pid> {
     let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
@@ -205,12 +168,13 @@ pub fn spawn(words: &[OsString], name: &str, value: &OsStr) -> io::Result<Pid> {
             Ok(())
         });
     }
-    Ok(Pid(command.spawn()?.id() as libc::pid_t))
+    let pid = command.spawn()?.id() as libc::pid_t;
+    Ok(Pid::new(pid).ok_or(Errno::SRCH)?)
 }
 
-/// Ends this process at once, running nothing more; see _exit(2).
+/// Ends this process at once, without destructors and exit handlers. _exit(2).
 pub fn exit_now(code: u8) -> ! {
-    // SAFETY: _exit(2) runs no destructor or handler of anybody.
+    // SAFETY: takes no pointer.
     unsafe { libc::_exit(code.into()) }
 }
 

@@ -1,12 +1,17 @@
-//! Stream sockets as a client uses them: connecting without ever blocking for long,
-//! pairs, reading and writing what goes, and being woken while stopped.
+//! Stream sockets as a client uses them: connecting without blocking for long, pairs, reading and
+//! writing, and being woken while stopped.
 
 use std::io;
-use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
+
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::retry_on_intr;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
+};
 
 use super::check;
 
@@ -14,149 +19,67 @@ use super::check;
 #[derive(Debug)]
 pub struct Stream(OwnedFd);
 
-fn new_socket(kind: libc::c_int) -> io::Result<Stream> {
-    let kind = kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: socket(2) takes no pointers; the new descriptor is nobody else's.
-    unsafe {
-        let fd = check(libc::socket(libc::AF_UNIX, kind, 0))?;
-        Ok(Stream(OwnedFd::from_raw_fd(fd)))
-    }
-}
-
-/// The address of the socket at `path`.
-fn address(path: &Path) -> io::Result<libc::sockaddr_un> {
-    // SAFETY: all zeroes is a valid, empty sockaddr_un.
-    let mut address: libc::sockaddr_un = unsafe { mem::zeroed() };
-    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    let path = path.as_os_str().as_bytes();
-    // The last byte stays 0.
-    if path.len() >= address.sun_path.len() || path.contains(&0) {
-        return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
-    }
-    for (to, from) in address.sun_path.iter_mut().zip(path) {
-        *to = *from as libc::c_char;
-    }
-    Ok(address)
-}
+const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 impl Stream {
-    /// Connects to the socket at `path`; `WouldBlock` if its backlog is full, of
-    /// which no poll tells. See unix(7).
+    /// Connects to the socket at `path`. `WouldBlock` if its backlog is full, which no poll(2)
+    /// waits for. unix(7).
     pub fn connect(path: &Path) -> io::Result<Self> {
-        let address = address(path)?;
-        let stream = new_socket(libc::SOCK_STREAM)?;
-        stream.connect_to(&address)?;
+        let stream = Self::new()?;
+        rustix::net::connect(&stream, &SocketAddrUnix::new(path)?)?;
         Ok(stream)
     }
 
-    /// The same, but gets in line if the backlog is full: who only tries again and again is
-    /// overtaken by all who wait. `WouldBlock` if `patience` is over. SO_SNDTIMEO of socket(7).
+    /// Connects to the socket at `path`, waiting in line if its backlog is full: clients that only
+    /// try again are overtaken by those that wait. `WouldBlock` after `patience`. SO_SNDTIMEO of
+    /// socket(7).
     pub fn connect_in_line(path: &Path, patience: Duration) -> io::Result<Self> {
-        let address = address(path)?;
-        let stream = new_socket(libc::SOCK_STREAM)?;
-        let time = libc::timeval {
-            tv_sec: patience.as_secs() as libc::time_t,
-            tv_usec: patience.subsec_micros() as libc::suseconds_t,
-        };
-        // SAFETY: `time` is live and as long as the length given.
-        check(unsafe {
-            libc::setsockopt(
-                stream.0.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_SNDTIMEO,
-                (&raw const time).cast(),
-                size_of_val(&time) as libc::socklen_t,
-            )
-        })?;
-        stream.set_flags(0)?;
-        stream.connect_to(&address)?;
-        stream.set_flags(libc::O_NONBLOCK)?;
+        let stream = Self::new()?;
+        set_socket_timeout(&stream, Timeout::Send, Some(patience))?;
+        fcntl_setfl(&stream, OFlags::empty())?;
+        rustix::net::connect(&stream, &SocketAddrUnix::new(path)?)?;
+        fcntl_setfl(&stream, OFlags::NONBLOCK)?;
         Ok(stream)
     }
 
-    fn connect_to(&self, address: &libc::sockaddr_un) -> io::Result<()> {
-        // SAFETY: the address and its size are the same object's.
-        check(unsafe {
-            libc::connect(
-                self.0.as_raw_fd(),
-                (&raw const *address).cast(),
-                size_of_val(address) as libc::socklen_t,
-            )
-        })
-        .map(drop)
+    fn new() -> io::Result<Self> {
+        let kind = SocketType::STREAM;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, FLAGS, None)?;
+        Ok(Self(socket))
     }
 
-    /// All of the flags that it is to have. F_SETFL of fcntl(2).
-    fn set_flags(&self, flags: libc::c_int) -> io::Result<()> {
-        // SAFETY: this command takes an integer.
-        check(unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_SETFL, flags) }).map(drop)
-    }
-
-    /// Two ends, joined, that keep each write together (SOCK_SEQPACKET); see socketpair(2).
+    /// Two joined ends that keep each write together (SOCK_SEQPACKET). socketpair(2).
     pub fn pair() -> io::Result<(Self, Self)> {
-        let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        let mut fds = [0; 2];
-        // SAFETY: an array of two; the new descriptors are nobody else's.
-        unsafe {
-            check(libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()))?;
-            let [a, b] = fds.map(|fd| Stream(OwnedFd::from_raw_fd(fd)));
-            Ok((a, b))
-        }
+        let kind = SocketType::SEQPACKET;
+        let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, kind, FLAGS, None)?;
+        Ok((Self(a), Self(b)))
     }
 
-    /// What has come, at most a buffer full; 0: the other end is closed;
-    /// `WouldBlock`: nothing yet. See recv(2).
+    /// Reads at most a buffer full. 0: the other end is closed; `WouldBlock`: nothing yet. recv(2).
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            // SAFETY: the pointer and length are the buffer's.
-            let got = unsafe {
-                libc::recv(
-                    self.0.as_raw_fd(),
-                    buffer.as_mut_ptr().cast(),
-                    buffer.len(),
-                    0,
-                )
-            };
-            match usize::try_from(got) {
-                Ok(got) => return Ok(got),
-                Err(_) => {
-                    let error = io::Error::last_os_error();
-                    if error.kind() != io::ErrorKind::Interrupted {
-                        return Err(error);
-                    }
-                }
-            }
-        }
+        let received = || rustix::net::recv(&self.0, &mut *buffer, RecvFlags::empty());
+        Ok(retry_on_intr(received)?.0)
     }
 
-    /// Sends all of `bytes` (a frame or two, far below the socket's buffer) or
-    /// fails; never SIGPIPE. See send(2).
+    /// Sends all of `bytes` (a frame or two, far below the socket's buffer) or fails; never raises
+    /// SIGPIPE. send(2).
     pub fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        // SAFETY: the pointer and length are the slice's.
-        let sent = unsafe {
-            libc::send(
-                self.0.as_raw_fd(),
-                bytes.as_ptr().cast(),
-                bytes.len(),
-                libc::MSG_NOSIGNAL,
-            )
-        };
-        match usize::try_from(sent) {
-            Ok(sent) if sent == bytes.len() => Ok(()),
-            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
-            Err(_) => Err(io::Error::last_os_error()),
+        let sent = rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL)?;
+        if sent < bytes.len() {
+            return Err(io::ErrorKind::WriteZero.into());
         }
+        Ok(())
     }
 
-    /// The other end reads no more than what was sent already; see shutdown(2).
+    /// Lets the other end see the end after it has read what was sent. shutdown(2).
     pub fn end_sending(&self) {
-        // SAFETY: shutdown(2) takes no pointers. It can only fail if nobody is there to read.
-        unsafe { libc::shutdown(self.0.as_raw_fd(), libc::SHUT_WR) };
+        // It fails only if the other end is gone.
+        let _ = rustix::net::shutdown(&self.0, Shutdown::Write);
     }
 
-    /// From now on this process gets SIGCONT whenever something comes or the
-    /// other end closes: so it wakes up also when it is stopped. One process at
-    /// a time can be woken by a socket. See F_SETOWN and F_SETSIG in fcntl(2).
+    /// From now on this process gets SIGCONT whenever something arrives or the other end closes, so
+    /// that it wakes up even if it is stopped. A socket wakes one process only. F_SETOWN and
+    /// F_SETSIG of fcntl(2).
     pub fn wake_this_process(&self) -> io::Result<()> {
         let fd = self.0.as_raw_fd();
         // SAFETY: these commands take integers.
@@ -164,12 +87,13 @@ impl Stream {
             check(libc::fcntl(fd, libc::F_SETOWN, libc::getpid()))?;
             check(libc::fcntl(fd, F_SETSIG, libc::SIGCONT))?;
         }
-        self.set_flags(libc::O_NONBLOCK | libc::O_ASYNC)
+        Ok(fcntl_setfl(&self.0, OFlags::NONBLOCK | O_ASYNC)?)
     }
 }
 
-/// Not in the libc crate for every target; the same on all of Linux.
+// Not in rustix, and not in the libc crate for every target; F_SETSIG is the same on all of Linux.
 const F_SETSIG: libc::c_int = 10;
+const O_ASYNC: OFlags = OFlags::from_bits_retain(libc::O_ASYNC as u32);
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -187,7 +111,6 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::sys::socket::set_backlog;
 
     /// Where this thread's state is to be read.
     fn thread_state() -> PathBuf {
@@ -199,7 +122,7 @@ mod tests {
     fn who_finds_the_backlog_full_gets_in_line() {
         let path = std::env::temp_dir().join(format!("pst-line-{}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
-        set_backlog(listener.as_fd(), 0).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
         let _first = Stream::connect(&path).unwrap();
         let full = Stream::connect(&path).unwrap_err();
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);

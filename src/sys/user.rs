@@ -1,5 +1,5 @@
-//! The user and group databases: names to numbers and back.
-//! Never looks at a process's credentials, and keeps nothing: every call asks the databases.
+//! The user and group databases: names to numbers and back. Nothing is cached: every call asks the
+//! databases.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -7,93 +7,89 @@ use std::ptr;
 
 use libc::{c_char, c_int, size_t};
 
-/// No entry needs more: even a group of 100,000 members fits.
+/// Larger than any entry: a group of 100,000 members fits.
 const BUFFER_LIMIT: usize = 16 << 20;
 
-/// The user's number, or `None` if there is no such user; getpwnam_r(3).
-/// A name of digits only that names no user is taken as the number itself.
+/// Returns the user's number, or `None` if there is no such user. Digits that are no user's name are
+/// taken as the number itself. getpwnam_r(3).
 pub(crate) fn uid_by_name(name: &str) -> io::Result<Option<u32>> {
-    let Ok(c_name) = CString::new(name) else {
-        return Ok(None);
-    };
-    let found = lookup(
-        // SAFETY: the name is a C string; `lookup` vouches for the rest.
-        |entry, buffer, size, result| unsafe {
-            libc::getpwnam_r(c_name.as_ptr(), entry, buffer, size, result)
-        },
-        |entry: &libc::passwd| entry.pw_uid,
-    )?;
-    Ok(found.or_else(|| number(name)))
+    by_name(name, libc::getpwnam_r, |entry| entry.pw_uid)
 }
 
-/// The group's number, or `None` if there is no such group; getgrnam_r(3).
-/// A name of digits only that names no group is taken as the number itself.
+/// Returns the group's number, or `None` if there is no such group. Digits that are no group's name
+/// are taken as the number itself. getgrnam_r(3).
 pub(crate) fn gid_by_name(name: &str) -> io::Result<Option<u32>> {
+    by_name(name, libc::getgrnam_r, |entry| entry.gr_gid)
+}
+
+/// Returns the user's name; `None` also if the database fails. getpwuid_r(3).
+pub(crate) fn user_name(uid: u32) -> Option<String> {
+    // SAFETY: in an entry that was found, the name is a C string.
+    by_id(uid, libc::getpwuid_r, |entry| unsafe {
+        name_of(entry.pw_name)
+    })
+}
+
+/// Returns the group's name; `None` also if the database fails. getgrgid_r(3).
+pub(crate) fn group_name(gid: u32) -> Option<String> {
+    // SAFETY: in an entry that was found, the name is a C string.
+    by_id(gid, libc::getgrgid_r, |entry| unsafe {
+        name_of(entry.gr_name)
+    })
+}
+
+/// Returns the names that the group's entry lists: the users that have it as a supplementary group.
+/// Empty also if the database fails. getgrgid_r(3).
+pub(crate) fn group_members(gid: u32) -> Vec<String> {
+    let members = by_id(gid, libc::getgrgid_r, |entry| {
+        let mut names = Vec::new();
+        let mut next = entry.gr_mem;
+        // SAFETY: in an entry that was found, `gr_mem` is an array of pointers to C strings that
+        // ends with a null pointer.
+        unsafe {
+            while !next.is_null() && !(*next).is_null() {
+                names.push(name_of(*next));
+                next = next.add(1);
+            }
+        }
+        names
+    });
+    members.unwrap_or_default()
+}
+
+/// One of the four `get…_r` functions: its key, then pointers to an entry, a buffer and its size, and
+/// the result.
+type Function<K, E> = unsafe extern "C" fn(K, *mut E, *mut c_char, size_t, *mut *mut E) -> c_int;
+
+fn by_name<E>(
+    name: &str,
+    function: Function<*const c_char, E>,
+    id: impl Fn(&E) -> u32,
+) -> io::Result<Option<u32>> {
     let Ok(c_name) = CString::new(name) else {
         return Ok(None);
     };
     let found = lookup(
-        // SAFETY: the name is a C string; `lookup` vouches for the rest.
+        // SAFETY: the name is a C string; `lookup` gives valid pointers.
         |entry, buffer, size, result| unsafe {
-            libc::getgrnam_r(c_name.as_ptr(), entry, buffer, size, result)
+            function(c_name.as_ptr(), entry, buffer, size, result)
         },
-        |entry: &libc::group| entry.gr_gid,
+        id,
     )?;
     Ok(found.or_else(|| number(name)))
 }
 
-/// The user's name; `None` also where the database cannot be asked: the caller shows the number
-/// then; getpwuid_r(3).
-pub(crate) fn user_name(uid: u32) -> Option<String> {
-    lookup(
-        // SAFETY: `lookup` vouches for all pointers.
-        |entry, buffer, size, result| unsafe { libc::getpwuid_r(uid, entry, buffer, size, result) },
-        // SAFETY: in an entry that was found, the name points to a C string in `lookup`'s buffer.
-        |entry: &libc::passwd| unsafe { name_of(entry.pw_name) },
-    )
-    .ok()
-    .flatten()
-}
-
-/// The group's name; `None` also where the database cannot be asked: the caller shows the number
-/// then; getgrgid_r(3).
-pub(crate) fn group_name(gid: u32) -> Option<String> {
-    lookup(
-        // SAFETY: `lookup` vouches for all pointers.
-        |entry, buffer, size, result| unsafe { libc::getgrgid_r(gid, entry, buffer, size, result) },
-        // SAFETY: in an entry that was found, the name points to a C string in `lookup`'s buffer.
-        |entry: &libc::group| unsafe { name_of(entry.gr_name) },
-    )
-    .ok()
-    .flatten()
-}
-
-/// The names that the group's entry lists: those who have it as a supplementary group. Empty also
-/// where the database cannot be asked; getgrgid_r(3).
-pub(crate) fn group_members(gid: u32) -> Vec<String> {
+fn by_id<E, T>(id: u32, function: Function<u32, E>, take: impl Fn(&E) -> T) -> Option<T> {
+    // SAFETY: `lookup` gives valid pointers.
     let found = lookup(
-        // SAFETY: `lookup` vouches for all pointers.
-        |entry, buffer, size, result| unsafe { libc::getgrgid_r(gid, entry, buffer, size, result) },
-        |entry: &libc::group| {
-            let mut names = Vec::new();
-            let mut next = entry.gr_mem;
-            // SAFETY: in an entry that was found, `gr_mem` is an array in `lookup`'s buffer of
-            // pointers to C strings there, ended by a null pointer.
-            unsafe {
-                while !next.is_null() && !(*next).is_null() {
-                    names.push(name_of(*next));
-                    next = next.add(1);
-                }
-            }
-            names
-        },
+        |entry, buffer, size, result| unsafe { function(id, entry, buffer, size, result) },
+        take,
     );
-    found.ok().flatten().unwrap_or_default()
+    found.ok().flatten()
 }
 
-/// Calls one of the four `get…_r` functions with valid pointers for entry, buffer (with its size)
-/// and result, in a larger buffer as long as it says ERANGE, and `take`s from the entry while its
-/// buffer is alive.
+/// Calls one of the `get…_r` functions, with a larger buffer as long as it returns ERANGE, and
+/// `take`s from the entry while its buffer lives.
 fn lookup<E, T>(
     mut call: impl FnMut(*mut E, *mut c_char, size_t, *mut *mut E) -> c_int,
     take: impl Fn(&E) -> T,
@@ -109,7 +105,7 @@ fn lookup<E, T>(
             &mut result,
         );
         match code {
-            // ENOENT and ESRCH: what some databases say for "not found", see getpwnam_r(3).
+            // Some databases return ENOENT or ESRCH for "not found", see getpwnam_r(3).
             0 | libc::ENOENT | libc::ESRCH => {
                 // SAFETY: not null, it points to `entry`, which the call has filled; its strings
                 // are in `buffer`.
@@ -130,7 +126,7 @@ unsafe fn name_of(name: *const c_char) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// All ones is no id: chown(2) takes it as "leave it".
+/// Not u32::MAX: chown(2) takes it as "unchanged".
 fn number(name: &str) -> Option<u32> {
     if !name.bytes().all(|byte| byte.is_ascii_digit()) {
         return None; // `parse` would take "+5"
