@@ -25,7 +25,7 @@ use super::timeouts::{FORGOTTEN, LAST_ANSWERS, STATUS_INTERVAL};
 use super::worker::{JobReport, StorageReport};
 use crate::amount::{Bytes as ByteCount, Span as HumanDuration};
 use crate::storage::holders::Holder;
-use crate::systemd::Manager;
+use crate::systemd::ServiceManager;
 use crate::wire::{HolderStatus, SessionOutcome};
 
 /// Bytes of older snapshots that may still be on their way to slow clients when a new one is made. Beyond that,
@@ -35,7 +35,7 @@ const SNAPSHOTS_MAX: usize = 2 << 20;
 pub(super) struct Controller {
     settings: Rc<Settings>,
     jobs: mpsc::Sender<Job>,
-    manager: Manager,
+    manager: ServiceManager,
     start: Instant,
     arbiter: Arbiter,
     sessions: BTreeMap<SessionId, OpenSession>,
@@ -66,7 +66,7 @@ impl Controller {
     pub(super) fn new(
         settings: Rc<Settings>,
         jobs: mpsc::Sender<Job>,
-        manager: Manager,
+        manager: ServiceManager,
         starting: Sender<()>,
     ) -> Controller {
         let (arbiter, effects) = Arbiter::new(settings.kill_grace);
@@ -418,8 +418,6 @@ impl Controller {
     }
 
     fn notify_manager(&self, state: &str) {
-        if let Err(error) = self.manager.tell(state) {
-            log::warn!("cannot tell the service manager '{state}': {error}");
-        }
+        self.manager.notify(state);
     }
 }

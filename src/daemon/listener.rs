@@ -45,8 +45,7 @@ impl Listener {
     /// # Errors
     /// For one, another daemon listens there.
     pub(super) fn open(config: &Config, access_gid: u32) -> Result<Listener, Problem> {
-        let passed = systemd::listen_fds().map_err(|error| Problem::new(error.to_string()))?;
-        let (socket, name) = match passed {
+        let (socket, name) = match systemd::listen_fds()? {
             Some(passed) => (UnixListener::from(passed), None),
             None => create(config, access_gid).map(|(socket, name)| (socket, Some(name)))?,
         };

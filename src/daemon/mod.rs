@@ -39,7 +39,7 @@ use crate::storage::directories::Owner;
 use crate::sys::fanotify::Group;
 use crate::sys::signal::Signals;
 use crate::sys::{current, user};
-use crate::systemd;
+use crate::systemd::{self, ServiceManager};
 
 use self::context::{Context, Settings};
 use self::controller::Controller;
@@ -89,9 +89,9 @@ fn run(config: &Config) -> Result<bool, Problem> {
     let (sender, requests) = unbounded();
     let handle = Handle(sender);
     let jobs = start_threads(storage, &handle)?;
-    let manager = systemd::Manager::new().unwrap_or_else(|error| {
+    let manager = ServiceManager::start().unwrap_or_else(|error| {
         ::log::warn!("cannot tell the service manager anything: {error}");
-        systemd::Manager::default()
+        ServiceManager::default()
     });
     let (starting, started) = bounded(1);
     let controller = Controller::new(settings.clone(), jobs, manager, starting);

@@ -1,10 +1,9 @@
-//! The only unsafe code: small safe wrappers over libc, one file per subject.
-//! Nothing here decides anything; every wrapper names its man page.
+//! System calls that rustix does not wrap, and small safe wrappers around those that it does, one file
+//! per subject. The only unsafe code; nothing here decides anything.
 #![allow(unsafe_code)]
 
 pub(crate) mod clock;
 pub mod current;
-pub(crate) mod descriptor;
 pub(crate) mod directory;
 pub(crate) mod fanotify;
 pub mod file;
@@ -19,6 +18,11 @@ pub(crate) mod terminal;
 pub(crate) mod user;
 
 use std::io;
+
+// Links the unwinder statically: loading libgcc_s takes 0.12 of the 1.07 ms of `pst --version`.
+#[cfg(target_env = "gnu")]
+#[link(name = "gcc_eh", kind = "static", modifiers = "-bundle")]
+unsafe extern "C" {}
 
 /// The value of a call that returns -1 and sets errno on failure.
 fn check<T: PartialEq + From<i8>>(value: T) -> io::Result<T> {
