@@ -1,11 +1,8 @@
-//! `pst`: which applet is meant, and its exit code.
-#![no_main]
+//! `pst`: runs the command that is meant and returns its exit code.
 
-#[allow(unsafe_code)]
-#[path = "sys/entry.rs"]
-mod entry;
+use std::process::ExitCode;
 
-fn run() -> std::process::ExitCode {
-    pst::sys::signal::begin(); // first: a thread keeps the signal mask that it is started with
+fn main() -> ExitCode {
+    pst::sys::signal::begin(); // first: a thread keeps the signal mask that it starts with
     pst::cli::main(std::env::args_os())
 }

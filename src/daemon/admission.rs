@@ -97,7 +97,7 @@ impl Admission {
 
 /// Whether the daemon is about to run out of descriptors. `newest` is the last one that it opened.
 pub(super) fn lacks_descriptors(newest: BorrowedFd<'_>) -> bool {
-    current::descriptors_left(newest).is_ok_and(|left| left < OWN_DESCRIPTORS)
+    current::descriptors_left(newest) < OWN_DESCRIPTORS
 }
 
 impl Drop for Place {

@@ -74,7 +74,6 @@ fn run(config: &Config) -> Result<bool, Problem> {
         .map_err(|error| Problem::new(error.to_string()))?;
     let owner = Owner::of(&location)?;
     let access_gid = access_gid(&config.group)?;
-    current::keep_no_large_memory();
     if let Err(error) = current::raise_descriptor_limit() {
         ::log::warn!("cannot raise the limit of open files: {error}");
     }

@@ -1,54 +1,34 @@
-//! This process: its user, its limits, its memory, its arguments as others see them.
+//! This process: its limits, its memory, and the arguments that others see.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::fs;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-use super::check;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub fn effective_uid() -> u32 {
-    // SAFETY: takes nothing, cannot fail.
-    unsafe { libc::geteuid() }
+    rustix::process::geteuid().as_raw()
 }
 
-/// Raises the limit of open descriptors as far as it may be; returns it. setrlimit(2).
+/// Raises the limit of open descriptors as far as possible; returns it. setrlimit(2).
 pub fn raise_descriptor_limit() -> io::Result<u64> {
-    let mut limit = descriptor_limits()?;
-    limit.rlim_cur = limit.rlim_max;
-    // SAFETY: `limit` is a live struct that the call only reads.
-    check(unsafe { libc::setrlimit64(libc::RLIMIT_NOFILE, &raw const limit) })?;
-    Ok(limit.rlim_cur)
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
+    Ok(maximum.unwrap_or(u64::MAX))
 }
 
-/// How many more descriptors this process could open when it was given `newest`, at least: the
-/// kernel gives the lowest free number. getrlimit(2).
-pub fn descriptors_left(newest: BorrowedFd<'_>) -> io::Result<u64> {
+/// The least number of descriptors that this process could still open when it was given `newest`:
+/// the kernel gives the lowest free number. getrlimit(2).
+pub fn descriptors_left(newest: BorrowedFd<'_>) -> u64 {
     let newest = u64::try_from(newest.as_raw_fd()).unwrap_or(0);
-    Ok(descriptor_limits()?.rlim_cur.saturating_sub(newest + 1))
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    limit.saturating_sub(newest + 1)
 }
 
-fn descriptor_limits() -> io::Result<libc::rlimit64> {
-    let mut limits = MaybeUninit::<libc::rlimit64>::uninit();
-    // SAFETY: `limits` is large enough for what the call writes.
-    check(unsafe { libc::getrlimit64(libc::RLIMIT_NOFILE, limits.as_mut_ptr()) })?;
-    // SAFETY: the call succeeded, so it has written the whole struct.
-    Ok(unsafe { limits.assume_init() })
-}
-
-/// Makes the allocator return large pieces to the kernel as they are freed, always: by itself it
-/// would keep ever larger ones. mallopt(3).
-pub fn keep_no_large_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes no pointer; may be called at any time, and is called before other threads are.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10); // the value that it starts with
-    }
-}
-
-/// Gives memory that the allocator keeps for later back to the kernel. malloc_trim(3).
+/// Gives memory that the allocator keeps for later back to the kernel: after 1,000 sessions at once
+/// about 4 MiB stay resident instead of 8. malloc_trim(3).
 pub fn trim_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: may be called at any time.
@@ -57,49 +37,42 @@ pub fn trim_memory() {
     }
 }
 
-/// Where exec(2) has put the arguments, each with its 0, and how long they are in all.
-static ARGUMENTS: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
-static LENGTH: AtomicUsize = AtomicUsize::new(0);
-
-/// Tells where the arguments are, for [`rename_arguments`].
-///
-/// # Safety
-/// They are what `main` was given, and nobody has changed them.
-pub unsafe fn arguments_are(count: c_int, words: *mut *mut c_char) {
-    let Some(last) = usize::try_from(count).ok().and_then(|n| n.checked_sub(1)) else {
+/// Has ps(1) and `pkill -f` show `name` instead of the arguments, if there is room; see
+/// /proc/pid/cmdline in proc_pid_cmdline(5). Only for a process with one thread that needs
+/// `std::env::args` no more.
+pub fn rename_arguments(name: &[u8]) {
+    let Some((start, end)) = argument_addresses() else {
         return;
     };
-    // SAFETY: `main` is given `count` pointers to strings that end in 0 and live as long as the
-    // process; the kernel puts one after the other.
-    unsafe {
-        let (first, last) = (*words, *words.add(last));
-        let end = last.add(CStr::from_ptr(last).count_bytes() + 1);
-        LENGTH.store(
-            (end as usize).saturating_sub(first as usize),
-            Ordering::Relaxed,
-        );
-        ARGUMENTS.store(first.cast(), Ordering::Relaxed);
-    }
-}
-
-/// Has ps(1) and `pkill -f` see this instead of the arguments, if there is room; see
-/// /proc/pid/cmdline in proc_pid_cmdline(5). Only for a process with one thread, and after
-/// `std::env::args` is not needed any more.
-pub fn rename_arguments(name: &[u8]) {
-    let (start, length) = (
-        ARGUMENTS.load(Ordering::Relaxed),
-        LENGTH.load(Ordering::Relaxed),
-    );
-    if start.is_null() || length < name.len() + 2 {
+    let length = end.saturating_sub(start);
+    if length < name.len() + 2 {
         return;
     }
-    // SAFETY: the memory from `start` is the process's own, writable, and `length` long; nobody
-    // else reads or writes it. Its last byte is not 0: then the kernel shows one string of it.
+    let start = ptr::with_exposed_provenance_mut::<u8>(start);
+    // SAFETY: this process's arguments are at `start`, writable and `length` long; nothing else
+    // reads or writes them now. Since the last byte is not 0, the kernel shows one string only.
     unsafe {
         ptr::write_bytes(start, 0, length - 1);
         ptr::copy_nonoverlapping(name.as_ptr(), start, name.len());
         start.add(length - 1).write(b'.');
     }
+}
+
+/// Where the kernel has put the arguments, and where they end; proc_pid_stat(5).
+fn argument_addresses() -> Option<(usize, usize)> {
+    let stat = fs::read("/proc/self/stat").ok()?;
+    // The name before may contain anything, but it ends with the last ")".
+    let after_name = stat.rsplit(|&byte| byte == b')').next()?;
+    let fields = std::str::from_utf8(after_name).ok()?;
+    let mut addresses = fields.split_ascii_whitespace().skip(48 - 3); // the first is field 3
+    let mut next = || {
+        addresses
+            .next()?
+            .parse()
+            .ok()
+            .filter(|&address| address != 0)
+    };
+    Some((next()?, next()?))
 }
 
 #[cfg(test)]
@@ -120,7 +93,7 @@ mod tests {
         assert_eq!(numbers.next(), number.as_deref());
         assert_eq!(numbers.next(), number.as_deref());
         let open = std::fs::File::open("/").unwrap();
-        let left = descriptors_left(open.as_fd()).unwrap();
+        let left = descriptors_left(open.as_fd());
         assert_eq!(left, raised - open.as_raw_fd() as u64 - 1);
     }
 }

@@ -1,18 +1,16 @@
-//! Signals: what the caller left for us (mask, ignored signals, closed standard
-//! descriptors), blocking them before any thread exists, reading them from a
-//! signalfd, and giving a command back exactly what the caller gave.
+//! Signals: what the caller left (mask, ignored signals, closed standard descriptors), blocking
+//! before any thread exists, reading from a signalfd, and giving a command what the caller gave.
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::check;
 
-/// The signals that [`begin`] blocks and [`Signals`] reads,
-/// besides SIGCHLD; but none that the caller ignored (nohup).
+/// The signals that [`begin`] blocks and [`Signals`] reads, besides SIGCHLD; except those that the
+/// caller ignored (nohup).
 pub const HANDLED: [libc::c_int; 8] = [
     libc::SIGHUP,
     libc::SIGINT,
@@ -24,63 +22,50 @@ pub const HANDLED: [libc::c_int; 8] = [
     libc::SIGWINCH,
 ];
 
-/// What [`begin`] changes: it opens /dev/null in place of closed standard
-/// descriptors, and ignores SIGPIPE and SIGXFSZ.
-static EARLY: AtomicU32 = AtomicU32::new(0);
-const PIPE_IGNORED: u32 = 1 << 3; // bits 0 to 2: that descriptor was closed
-const FILE_SIZE_IGNORED: u32 = 1 << 4;
+/// The signals whose disposition this process changes: Rust's runtime ignores the first, [`begin`]
+/// sets the others.
+const CHANGED: [libc::c_int; 3] = [libc::SIGPIPE, libc::SIGXFSZ, libc::SIGCHLD];
 
-/// What the caller left, seen before this process changed it.
+/// What the caller left, before this process changed it.
 struct Inherited {
     mask: libc::sigset_t,
-    child_ignored: bool,
+    /// Which of [`CHANGED`] were ignored.
+    ignored: [bool; 3],
+    /// Which of the standard descriptors were closed.
+    closed: [bool; 3],
 }
+
 static INHERITED: OnceLock<Inherited> = OnceLock::new();
 
-/// To be called in `main`'s first statement. A closed standard descriptor would be given to the
-/// next file that is opened, so /dev/null takes its place; who does not read what we write, and a
-/// file that may not grow (RLIMIT_FSIZE), is an error, not our end; and see [`block_before_threads`].
-pub fn begin() {
-    see_early();
-    for fd in 0..=2 {
-        if EARLY.load(Ordering::Relaxed) & (1 << fd) != 0 {
-            // SAFETY: a valid C string. The lowest free number is this one's: those below are open.
-            let placed = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
-            if placed != fd {
-                std::process::abort(); // what is opened next would be taken for it
-            }
-        }
-    }
-    set_disposition(libc::SIGPIPE, libc::SIG_IGN);
-    set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
-    block_before_threads();
-}
+/// The C library calls this before `main`. There is no later moment: before `main` Rust's runtime
+/// opens /dev/null in place of closed standard descriptors and ignores SIGPIPE.
+#[used]
+// SAFETY: the section holds pointers to functions of this type; this one calls only functions that
+// need nothing of Rust's runtime.
+#[unsafe(link_section = ".init_array")]
+static REMEMBER_INHERITED: extern "C" fn() = remember_inherited;
 
-fn see_early() {
-    let mut fds = [0, 1, 2].map(|fd| libc::pollfd {
-        fd,
-        events: 0,
-        revents: 0,
+extern "C" fn remember_inherited() {
+    let _ = INHERITED.set(Inherited {
+        mask: change_mask(libc::SIG_BLOCK, None),
+        ignored: CHANGED.map(is_ignored),
+        // SAFETY: takes no pointer; a closed descriptor is an error.
+        closed: [0, 1, 2].map(|fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1),
     });
-    let mut early = 0;
-    // SAFETY: an array of three, and a count of three.
-    if unsafe { libc::poll(fds.as_mut_ptr(), 3, 0) } > 0 {
-        for (bit, fd) in fds.iter().enumerate() {
-            if fd.revents & libc::POLLNVAL != 0 {
-                early |= 1 << bit;
-            }
-        }
-    }
-    if is_ignored(libc::SIGPIPE) {
-        early |= PIPE_IGNORED;
-    }
-    if is_ignored(libc::SIGXFSZ) {
-        early |= FILE_SIZE_IGNORED;
-    }
-    EARLY.store(early, Ordering::Relaxed);
 }
 
-/// Whether a signal's disposition is SIG_IGN; see sigaction(2).
+/// To be called first in `main`, before any thread exists: a thread keeps the mask that it starts
+/// with. Blocks [`HANDLED`], SIGCHLD, and SIGTTOU, since a message written in the background must
+/// stop nothing. A file that may not grow (RLIMIT_FSIZE) becomes an error, and SIGCHLD is no longer
+/// ignored, which would lose exit codes.
+pub fn begin() {
+    set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
+    set_disposition(libc::SIGCHLD, libc::SIG_DFL);
+    let handled = HANDLED.into_iter().filter(|&signal| !is_ignored(signal));
+    block(handled.chain([libc::SIGCHLD, libc::SIGTTOU]));
+}
+
+/// Whether a signal's disposition is SIG_IGN. sigaction(2).
 fn is_ignored(signal: libc::c_int) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: a null new action only asks; on success the old one is written, and only then read.
@@ -109,67 +94,47 @@ fn set_of(signals: impl IntoIterator<Item = libc::c_int>) -> libc::sigset_t {
     }
 }
 
-/// Blocks [`HANDLED`], SIGCHLD and SIGTTOU (a message written in the background
-/// must stop nobody), and takes SIGCHLD back from being ignored, which would
-/// lose exit codes. A thread keeps the mask that it was started with. See sigprocmask(2).
-fn block_before_threads() {
-    let child_ignored = is_ignored(libc::SIGCHLD);
-    if child_ignored {
-        set_disposition(libc::SIGCHLD, libc::SIG_DFL);
+/// Changes the signal mask as `how` says, and returns the one before. sigprocmask(2).
+fn change_mask(how: libc::c_int, set: Option<&libc::sigset_t>) -> libc::sigset_t {
+    let set = set.map_or(ptr::null(), ptr::from_ref);
+    let mut before = MaybeUninit::uninit();
+    // SAFETY: `set` is null or valid; the old mask is written, since `how` is valid.
+    unsafe {
+        libc::sigprocmask(how, set, before.as_mut_ptr());
+        before.assume_init()
     }
-    let handled = HANDLED.into_iter().filter(|&signal| !is_ignored(signal));
-    let block = set_of(handled.chain([libc::SIGCHLD, libc::SIGTTOU]));
-    let mut mask = MaybeUninit::uninit();
-    // SAFETY: both are valid sets; the old mask is written before it is read
-    // (the call fails for a bad first argument only).
-    let mask = unsafe {
-        libc::sigprocmask(libc::SIG_BLOCK, &block, mask.as_mut_ptr());
-        mask.assume_init()
-    };
-    // Called twice, the first look holds.
-    let _ = INHERITED.set(Inherited {
-        mask,
-        child_ignored,
-    });
 }
 
-/// Puts the caller's signal mask back: for applets that live by the default
-/// actions, and for a command before its exec. See sigprocmask(2).
+/// Blocks these too, in a process of one thread: for [`Signals`] to read, or for good.
+pub fn block(signals: impl IntoIterator<Item = libc::c_int>) {
+    change_mask(libc::SIG_BLOCK, Some(&set_of(signals)));
+}
+
+/// Restores the caller's signal mask: for commands of pst that live by the default actions.
 pub fn restore_mask() {
     if let Some(inherited) = INHERITED.get() {
-        // SAFETY: a valid set; the old one is not asked for.
-        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &inherited.mask, ptr::null_mut()) };
+        change_mask(libc::SIG_SETMASK, Some(&inherited.mask));
     }
 }
 
-/// Blocks these besides, in a process of one thread: for [`Signals`] to read, or for good.
-pub fn block(signals: impl IntoIterator<Item = libc::c_int>) {
-    let set = set_of(signals);
-    // SAFETY: a valid set; the old one is not asked for.
-    unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut()) };
-}
-
-/// In a child before its exec: all that the caller gave is as it was (ignored
-/// signals, closed standard descriptors, signal mask).
+/// Restores what the caller gave, in a child before its exec: ignored signals, closed standard
+/// descriptors, signal mask.
 pub fn restore_for_command() {
-    let early = EARLY.load(Ordering::Relaxed);
-    for fd in 0..=2 {
-        if early & (1 << fd) != 0 {
-            // SAFETY: this is the placeholder that `begin` opened; nothing owns it.
+    let Some(inherited) = INHERITED.get() else {
+        return;
+    };
+    for (fd, closed) in (0..).zip(inherited.closed) {
+        if closed {
+            // SAFETY: the runtime opened this placeholder before `main`; nothing owns it.
             unsafe { libc::close(fd) };
         }
     }
-    // std has set it to its default in a child.
-    let pipe = match early & PIPE_IGNORED {
-        0 => libc::SIG_DFL,
-        _ => libc::SIG_IGN,
-    };
-    set_disposition(libc::SIGPIPE, pipe);
-    if early & FILE_SIZE_IGNORED == 0 {
-        set_disposition(libc::SIGXFSZ, libc::SIG_DFL);
-    }
-    if INHERITED.get().is_some_and(|i| i.child_ignored) {
-        set_disposition(libc::SIGCHLD, libc::SIG_IGN);
+    for (signal, ignored) in CHANGED.into_iter().zip(inherited.ignored) {
+        let disposition = match ignored {
+            true => libc::SIG_IGN,
+            false => libc::SIG_DFL,
+        };
+        set_disposition(signal, disposition);
     }
     restore_mask();
 }
@@ -178,40 +143,35 @@ pub fn restore_for_command() {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     pub signal: libc::c_int,
-    /// The process that sent it by kill(2), tgkill(2) or sigqueue(3), 0 if it is none of this pid
-    /// namespace; or [`KERNEL`].
+    /// The process that sent it by kill(2), tgkill(2) or sigqueue(3); 0 if that process is not in
+    /// this pid namespace; [`KERNEL`] if no process sent it.
     pub sender: libc::pid_t,
 }
 
-/// The sender of what no process sent.
 const KERNEL: libc::pid_t = -1;
 
 impl Received {
-    /// Whether it is a key's, or another of those that a terminal's whole foreground group gets.
-    /// A hang-up is told to the session's leader; the group is told of its end, if it ends.
+    /// Whether a terminal sent it to its whole foreground group. Not so SIGHUP: the terminal sends it
+    /// to the session's leader only.
     pub fn from_terminal(&self) -> bool {
         let keys = [libc::SIGINT, libc::SIGQUIT, libc::SIGWINCH];
         self.sender == KERNEL && keys.contains(&self.signal)
     }
 }
 
-/// A non-blocking signalfd(2). It reads the signals of the process that reads,
-/// so a child may use its parent's.
+/// A non-blocking signalfd(2). It reads the signals of the process that reads, so a child may use
+/// its parent's.
 #[derive(Debug)]
 pub struct Signals(OwnedFd);
 
 impl Signals {
-    /// Of these signals; they must be blocked ([`begin`]).
+    /// Reads these signals, which must be blocked (see [`begin`]).
     pub fn new(signals: impl IntoIterator<Item = libc::c_int>) -> io::Result<Self> {
         let set = set_of(signals);
         // SAFETY: a valid set; the new descriptor is nobody else's.
         unsafe {
-            let fd = check(libc::signalfd(
-                -1,
-                &set,
-                libc::SFD_CLOEXEC | libc::SFD_NONBLOCK,
-            ))?;
-            Ok(Self(OwnedFd::from_raw_fd(fd)))
+            let fd = libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+            Ok(Self(OwnedFd::from_raw_fd(check(fd)?)))
         }
     }
 
@@ -220,15 +180,8 @@ impl Signals {
         let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
         let size = size_of_val(&info);
         // SAFETY: the buffer is as long as said.
-        let read = unsafe {
-            libc::read(
-                std::os::fd::AsRawFd::as_raw_fd(&self.0),
-                info.as_mut_ptr().cast(),
-                size,
-            )
-        };
-        if read == -1 {
-            let error = io::Error::last_os_error();
+        let read = unsafe { libc::read(self.0.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+        if let Err(error) = check(read) {
             return match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
                 _ => Err(error),
@@ -252,6 +205,7 @@ impl AsFd for Signals {
     }
 }
 
+/// As in signal(7), for those that [`Signals`] reads.
 pub fn name(signal: libc::c_int) -> String {
     match signal {
         libc::SIGHUP => "SIGHUP".into(),
