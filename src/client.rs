@@ -1,18 +1,15 @@
-//! The daemon's socket from its clients' side: connecting, sending, receiving.
-//! Shared by `run`, `status` and `check`. It never prints, and never blocks for longer than it says.
+//! Connects to the daemon, sends and receives. It prints nothing, and blocks only as long as it says.
 
-use std::fmt;
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::escape::escape;
-use crate::problem::Problem;
-use crate::shortage;
+use crate::escape::{escape, escape_path};
+use crate::problem::{Problem, ProblemKind};
 use crate::sys::poll::{self, Watch};
 use crate::sys::stream::Stream;
 use crate::sys::{current, user};
@@ -20,10 +17,13 @@ use crate::wire::{
     ClientMessage, DaemonMessage, DecodeError, Decoder, MAGIC, Message, Status, VERSION,
 };
 
-/// So long it waits in line at a time while the daemon's backlog is full: signals wait as long.
-const IN_LINE: Duration = Duration::from_millis(100);
+/// How long one attempt waits while the daemon's backlog is full. Signals wait as long.
+const ATTEMPT: Duration = Duration::from_millis(100);
 
-/// A connection to the daemon; non-blocking.
+/// How long the daemon may take to answer a question for its status.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A non-blocking connection to the daemon.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: Stream,
@@ -32,15 +32,15 @@ pub(crate) struct Connection {
     json: Vec<u8>,
 }
 
-/// Connects to the daemon. As long as its backlog is full, `meanwhile` is called from time to
-/// time, and may break it off.
+/// Connects to the daemon; [`cannot_connect`] explains a failure. While its backlog is full, calls `meanwhile` every [`ATTEMPT`]; a
+/// `Break` ends the waiting.
 pub(crate) fn connect<B>(
     socket: &Path,
     mut meanwhile: impl FnMut() -> ControlFlow<B>,
-) -> ControlFlow<B, Result<Connection, ConnectError>> {
+) -> ControlFlow<B, io::Result<Connection>> {
     let mut connected = Stream::connect(socket);
     loop {
-        match connected {
+        connected = match connected {
             Ok(stream) => {
                 return ControlFlow::Continue(Ok(Connection {
                     stream,
@@ -48,27 +48,24 @@ pub(crate) fn connect<B>(
                     json: Vec::new(),
                 }));
             }
-            // Interrupted: this process was stopped and goes on.
+            // This process was stopped and continues: connect(2) is interrupted then.
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
                 meanwhile()?;
-                connected = Stream::connect_in_line(socket, IN_LINE);
+                Stream::connect_in_line(socket, ATTEMPT)
             }
-            Err(error) => return ControlFlow::Continue(Err(ConnectError::new(socket, error))),
+            Err(error) => return ControlFlow::Continue(Err(error)),
         }
     }
 }
 
-/// No answer to a question for the status by then is no answer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Asks the daemon for the status; `None` if it does not hear that before `deadline`.
+/// Connects and asks for the status; `None` if the backlog stays full until `deadline`.
 pub(crate) fn ask_status(
     socket: &Path,
     watch: bool,
     deadline: Instant,
-) -> Option<Result<Connection, ConnectError>> {
+) -> Option<io::Result<Connection>> {
     let connected = connect(socket, || match Instant::now() > deadline {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
@@ -78,14 +75,14 @@ pub(crate) fn ask_status(
     };
     if let Ok(connection) = &connected {
         let version = VERSION;
-        // That a daemon is gone already is received, perhaps with its reason.
+        // If the daemon is gone already, receiving says so, perhaps with its reason.
         let _ = connection.greet(&ClientMessage::Status { version, watch });
     }
     Some(connected)
 }
 
 impl Connection {
-    /// Sends the first message, after the bytes that name the protocol.
+    /// Sends the magic bytes and the first message.
     pub(crate) fn greet(&self, message: &ClientMessage) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
         message.encode(&mut bytes);
@@ -98,7 +95,7 @@ impl Connection {
         self.stream.send(&bytes)
     }
 
-    /// The next message, if a whole one has come.
+    /// Returns the next message if all of it is there.
     pub(crate) fn receive(&mut self) -> Result<Option<DaemonMessage>, ReceiveError> {
         let mut buffer = [0; 4096];
         loop {
@@ -110,7 +107,7 @@ impl Connection {
                 Ok(got) => self.decoder.push(&buffer[..got]),
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => return Ok(None),
-                    // It ended with something of ours unread.
+                    // The daemon closed the connection before it read everything.
                     ErrorKind::ConnectionReset => return Err(ReceiveError::Closed),
                     _ => return Err(ReceiveError::Io(error)),
                 },
@@ -118,7 +115,7 @@ impl Connection {
         }
     }
 
-    /// The next message; `None` if it does not come before `deadline`.
+    /// Waits for the next message; `None` if it does not arrive before `deadline`.
     pub(crate) fn receive_until(
         &mut self,
         deadline: Instant,
@@ -158,7 +155,7 @@ impl Connection {
         }
     }
 
-    /// Ends the session, also for others that have this connection open.
+    /// Ends the session even if other processes have this connection open.
     pub(crate) fn hang_up(&self) {
         self.stream.end_sending();
     }
@@ -172,113 +169,6 @@ impl Connection {
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
-    }
-}
-
-/// Why there is no connection. Its text says what to do; to say it, the databases of users and
-/// groups are asked, which may take long.
-#[derive(Debug)]
-pub(crate) struct ConnectError {
-    socket: PathBuf,
-    error: io::Error,
-    found: Found,
-}
-
-/// What is at the socket's path, where that tells more than the error.
-#[derive(Debug)]
-enum Found {
-    /// Nothing, or it does not matter.
-    Nothing,
-    NoSocket,
-    /// A socket for members of the group with this number.
-    GroupOnly(u32),
-}
-
-impl ConnectError {
-    fn new(socket: &Path, error: io::Error) -> Self {
-        let found = match (error.kind(), std::fs::metadata(socket)) {
-            (ErrorKind::PermissionDenied, Ok(at)) => Found::GroupOnly(at.gid()),
-            (ErrorKind::ConnectionRefused, Ok(at)) if !at.file_type().is_socket() => {
-                Found::NoSocket
-            }
-            _ => Found::Nothing,
-        };
-        Self {
-            socket: socket.to_owned(),
-            error,
-            found,
-        }
-    }
-
-    /// No daemon is there, as opposed to one that cannot be reached.
-    pub(crate) fn is_no_daemon(&self) -> bool {
-        matches!(
-            self.error.kind(),
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused
-        )
-    }
-}
-
-impl std::error::Error for ConnectError {}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let socket = escape(self.socket.as_os_str().as_bytes());
-        let error = &self.error;
-        if let Found::GroupOnly(gid) = self.found {
-            let user = user::user_name(current::effective_uid());
-            // This user is one, but not yet this process.
-            let too_early = user
-                .as_ref()
-                .is_some_and(|user| user::group_members(gid).contains(user));
-            let group = user::group_name(gid).unwrap_or_else(|| gid.to_string());
-            let user = user.unwrap_or_else(|| "USER".into());
-            let (group, user) = (escape(&group), escape(&user));
-            write!(
-                f,
-                "not allowed to open {socket}: only root and members of the group {group} are; "
-            )?;
-            return match too_early {
-                true => write!(
-                    f,
-                    "you are one, but became it after this login: log in anew"
-                ),
-                false => write!(
-                    f,
-                    "have an administrator run `usermod -aG {group} {user}`, and log in anew"
-                ),
-            };
-        }
-        match error.kind() {
-            _ if matches!(self.found, Found::NoSocket) => {
-                write!(
-                    f,
-                    "no daemon answers at {socket}: that is no socket; name the one that it has (`--socket`, PST_SOCKET), or if something took its place, move that away and run `systemctl restart pst.socket pst.service`"
-                )
-            }
-            ErrorKind::NotFound => write!(
-                f,
-                "no daemon answers at {socket}: {error}; start it with \
-                 `systemctl restart pst.socket pst.service`, or name the socket that it has (`--socket`, PST_SOCKET)"
-            ),
-            ErrorKind::ConnectionRefused => write!(
-                f,
-                "no daemon answers at {socket}: {error}; see why it ended with \
-                 `systemctl status pst`, and start it with `systemctl start pst`"
-            ),
-            ErrorKind::PermissionDenied => write!(
-                f,
-                "cannot reach {socket}: {error}; see who may pass with `namei -l {socket}`"
-            ),
-            _ => write!(
-                f,
-                "cannot connect to the daemon at {socket}: {error}{}",
-                match error.raw_os_error() {
-                    Some(libc::ENAMETOOLONG) => "; a socket's path has at most 107 bytes",
-                    _ => shortage::advice(error),
-                }
-            ),
-        }
     }
 }
 
@@ -298,7 +188,7 @@ pub(crate) enum StatusError {
 impl From<StatusError> for Problem {
     fn from(error: StatusError) -> Problem {
         match error {
-            StatusError::Receive(error) => Problem::new(error.to_string()),
+            StatusError::Receive(error) => error.into(),
             StatusError::Refused { text, .. } => {
                 Problem::new(format!("the daemon refused: {}", escape(&text)))
             }
@@ -313,30 +203,81 @@ pub(crate) enum ReceiveError {
     /// The daemon closed the connection.
     Closed,
     Io(io::Error),
-    /// What came is not the protocol.
+    /// The daemon sent something that is not the protocol.
     Decode(DecodeError),
 }
 
-impl std::error::Error for ReceiveError {}
+pub(crate) const OUT_OF_PLACE: &str = "unexpected reply from the daemon; see `pst check`";
 
-/// What is said of a message that nobody asked for.
-pub(crate) const OUT_OF_PLACE: &str = "the daemon's answer is out of place; see `pst check`";
-
-impl fmt::Display for ReceiveError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed => write!(f, "the daemon went away; see `systemctl status pst`"),
-            Self::Io(error) => write!(
-                f,
-                "the connection to the daemon failed: {error}; see `systemctl status pst`"
-            ),
-            Self::Decode(error @ DecodeError::Version(_)) => {
-                write!(f, "the daemon's answer is not understood: {error}")
+impl From<ReceiveError> for Problem {
+    fn from(error: ReceiveError) -> Problem {
+        let see_log = "see `systemctl status pst`";
+        match error {
+            ReceiveError::Closed => Problem::new("the daemon went away").hint(see_log),
+            ReceiveError::Io(error) => {
+                Problem::io("the connection to the daemon failed", &error).hint(see_log)
             }
-            Self::Decode(error) => write!(
-                f,
-                "the daemon's answer is not understood: {error}; see `pst check`"
-            ),
+            // Its text says what to do.
+            ReceiveError::Decode(error @ DecodeError::Version(_)) => {
+                Problem::new(error.to_string())
+            }
+            ReceiveError::Decode(error) => {
+                Problem::new(format!("unexpected reply from the daemon: {error}"))
+                    .hint("see `pst check`")
+            }
         }
     }
+}
+
+/// Explains why [`connect`] failed. May look up users and groups, which can take long.
+pub(crate) fn cannot_connect(socket: &Path, error: &io::Error) -> Problem {
+    let metadata = fs::metadata(socket);
+    let socket = escape_path(socket);
+    let hint = match (error.kind(), metadata) {
+        (ErrorKind::NotFound, _) => {
+            "start it with `systemctl restart pst.socket pst.service`, \
+             or pass the right socket with --socket"
+        }
+        (ErrorKind::ConnectionRefused, Ok(file)) if !file.file_type().is_socket() => {
+            "not a socket: pass the right one with --socket; if this file replaced the socket, \
+             remove it and run `systemctl restart pst.socket pst.service`"
+        }
+        (ErrorKind::ConnectionRefused, _) => {
+            "see why it ended with `systemctl status pst`, \
+             and start it with `systemctl start pst`"
+        }
+        (ErrorKind::PermissionDenied, Ok(file)) => return not_allowed(&socket, file.gid()),
+        (ErrorKind::PermissionDenied, Err(_)) => {
+            return Problem::io(format!("cannot reach {socket}"), error)
+                .hint(format!("see who may pass with `namei -l {socket}`"));
+        }
+        _ => {
+            let problem = Problem::io(format!("cannot connect to the daemon at {socket}"), error);
+            return match error.raw_os_error() {
+                Some(libc::ENAMETOOLONG) => problem.hint("a socket's path has at most 107 bytes"),
+                _ => problem,
+            };
+        }
+    };
+    Problem::io(format!("no daemon answers at {socket}"), error)
+        .hint(hint)
+        .kind(ProblemKind::NoDaemon)
+}
+
+/// Says whether the user must join the group `gid`, or joined it after this login.
+fn not_allowed(socket: &str, gid: u32) -> Problem {
+    let user = user::user_name(current::effective_uid());
+    let joined = (user.as_ref()).is_some_and(|user| user::group_members(gid).contains(user));
+    let group = user::group_name(gid).unwrap_or_else(|| gid.to_string());
+    let user = user.unwrap_or_else(|| "USER".into());
+    let (group, user) = (escape(&group), escape(&user));
+    Problem::new(format!(
+        "not allowed to open {socket}: only root and members of the group {group} are"
+    ))
+    .hint(match joined {
+        true => "you joined the group after this login: log in again".to_owned(),
+        false => {
+            format!("ask an administrator to run `usermod -aG {group} {user}`, then log in again")
+        }
+    })
 }

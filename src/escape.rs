@@ -3,6 +3,8 @@
 //! Nothing is lost: from what is shown the bytes can be told exactly.
 
 use std::fmt::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Foreign bytes, to be shown with `{}`. Printable UTF-8 stays as it is; the
 /// rest becomes `\n`, `\x1b` (also each byte that is not UTF-8), `\u{202e}`,
@@ -12,6 +14,10 @@ pub struct Escaped<'a>(&'a [u8]);
 
 pub fn escape<T: AsRef<[u8]> + ?Sized>(bytes: &T) -> Escaped<'_> {
     Escaped(bytes.as_ref())
+}
+
+pub(crate) fn escape_path(path: &Path) -> String {
+    escape(path.as_os_str().as_bytes()).to_string()
 }
 
 impl fmt::Display for Escaped<'_> {

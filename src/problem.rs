@@ -1,11 +1,12 @@
-//! The error that a user reads: what went wrong and why, and what to do about it.
+//! The error that a user reads: what failed and why, and the next step.
 
 use std::fmt;
 use std::io;
 
-/// One line for the user: what failed, on which object and why; then the next step.
+/// Displays as one line: `what`, then the hint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
+    /// What failed, on which object, and why.
     pub what: String,
     /// The next step, as an imperative or a command to run.
     pub hint: Option<String>,
@@ -31,11 +32,11 @@ impl Problem {
         }
     }
 
-    /// "`what`: reason". Where a resource ran out, the hint says where its limit is set.
+    /// Returns "`what`: reason". If a limit was reached, the hint says where to raise it.
     pub fn io(what: impl fmt::Display, error: &io::Error) -> Problem {
         Problem {
             hint: limit_hint(error).map(str::to_owned),
-            ..Problem::new(format!("{what}: {error}"))
+            ..Problem::new(format!("{what}: {}", reason(error)))
         }
     }
 
@@ -65,7 +66,25 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Where the limit of a resource is set that any program can run out of.
+/// Returns the system's words for the error, such as "no such file or directory".
+pub fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match error.raw_os_error() {
+        Some(code) => uncapitalized(text.trim_end_matches(&format!(" (os error {code})"))),
+        None => text,
+    }
+}
+
+/// Returns a library's message in our style.
+pub(crate) fn uncapitalized(text: &str) -> String {
+    let mut text = text.to_owned();
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_lowercase();
+    }
+    text
+}
+
+/// Says where to raise a limit that any program can reach.
 fn limit_hint(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error()? {
         libc::EMFILE => {
@@ -106,9 +125,18 @@ mod tests {
         ] {
             let problem = Problem::io("cannot start", &io::Error::from_raw_os_error(errno));
             assert!(problem.what.starts_with("cannot start: "), "{problem}");
+            assert!(!problem.what.contains("os error"), "{problem}");
             assert!(problem.hint.is_some_and(|hint| hint.contains(names)));
         }
         let other = Problem::io("cannot start", &io::Error::from_raw_os_error(libc::EPERM));
         assert_eq!(other.hint, None);
+        assert_eq!(other.what, "cannot start: operation not permitted");
+    }
+
+    #[test]
+    fn a_reason_is_plain_words() {
+        let unknown = io::Error::from_raw_os_error(5000);
+        assert_eq!(reason(&unknown), "unknown error 5000");
+        assert_eq!(reason(&io::Error::other("No luck")), "No luck");
     }
 }

@@ -13,6 +13,7 @@ use super::sight::Sight;
 use crate::client::{self, PATIENCE, ReceiveError, StatusError};
 use crate::config::{Config, StorageLocation};
 use crate::escape::escape;
+use crate::problem::ProblemKind;
 use crate::storage::inspect::{MountedStorage, escape_path};
 use crate::sys::socket::{self, Peer};
 use crate::sys::user;
@@ -102,10 +103,11 @@ fn ask(socket: &Path, sight: &Sight) -> Result<Answer, NoAnswer> {
     };
     let connected = client::ask_status(socket, false, deadline).ok_or_else(silent)?;
     let mut connection = connected.map_err(|error| {
-        if error.is_no_daemon() {
+        let problem = client::cannot_connect(socket, &error);
+        if problem.kind == ProblemKind::NoDaemon {
             return unguarded(format!("nobody listens at {shown}"), START);
         }
-        let text = error.to_string();
+        let text = problem.to_string();
         if sight.is_root() {
             return unguarded(text, START);
         }

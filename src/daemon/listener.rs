@@ -11,8 +11,8 @@ use rustix::fs::Mode;
 use rustix::process::umask;
 
 use crate::config::Config;
+use crate::escape::escape_path;
 use crate::problem::Problem;
-use crate::storage::inspect::escape_path;
 use crate::storage::lock::check_lock_file;
 use crate::sys::file::{self, Status};
 use crate::sys::stream::Stream;

@@ -5,6 +5,7 @@ use super::or;
 use super::output::Output;
 use crate::client::{Connection, OUT_OF_PLACE};
 use crate::escape::escape;
+use crate::problem::Problem;
 use crate::sys::poll::Watch;
 use crate::sys::signal::{self, Signals};
 use crate::wire::{ClientMessage, CloseResult, DaemonMessage};
@@ -60,6 +61,6 @@ fn answer_of(connection: &mut Connection) -> Option<Result<(), String>> {
             Err(format!("the daemon refused: {}", escape(&text)))
         }
         Ok(Some(_)) => Err(OUT_OF_PLACE.into()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(Problem::from(error).to_string()),
     })
 }

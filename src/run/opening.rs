@@ -8,6 +8,7 @@ use super::Failure;
 use super::output::Output;
 use crate::client::{self, Connection, OUT_OF_PLACE};
 use crate::escape::escape;
+use crate::problem::Problem;
 use crate::sys::poll::{self, Watch};
 use crate::sys::signal::{self, Signals};
 use crate::wire::{ClientMessage, DaemonMessage, DenyReason};
@@ -44,7 +45,7 @@ pub(super) fn ask(
             // To put it in words may take long, and there is nothing left to pass signals on to.
             signal::restore_mask();
             signal::block([libc::SIGTTOU]); // that it is said must stop nobody
-            return Err(Failure::new(error));
+            return Err(Failure::new(client::cannot_connect(socket, &error)));
         }
         ControlFlow::Break(failure) => return Err(failure),
     };
@@ -69,7 +70,8 @@ pub(super) fn await_grant(
         if let Some(failure) = signal.then(|| signal_to_give_up(signals)).flatten() {
             return Err(failure);
         }
-        if let Some(answer) = connection.receive().map_err(Failure::new)? {
+        let answer = connection.receive().map_err(Problem::from);
+        if let Some(answer) = answer.map_err(Failure::new)? {
             return grant(answer);
         }
     }

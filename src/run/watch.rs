@@ -13,6 +13,7 @@ use super::supervisor::{Means, Supervisor};
 use super::tree::{self, Reserve};
 use crate::client::Connection;
 use crate::escape::escape;
+use crate::problem::Problem;
 use crate::shortage;
 use crate::sys::poll::{self, Watch};
 use crate::sys::process::{self, Pid, Reaped, WaitStatus};
@@ -265,7 +266,10 @@ fn hear_daemon(connection: &mut Connection) -> Option<Over> {
             Ok(Some(_)) => continue, // nothing else is for a granted session
             Err(error) => (
                 Trouble::DaemonEnds,
-                format!("PST write is over, ending the command: {error}"),
+                format!(
+                    "PST write is over, ending the command: {}",
+                    Problem::from(error)
+                ),
             ),
         };
         return Some(Over { trouble, text });

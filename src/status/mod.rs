@@ -52,7 +52,7 @@ fn show(options: &Options) -> Result<State, Problem> {
     let mut source = Source {
         connection: connected
             .ok_or_else(no_answer)?
-            .map_err(|e| no_daemon(Problem::new(e.to_string())))?,
+            .map_err(|error| no_daemon(client::cannot_connect(&options.socket, &error)))?,
         user_names: BTreeMap::new(),
     };
     let status = source.next(deadline)?.ok_or_else(no_answer)?;

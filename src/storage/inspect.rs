@@ -10,7 +10,7 @@ use std::path::Path;
 use super::mountinfo::Mount;
 use super::mounts::{self, Flag, OWN};
 use crate::config::StorageLocation;
-use crate::escape::escape;
+use crate::escape::escape_path;
 use crate::problem::Problem;
 use crate::sys::file::{self, MountId, Space};
 
@@ -187,10 +187,4 @@ fn cannot(verb: &str, path: &Path, error: &io::Error) -> Problem {
         }
         _ => problem.hint("see `dmesg`"),
     }
-}
-
-/// A path, safe to print.
-pub(crate) fn escape_path(path: &Path) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    escape(path.as_os_str().as_bytes()).to_string()
 }

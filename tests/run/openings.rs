@@ -16,7 +16,7 @@ fn p7_no_daemon_is_one_line_and_1() {
     let output = command.output().unwrap();
     is_refused(
         &output,
-        "No such file or directory (os error 2); start it with `systemctl restart pst.socket pst.service`",
+        "no such file or directory; start it with `systemctl restart pst.socket pst.service`",
     );
     // A socket that a dead daemon left.
     let left = rig.folder.join("left");
@@ -25,17 +25,17 @@ fn p7_no_daemon_is_one_line_and_1() {
     command.env("PST_SOCKET", left);
     is_refused(
         &command.output().unwrap(),
-        "Connection refused (os error 111); see why it ended with `systemctl status pst`",
+        "connection refused; see why it ended with `systemctl status pst`",
     );
     let mut command = rig.run(&["true"]);
     command.env("PST_SOCKET", rig.data());
     is_refused(
         &command.output().unwrap(),
-        "that is no socket; name the one",
+        "not a socket: pass the right one with --socket",
     );
     let mut command = rig.run(&["true"]);
     command.env("PST_SOCKET", format!("/{}", "x".repeat(108)));
-    is_refused(&command.output().unwrap(), "File name too long");
+    is_refused(&command.output().unwrap(), "file name too long; a socket's path has");
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn p8_who_may_not_open_the_socket_is_told_the_group() {
     is_refused(&output, "members of the group root");
     is_refused(
         &output,
-        "; have an administrator run `usermod -aG root nobody`, and log in anew",
+        "; ask an administrator to run `usermod -aG root nobody`, then log in again",
     );
     // It has become a member since.
     fs::write(rig.folder.join("group"), "root:x:0:games,nobody\n").unwrap();
@@ -60,13 +60,13 @@ fn p8_who_may_not_open_the_socket_is_told_the_group() {
         .unwrap();
     is_refused(
         &output,
-        "group root are; you are one, but became it after this login: log in anew",
+        "group root are; you joined the group after this login: log in again",
     );
     fs::set_permissions(&rig.folder, fs::Permissions::from_mode(0o700)).unwrap();
     let output = rig.bash("exec 9<$PST; exec setpriv --reuid 65534 --regid 65534 --clear-groups /proc/self/fd/9 run true").output().unwrap();
     is_refused(
         &output,
-        "Permission denied (os error 13); see who may pass with `namei -l /",
+        "permission denied; see who may pass with `namei -l /",
     );
 }
 
@@ -116,7 +116,7 @@ fn p3_without_a_grant_no_command_is_started() {
         (Some(refused_by_older), "it speaks something else"),
         (Some(denied), r"the card\x1b[31m is broken"),
         (Some(error), "bad frame"),
-        (Some(closed), "out of place"),
+        (Some(closed), "unexpected reply"),
         (None, "the daemon went away; see `systemctl status pst`"),
     ] {
         let rig = Rig::new();
