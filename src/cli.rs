@@ -13,9 +13,10 @@ use std::process::ExitCode;
 use argh::{ArgsInfo, FromArgs};
 use log::LevelFilter;
 
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config};
 use crate::escape::escape;
 use crate::logging::OneLine;
+use crate::problem::Problem;
 use crate::{check, daemon, run, size, status, storage};
 
 const USAGE_ERROR: u8 = 2;
@@ -169,8 +170,8 @@ enum Stop {
     Fail(String),
 }
 
-impl From<ConfigError> for Stop {
-    fn from(error: ConfigError) -> Self {
+impl From<Problem> for Stop {
+    fn from(error: Problem) -> Self {
         Self::Fail(error.to_string())
     }
 }

@@ -1,17 +1,10 @@
-//! fstab(5): its entries, as bytes.
-//! Never decides which entry is the storage's: `config` does.
+//! Parses fstab(5). Which entry is the storage's is decided in `config`.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
-use std::fs;
-use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::escape::escape;
-
-/// Options that say how access times are kept. `lazytime` is none of them: it says when they are
-/// written, not whether.
+/// Options that say whether access times are kept. `lazytime` only says when they are written.
 const ATIME_OPTIONS: [&str; 8] = [
     "atime",
     "noatime",
@@ -23,23 +16,22 @@ const ATIME_OPTIONS: [&str; 8] = [
     "nostrictatime",
 ];
 
-/// One filesystem of fstab, its octal escapes resolved.
+/// One line of fstab, with its octal escapes resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// Line in the file, from 1.
     pub line: usize,
-    /// What is mounted: a device, `LABEL=…`, `UUID=…`, …
+    /// The device, `LABEL=…`, `UUID=…`, …
     pub spec: OsString,
-    /// Where, as written; `none` for swap.
+    /// The mount point as written; `none` for swap.
     pub mount: PathBuf,
     pub fstype: OsString,
-    /// Mount options, in the order written.
     pub options: Vec<OsString>,
 }
 
 impl Entry {
-    /// The value of an option: the last one's if it stands there several times, as mount(8) has it;
-    /// empty if the option has no value.
+    /// Returns the value of an option, the last if there are several, as in mount(8). It is empty if
+    /// the option has none.
     pub fn option(&self, name: &str) -> Option<&OsStr> {
         self.options.iter().rev().find_map(|option| {
             match option.as_bytes().strip_prefix(name.as_bytes())? {
@@ -50,14 +42,12 @@ impl Entry {
         })
     }
 
-    /// Whether an option begins so.
     pub fn has_option_beginning(&self, prefix: &str) -> bool {
         self.options
             .iter()
             .any(|option| option.as_bytes().starts_with(prefix.as_bytes()))
     }
 
-    /// Whether an option says how access times are kept.
     pub fn names_atime(&self) -> bool {
         ATIME_OPTIONS
             .iter()
@@ -65,48 +55,10 @@ impl Entry {
     }
 }
 
-/// Why an fstab cannot be read.
-#[derive(Debug)]
-pub enum FstabError {
-    /// The file cannot be read.
-    Read(PathBuf, io::Error),
-    /// A line, counted from 1, has fewer than four fields: how many.
-    Fields(PathBuf, usize, usize),
-}
-
-impl FstabError {
-    /// Whether there is no such file.
-    pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Read(_, error) if error.kind() == io::ErrorKind::NotFound)
-    }
-}
-
-impl fmt::Display for FstabError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Read(path, error) => write!(
-                f,
-                "{}: cannot read: {error}",
-                escape(path.as_os_str().as_bytes())
-            ),
-            Self::Fields(path, line, fields) => write!(
-                f,
-                "{}:{line}: {fields} of at least 4 fields (device, mount point, type, options)",
-                escape(path.as_os_str().as_bytes())
-            ),
-        }
-    }
-}
-
-impl std::error::Error for FstabError {}
-
-/// All entries of a file.
-pub fn read(path: &Path) -> Result<Vec<Entry>, FstabError> {
-    let text = fs::read(path).map_err(|error| FstabError::Read(path.to_owned(), error))?;
-    parse(&text).map_err(|(line, fields)| FstabError::Fields(path.to_owned(), line, fields))
-}
-
-/// All entries of a text; the error is the first line that is none, and how many fields it has.
+/// Returns all entries.
+///
+/// # Errors
+/// The first line that has fewer than four fields, and how many it has.
 pub fn parse(text: &[u8]) -> Result<Vec<Entry>, (usize, usize)> {
     let mut entries = Vec::new();
     for (line, content) in (1..).zip(text.split(|&byte| byte == b'\n')) {
@@ -130,7 +82,8 @@ pub fn parse(text: &[u8]) -> Result<Vec<Entry>, (usize, usize)> {
     Ok(entries)
 }
 
-/// Resolves `\040` and the like: a backslash and three octal digits. Other backslashes stay.
+/// Resolves `\040` and the like, a backslash and three octal digits; mountinfo has them too. Other
+/// backslashes stay.
 pub(crate) fn unescape(mut field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     while let [first, rest @ ..] = field {
@@ -157,6 +110,7 @@ pub(crate) fn unescape(mut field: &[u8]) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn only(text: &str) -> Entry {
         let mut entries = parse(text.as_bytes()).unwrap();
@@ -250,20 +204,6 @@ mod tests {
         ] {
             assert_eq!(parse(text.as_bytes()), Err(error), "{text}");
         }
-        let error = FstabError::Fields("/etc/fstab".into(), 3, 2).to_string();
-        assert!(error.starts_with("/etc/fstab:3: 2 of at least 4 fields"));
-    }
-
-    #[test]
-    fn a_file_that_is_not_there_is_told_from_one_that_cannot_be_read() {
-        let missing = read(Path::new("/nonexistent/fstab")).unwrap_err();
-        assert!(missing.is_missing());
-        assert_eq!(
-            missing.to_string(),
-            "/nonexistent/fstab: cannot read: No such file or directory (os error 2)"
-        );
-        let directory = read(Path::new("/")).unwrap_err();
-        assert!(!directory.is_missing(), "{directory}");
     }
 
     #[test]
