@@ -1,42 +1,42 @@
-//! The applets and their options: from the arguments to one applet's `main`.
-//! Does nothing of an applet's own work.
+//! The commands and their options: from the arguments to one command's `main`.
 
 mod options;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use argh::{ArgsInfo, FromArgs};
-use log::LevelFilter;
 
+use self::options::OptionValue;
 use crate::config::{self, Config};
 use crate::escape::escape;
-use crate::logging::OneLine;
-use crate::problem::Problem;
-use crate::{check, daemon, run, size, status, storage};
+use crate::logging::{self, OneLine};
+use crate::problem::{Problem, ProblemKind};
+use crate::units::parse_size;
+use crate::{check, daemon, run, status, storage};
 
-const USAGE_ERROR: u8 = 2;
+const VERSION: &str = concat!("pst ", env!("CARGO_PKG_VERSION"), "\n");
 
 const HELP: &str = "\
-Usage: pst APPLET [OPTIONS]
+Usage: pst COMMAND [OPTIONS]
 
-Keeps a small storage partition read-only, and writable only while somebody
-works with it.
+Keeps a small storage partition read-only, and makes it writable only while a
+command needs it.
 
-Applets:
+Commands:
   daemon            manage the storage, in the foreground
   run               run a command while the storage is writable
-  status            show the storage, and who works with it
+  status            show the storage and the open sessions
   prepare           make the mount ready, once after each mount, as root
-  check             find out what would keep it from working
-  help              show this text, or an applet's: pst help run
+  check             look for problems of the installation
+  help              show this text, or a command's: pst help run
 
 Options:
-  -h, --help        show this text; 'pst APPLET --help' shows the applet's
+  -h, --help        show this text; 'pst COMMAND --help' shows the command's
   -V, --version     show the version
 
 Examples:
@@ -59,42 +59,42 @@ Notes:
 )]
 struct DaemonArgs {
     /// config file (default: $PST_CONFIG, else /etc/kvmd/pst.toml)
-    #[argh(option, short = 'c', arg_name = "FILE", from_str_fn(options::path))]
-    config: Option<PathBuf>,
+    #[argh(option, short = 'c', arg_name = "FILE")]
+    config: Option<OptionValue>,
     /// how much is logged (default: $RUST_LOG, else info)
-    #[argh(option, arg_name = "LEVEL", from_str_fn(options::level))]
-    log_level: Option<LevelFilter>,
-    /// ignored: the daemon that this one replaces wanted it
+    #[argh(option, arg_name = "LEVEL")]
+    log_level: Option<OptionValue>,
+    /// ignored: kvmd's own kvmd-pst needs it
     #[argh(switch, hidden_help, long = "run")]
     _run: bool,
 }
 
-/// Run COMMAND while the storage is writable, and return its code.
+/// Run COMMAND while the storage is writable, and return its exit code.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     usage = "[-q] [--need SIZE] [--socket PATH] [--] COMMAND [ARGUMENT...]",
     help_triggers("-h", "--help"),
     example = "{command_name} -- sh -c 'date > $KVMD_PST_DATA/stamp'",
-    note = "COMMAND finds the storage's directory in KVMD_PST_DATA. Options of pst end at\n-- or at the first word that is none.",
-    error_code(1, "the storage was denied, lost, or not brought to the medium"),
+    note = "COMMAND finds the storage's directory in KVMD_PST_DATA. Options of pst end at\n-- or at the first word that is not an option.",
+    error_code(1, "the storage was denied, lost, or its data may not be on the card"),
     error_code(2, "bad usage, or an error in the config file"),
     error_code(126, "COMMAND cannot be executed"),
     error_code(127, "COMMAND was not found"),
     error_code(128, "and N more: signal N ended COMMAND")
 )]
 struct RunArgs {
-    /// say nothing but errors
+    /// print only warnings and errors
     #[argh(switch, short = 'q')]
     quiet: bool,
-    /// so much must be free: bytes, or with K, M or G
-    #[argh(option, arg_name = "SIZE", default = "0", from_str_fn(size::parse))]
-    need: u64,
+    /// refuse unless this much is free: bytes, or with K, M or G
+    #[argh(option, arg_name = "SIZE")]
+    need: Option<OptionValue>,
     /// the daemon's socket (default: $PST_SOCKET, else the config file's)
-    #[argh(option, arg_name = "PATH", from_str_fn(options::path))]
-    socket: Option<PathBuf>,
+    #[argh(option, arg_name = "PATH")]
+    socket: Option<OptionValue>,
 }
 
-/// Show the storage, and who works with it.
+/// Show the storage and the open sessions.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     usage = "[--json] [--watch] [--socket PATH]",
@@ -116,8 +116,8 @@ struct StatusArgs {
     #[argh(switch)]
     watch: bool,
     /// the daemon's socket (default: $PST_SOCKET, else the config file's)
-    #[argh(option, arg_name = "PATH", from_str_fn(options::path))]
-    socket: Option<PathBuf>,
+    #[argh(option, arg_name = "PATH")]
+    socket: Option<OptionValue>,
 }
 
 /// Make the mount ready, once after each mount, as root; then exit.
@@ -129,234 +129,196 @@ struct StatusArgs {
 )]
 struct PrepareArgs {
     /// config file (default: $PST_CONFIG, else /etc/kvmd/pst.toml)
-    #[argh(option, short = 'c', arg_name = "FILE", from_str_fn(options::path))]
-    config: Option<PathBuf>,
+    #[argh(option, short = 'c', arg_name = "FILE")]
+    config: Option<OptionValue>,
 }
 
-/// Find out what would keep it from working, and what to do about it.
+/// Look for problems of the installation, and say how to solve them.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     usage = "[-c FILE] [--json]",
     help_triggers("-h", "--help"),
     example = "{command_name} --json",
-    note = "It changes nothing, and opens no session. Root sees more.",
+    note = "It changes nothing and opens no session. Root sees more.",
     error_code(0, "all is well"),
     error_code(1, "there are warnings"),
     error_code(2, "there are errors; bad usage; the output cannot be written")
 )]
 struct CheckArgs {
     /// config file (default: $PST_CONFIG, else /etc/kvmd/pst.toml)
-    #[argh(option, short = 'c', arg_name = "FILE", from_str_fn(options::path))]
-    config: Option<PathBuf>,
+    #[argh(option, short = 'c', arg_name = "FILE")]
+    config: Option<OptionValue>,
     /// JSON, for programs
     #[argh(switch)]
     json: bool,
 }
 
-#[derive(Clone, Copy)]
-enum Applet {
-    Daemon,
-    Run,
-    Status,
-    Prepare,
-    Check,
-}
-
-/// Why no applet is started.
+/// Why no command is started.
 enum Stop {
-    /// A text was asked for.
+    /// The user asked for this text.
     Show(String),
-    /// What is wrong, without the program's name before it.
-    Fail(String),
+    Fail(Problem),
 }
 
 impl From<Problem> for Stop {
-    fn from(error: Problem) -> Self {
-        Self::Fail(error.to_string())
+    fn from(problem: Problem) -> Stop {
+        Stop::Fail(problem)
     }
 }
 
-/// Runs the applet that the arguments (the program's name first) ask for.
+/// Runs the command that the arguments ask for; the first is the program's name. Bad usage and an
+/// error in the config file are exit code 2.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    match dispatch(args) {
-        Ok(code) => code,
+    let result = match dispatch(args) {
+        Ok(code) => Ok(code),
         Err(Stop::Show(text)) => show(&text),
-        Err(Stop::Fail(fault)) => {
-            complain(&fault);
-            ExitCode::from(USAGE_ERROR)
+        Err(Stop::Fail(problem)) => Err(problem),
+    };
+    result.unwrap_or_else(|problem| {
+        let line = format!("pst: {}\n", OneLine(&problem));
+        let _ = io::stderr().write_all(line.as_bytes());
+        match problem.kind {
+            ProblemKind::Usage => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
         }
-    }
+    })
 }
 
 fn dispatch(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> {
     let program = args.next().unwrap_or_default();
     match Path::new(&program).file_name().map(OsStr::as_bytes) {
-        Some(b"kvmd-pstrun") => return Applet::Run.start("kvmd-pstrun", args),
-        Some(b"kvmd-pst") => return Applet::Daemon.start("kvmd-pst", args),
+        Some(b"kvmd-pstrun") => return start_run("kvmd-pstrun", args),
+        Some(b"kvmd-pst") => return start_daemon("kvmd-pst", args),
         _ => {}
     }
     let Some(word) = args.next() else {
-        return fail("no applet is named; see 'pst --help'");
+        return fail("no command given; see 'pst --help'");
     };
     match word.as_bytes() {
-        b"help" => help(args),
         b"-h" | b"--help" => Err(Stop::Show(HELP.into())),
-        b"-V" | b"--version" => Err(Stop::Show(version())),
-        [b'-', ..] => fail(format!(
+        b"-V" | b"--version" => Err(Stop::Show(VERSION.into())),
+        b"help" => help(args),
+        option @ [b'-', ..] => fail(format!(
             "unknown option {}; see 'pst --help'",
-            escape(word.as_bytes())
+            escape(option)
         )),
-        _ => {
-            let (applet, name) = by_name(&word)?;
-            applet.start(name, args)
-        }
+        _ => start(&word, args),
     }
 }
 
-/// An applet, and what it is called as.
-fn by_name(word: &OsStr) -> Result<(Applet, &'static str), Stop> {
+/// `pst help [COMMAND]`.
+fn help(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> {
+    match (args.next(), args.next()) {
+        (_, Some(_)) => fail("'help' takes one command; see 'pst --help'"),
+        (Some(word), None) if !["help", "-h", "--help"].iter().any(|own| word == *own) => {
+            start(&word, ["--help".into()].into_iter())
+        }
+        _ => Err(Stop::Show(HELP.into())),
+    }
+}
+
+fn start(word: &OsStr, args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> {
     match word.as_bytes() {
-        b"daemon" => Ok((Applet::Daemon, "pst daemon")),
-        b"run" => Ok((Applet::Run, "pst run")),
-        b"status" => Ok((Applet::Status, "pst status")),
-        b"prepare" => Ok((Applet::Prepare, "pst prepare")),
-        b"check" => Ok((Applet::Check, "pst check")),
+        b"daemon" => start_daemon("pst daemon", args),
+        b"run" => start_run("pst run", args),
+        b"status" => {
+            let args: StatusArgs = options::parse("pst status", args)?;
+            Ok(status::main(status::Options {
+                socket: socket(args.socket)?,
+                json: args.json,
+                watch: args.watch,
+            }))
+        }
+        b"prepare" => {
+            let args: PrepareArgs = options::parse("pst prepare", args)?;
+            let (config, _) = service_config(args.config)?;
+            Ok(storage::prepare::main(config))
+        }
+        b"check" => {
+            let args: CheckArgs = options::parse("pst check", args)?;
+            let (config, required) = config_path(args.config);
+            Ok(check::main(check::Options {
+                config,
+                required,
+                socket: variable("PST_SOCKET"),
+                json: args.json,
+            }))
+        }
         word => fail(format!(
-            "'{}' is no applet of pst; see 'pst --help'",
+            "unknown command '{}'; see 'pst --help'",
             escape(word)
         )),
     }
 }
 
-/// `pst help [APPLET]`.
-fn help(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> {
-    let (word, more) = (args.next(), args.next());
-    match (word, more) {
-        (_, Some(_)) => fail("'help' takes one applet; see 'pst --help'"),
-        (None, _) => Err(Stop::Show(HELP.into())),
-        (Some(word), _) if ["help", "-h", "--help"].iter().any(|own| word == *own) => {
-            Err(Stop::Show(HELP.into()))
-        }
-        (Some(word), _) => {
-            let (applet, name) = by_name(&word)?;
-            applet.start(name, [OsString::from("--help")].into_iter())
-        }
-    }
+fn start_daemon(name: &str, args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> {
+    let args: DaemonArgs = options::parse(name, args)?;
+    let level = args.log_level.map(|level| logging::parse_level(&level.0));
+    let level = level.transpose()?;
+    let (config, path) = service_config(args.config)?;
+    Ok(daemon::main(config, path, level))
 }
 
-impl Applet {
-    /// Runs the applet; `name` is what the user called it.
-    fn start(
-        self,
-        name: &'static str,
-        args: impl Iterator<Item = OsString>,
-    ) -> Result<ExitCode, Stop> {
-        match self {
-            Self::Daemon => {
-                let args: DaemonArgs = options::only(name, args)?;
-                let (config, path) = service_config(args.config)?;
-                Ok(daemon::main(config, path, args.log_level))
-            }
-            Self::Prepare => {
-                let args: PrepareArgs = options::only(name, args)?;
-                let (config, _) = service_config(args.config)?;
-                Ok(storage::prepare::main(config))
-            }
-            Self::Check => {
-                let args: CheckArgs = options::only(name, args)?;
-                let (config, required) = config_path(args.config);
-                Ok(check::main(check::Options {
-                    config,
-                    required,
-                    socket: variable("PST_SOCKET"),
-                    json: args.json,
-                }))
-            }
-            Self::Run => {
-                let (args, command): (RunArgs, _) = options::before_words(name, args)?;
-                if command.is_empty() {
-                    return fail(format!("no command to run; see '{name} --help'"));
-                }
-                Ok(run::main(run::Options {
-                    socket: socket(args.socket)?,
-                    quiet: args.quiet,
-                    need: args.need,
-                    command,
-                }))
-            }
-            Self::Status => {
-                let args: StatusArgs = options::only(name, args)?;
-                Ok(status::main(status::Options {
-                    socket: socket(args.socket)?,
-                    json: args.json,
-                    watch: args.watch,
-                }))
-            }
-        }
+fn start_run(name: &str, args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> {
+    let (args, command): (RunArgs, _) = options::parse_before_words(name, args)?;
+    if command.is_empty() {
+        return fail(format!("no command to run; see '{name} --help'"));
     }
+    let need = args.need.map(|size| parse_size(&size.0)).transpose()?;
+    Ok(run::main(run::Options {
+        socket: socket(args.socket)?,
+        quiet: args.quiet,
+        need: need.unwrap_or(0),
+        command,
+    }))
 }
 
-/// The config for those that own the socket, and the file that it is from. PST_SOCKET goes before
-/// the file's socket here too, so that both sides meet.
-fn service_config(option: Option<PathBuf>) -> Result<(Config, PathBuf), Stop> {
-    let (mut config, path) = load_config(option)?;
+/// Returns the config for the commands that own the socket, and its path. PST_SOCKET wins over the
+/// config's socket here too, so that daemon and clients meet.
+fn service_config(option: Option<OptionValue>) -> Result<(Config, PathBuf), Problem> {
+    let (path, required) = config_path(option);
+    let mut config = Config::load(&path, required)?;
     if let Some(socket) = variable("PST_SOCKET") {
         config.socket = std::path::absolute(&socket).unwrap_or(socket);
     }
     Ok((config, path))
 }
 
-/// The daemon's socket for its clients: the config file is looked at only if nothing else says it.
-fn socket(option: Option<PathBuf>) -> Result<PathBuf, Stop> {
-    match option.or_else(|| variable("PST_SOCKET")) {
-        Some(socket) => Ok(socket),
-        None => Ok(load_config(None)?.0.socket),
+/// Returns the daemon's socket for a client. Reads the config file only if nothing else names it.
+fn socket(option: Option<OptionValue>) -> Result<PathBuf, Problem> {
+    let named = option.map(|value| value.0.into());
+    if let Some(socket) = named.or_else(|| variable("PST_SOCKET")) {
+        return Ok(socket);
     }
+    let (path, required) = config_path(None);
+    Ok(Config::load(&path, required)?.socket)
 }
 
-fn load_config(option: Option<PathBuf>) -> Result<(Config, PathBuf), Stop> {
-    let (path, required) = config_path(option);
-    Ok((Config::load(&path, required)?, path))
-}
-
-/// The config file, and whether somebody named it, so that it must be there.
-fn config_path(option: Option<PathBuf>) -> (PathBuf, bool) {
-    match option.or_else(|| variable("PST_CONFIG")) {
-        Some(named) => (named, true),
+/// Returns the config file, and whether the user named it, so that it must exist.
+fn config_path(option: Option<OptionValue>) -> (PathBuf, bool) {
+    let named = option.map(|value| value.0.into());
+    match named.or_else(|| variable("PST_CONFIG")) {
+        Some(path) => (path, true),
         None => (config::DEFAULT_PATH.into(), false),
     }
 }
 
-/// A path from the environment; an empty one counts as unset.
+/// Returns a path from the environment; an empty one counts as unset.
 fn variable(name: &str) -> Option<PathBuf> {
     let value = env::var_os(name).filter(|value| !value.is_empty());
     value.map(PathBuf::from)
 }
 
-fn version() -> String {
-    format!("pst {}\n", env!("CARGO_PKG_VERSION"))
+fn fail<T>(what: impl Into<String>) -> Result<T, Stop> {
+    Err(Stop::Fail(Problem::new(what).kind(ProblemKind::Usage)))
 }
 
-fn fail<T>(fault: impl Into<String>) -> Result<T, Stop> {
-    Err(Stop::Fail(fault.into()))
-}
-
-/// Prints what was asked for. `println!` would panic at a closed pipe.
-fn show(text: &str) -> ExitCode {
-    let mut stdout = io::stdout();
-    let written = stdout.write_all(text.as_bytes());
-    match written.and_then(|()| stdout.flush()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-        Err(error) => {
-            complain(&format!("cannot write to stdout: {error}"));
-            ExitCode::FAILURE
-        }
+/// Prints the text. `println!` would panic at a closed pipe.
+fn show(text: &str) -> Result<ExitCode, Problem> {
+    let written = io::stdout().write_all(text.as_bytes());
+    match written.and_then(|()| io::stdout().flush()) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::FAILURE),
+        Err(error) => Err(Problem::io("cannot write to stdout", &error)),
     }
-}
-
-/// One line on stderr; a stderr that takes none is no fault of ours.
-fn complain(fault: &str) {
-    let line = format!("pst: {}\n", OneLine(fault));
-    let _ = io::stderr().write_all(line.as_bytes());
 }

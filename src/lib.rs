@@ -2,7 +2,6 @@
 //!
 //! The crate is a library only for its own tests and fuzz targets: its interface is the binary's.
 
-pub(crate) mod amount;
 pub(crate) mod check;
 pub mod cli;
 pub(crate) mod client;
@@ -15,10 +14,10 @@ pub(crate) mod logging;
 pub mod problem;
 pub(crate) mod run;
 pub(crate) mod shortage;
-pub(crate) mod size;
 pub(crate) mod status;
 pub mod storage;
 pub mod sys;
 pub(crate) mod systemd;
 pub(crate) mod table;
+pub(crate) mod units;
 pub mod wire;

@@ -1,31 +1,32 @@
-//! The log of the daemon and of `prepare`: to stderr, one line a record.
-//! Never panics, and never fails anything: a line that cannot be written is lost.
+//! The log of the daemon and of `prepare`: one line per record on stderr.
+//! A line that cannot be written is dropped.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
 use env_logger::Builder;
 use log::{Level, LevelFilter};
 
-/// The names of the levels.
-pub(crate) const LEVELS: &str = "off, error, warn, info, debug, trace";
+use crate::escape::escape;
+use crate::problem::{Problem, ProblemKind};
 
 /// Starts logging; later calls change nothing.
 ///
-/// The level is `chosen`, else RUST_LOG's: `off`, `error`, `warn`, `info` (the default), `debug`
-/// or `trace`. Other crates' records begin at `warn`. A stderr that is the journal gets priorities,
-/// sd-daemon(3); it adds the time itself.
+/// The level is `chosen`, else RUST_LOG's, else `info`. Records of other crates begin at `warn`. If
+/// stderr is the journal, lines have priorities; sd-daemon(3).
 pub(crate) fn init(chosen: Option<LevelFilter>) {
     let wanted = env::var_os("RUST_LOG").filter(|level| chosen.is_none() && !level.is_empty());
-    let level = match &wanted {
-        Some(level) => level.to_str().and_then(|level| level.parse().ok()),
-        None => Some(chosen.unwrap_or(LevelFilter::Info)),
+    let level = wanted.map(|level| parse_level(&level)).transpose();
+    let filter = match &level {
+        Ok(level) => level.or(chosen).unwrap_or(LevelFilter::Info),
+        Err(_) => LevelFilter::Info,
     };
-    let filter = level.unwrap_or(LevelFilter::Info);
     let to_journal = stderr_is_journal();
     let started = Builder::new()
         .filter_level(filter.min(LevelFilter::Warn))
@@ -38,12 +39,23 @@ pub(crate) fn init(chosen: Option<LevelFilter>) {
             writeln!(out, "{prefix}{}", OneLine(record.args()))
         })
         .try_init();
-    if let (Ok(()), Some(wanted), None) = (started, wanted, level) {
-        log::warn!("RUST_LOG={wanted:?} is no level ({LEVELS}): info is taken");
+    if let (Ok(()), Err(problem)) = (started, level) {
+        log::warn!("RUST_LOG: {problem}; using info");
     }
 }
 
-/// What it wraps, with control characters shown (`\n`, `\u{1b}`) instead of sent.
+pub(crate) fn parse_level(text: &OsStr) -> Result<LevelFilter, Problem> {
+    let level = text.to_str().and_then(|level| level.parse().ok());
+    level.ok_or_else(|| {
+        let text = escape(text.as_bytes());
+        Problem::new(format!(
+            "invalid log level '{text}' (use off, error, warn, info, debug or trace)"
+        ))
+        .kind(ProblemKind::Usage)
+    })
+}
+
+/// Displays its content with control characters escaped (`\n`, `\u{1b}`).
 pub(crate) struct OneLine<T>(pub(crate) T);
 
 impl<T: fmt::Display> fmt::Display for OneLine<T> {
@@ -69,7 +81,7 @@ impl fmt::Write for Shown<'_, '_> {
     }
 }
 
-/// syslog(3)'s priority of a level.
+/// See syslog(3).
 fn journal_prefix(level: Level) -> &'static str {
     match level {
         Level::Error => "<3>",
@@ -89,7 +101,7 @@ fn foreground_prefix(level: Level) -> &'static str {
     }
 }
 
-/// Whether the journal reads our stderr; it may also be somebody else's (`… 2>file` in a service).
+/// JOURNAL_STREAM alone does not tell: a service may redirect the stderr of its processes.
 fn stderr_is_journal() -> bool {
     let named = env::var("JOURNAL_STREAM").unwrap_or_default();
     let stderr = io::stderr();
@@ -97,7 +109,7 @@ fn stderr_is_journal() -> bool {
     file.is_ok_and(|file| is_stream(&file, &named))
 }
 
-/// Whether a file is the one named, as `DEVICE:INODE`; systemd.exec(5), JOURNAL_STREAM.
+/// Whether `named` is the file's `DEVICE:INODE`, as in JOURNAL_STREAM; systemd.exec(5).
 fn is_stream(file: &File, named: &str) -> bool {
     let Ok(metadata) = file.metadata() else {
         return false;
@@ -110,7 +122,7 @@ mod tests {
     use super::*;
     use std::process::{Command, Output, Stdio};
 
-    /// Run by the other tests in a process of its own: a process has one logger.
+    /// The other tests run this in a child: a process has one logger.
     #[test]
     fn child_logs() {
         if env::var_os("PST_TEST_LOGGING").is_none() {
@@ -126,7 +138,7 @@ mod tests {
         init(None);
     }
 
-    /// A child whose stderr is the pipe. PST_TEST_EMULATOR: what runs this processor's programs here.
+    /// Runs a child with a pipe as stderr. PST_TEST_EMULATOR runs this processor's programs here.
     fn child(level: Option<&str>, script: &str) -> Output {
         let mut command = Command::new("bash");
         command
@@ -178,19 +190,19 @@ mod tests {
     }
 
     #[test]
-    fn the_level_is_rust_logs() {
+    fn the_level_is_that_of_rust_log() {
         assert_eq!(lines(Some("off"), PLAIN), [""; 0]);
         assert_eq!(lines(Some("WARN"), PLAIN).len(), 1);
         let odd = lines(Some("pst=loud"), PLAIN);
         assert_eq!(odd.len(), 3);
         assert!(
-            odd[0].starts_with(r#"pst: WARN RUST_LOG="pst=loud" is no level"#),
+            odd[0].starts_with("pst: WARN RUST_LOG: invalid log level 'pst=loud' (use off,"),
             "{odd:?}"
         );
     }
 
     #[test]
-    fn a_level_that_was_chosen_goes_before_rust_logs() {
+    fn a_chosen_level_wins_over_rust_log() {
         let chosen = r#"PST_TEST_LEVEL=error exec $PST_TEST_EMULATOR "$0" "$@""#;
         for rust_log in [None, Some("debug"), Some("loud")] {
             assert_eq!(lines(rust_log, chosen), ["pst: ERROR an error"]);
@@ -198,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stderr_that_takes_nothing_is_no_trouble() {
+    fn a_stderr_that_cannot_be_written_fails_nothing() {
         for script in [
             r#"exec $PST_TEST_EMULATOR "$0" "$@" 2>&-"#,
             r#"exec $PST_TEST_EMULATOR "$0" "$@" 2>/dev/full"#,

@@ -81,7 +81,7 @@ fn assert_refused(command: &mut Command, line: &str) {
 fn help_is_shown_everywhere() {
     let (code, general, errors) = pst(&["--help"]);
     assert_eq!((code, errors.as_str()), (Some(0), ""));
-    assert!(general.starts_with("Usage: pst APPLET"));
+    assert!(general.starts_with("Usage: pst COMMAND"));
     for args in [
         &["help"][..],
         &["-h"],
@@ -94,23 +94,23 @@ fn help_is_shown_everywhere() {
             "{args:?}"
         );
     }
-    for applet in ["daemon", "run", "status", "prepare", "check"] {
+    for subcommand in ["daemon", "run", "status", "prepare", "check"] {
         assert!(
-            general.contains(&format!("\n  {applet} ")),
-            "{applet} is not listed"
+            general.contains(&format!("\n  {subcommand} ")),
+            "{subcommand} is not listed"
         );
-        let (code, text, errors) = pst(&[applet, "--help"]);
+        let (code, text, errors) = pst(&[subcommand, "--help"]);
         assert_eq!((code, errors.as_str()), (Some(0), ""));
         assert!(
-            text.starts_with(&format!("Usage: pst {applet} [")),
+            text.starts_with(&format!("Usage: pst {subcommand} [")),
             "{text}"
         );
         assert!(
-            text.contains(&format!("Examples:\n  pst {applet} ")),
+            text.contains(&format!("Examples:\n  pst {subcommand} ")),
             "{text}"
         );
-        assert_eq!(pst(&[applet, "-h"]).1, text);
-        assert_eq!(pst(&["help", applet]).1, text);
+        assert_eq!(pst(&[subcommand, "-h"]).1, text);
+        assert_eq!(pst(&["help", subcommand]).1, text);
     }
 }
 
@@ -130,32 +130,32 @@ fn the_version_is_shown_everywhere() {
 #[test]
 fn bad_usage_is_one_line_and_2() {
     for (args, line) in [
-        (&[][..], "no applet is named; see 'pst --help'"),
+        (&[][..], "no command given; see 'pst --help'"),
         (
             &["frobnicate"],
-            "'frobnicate' is no applet of pst; see 'pst --help'",
+            "unknown command 'frobnicate'; see 'pst --help'",
         ),
         (
             &["two\nlines"],
-            r"'two\nlines' is no applet of pst; see 'pst --help'",
+            r"unknown command 'two\nlines'; see 'pst --help'",
         ),
-        (&[""], "'' is no applet of pst; see 'pst --help'"),
+        (&[""], "unknown command ''; see 'pst --help'"),
         (
             &["help", "frobnicate"],
-            "'frobnicate' is no applet of pst; see 'pst --help'",
+            "unknown command 'frobnicate'; see 'pst --help'",
         ),
         (
             &["help", "run", "x"],
-            "'help' takes one applet; see 'pst --help'",
+            "'help' takes one command; see 'pst --help'",
         ),
         (&["--frob"], "unknown option --frob; see 'pst --help'"),
         (
             &["run", "--foo", "true"],
-            "unknown option --foo for 'run'; see 'pst run --help'",
+            "unrecognized argument: --foo; see 'pst run --help'",
         ),
         (
             &["run", "-x", "true"],
-            "unknown option -x for 'run'; see 'pst run --help'",
+            "unrecognized argument: -x; see 'pst run --help'",
         ),
         (&["run"], "no command to run; see 'pst run --help'"),
         (
@@ -164,39 +164,39 @@ fn bad_usage_is_one_line_and_2() {
         ),
         (
             &["run", "--quiet=yes", "true"],
-            "option --quiet takes no value for 'run'; see 'pst run --help'",
+            "unrecognized argument: --quiet=yes; see 'pst run --help'",
         ),
         (
             &["run", "--socket"],
-            "option --socket needs a value, PATH for 'run'; see 'pst run --help'",
+            "no value provided for option '--socket'; see 'pst run --help'",
         ),
         (
             &["run", "--need", "5MB", "true"],
-            "Error parsing option '--need' with value '5MB': a size is a number of bytes, alone or with K, M or G; see 'pst run --help'",
+            "invalid size '5MB' (use a number of bytes, or one with K, M or G)",
         ),
         (
             &["run", "--need=", "true"],
-            "option --need has an empty value for 'run'; see 'pst run --help'",
+            "error parsing option '--need' with value '': must not be empty; see 'pst run --help'",
         ),
         (
             &["status", "--follow"],
-            "unknown option --follow for 'status'; see 'pst status --help'",
+            "unrecognized argument: --follow; see 'pst status --help'",
         ),
         (
             &["status", "x"],
-            "unexpected argument 'x' for 'status'; see 'pst status --help'",
+            "unexpected argument 'x'; see 'pst status --help'",
         ),
         (
             &["status", "--run"],
-            "unknown option --run for 'status'; see 'pst status --help'",
+            "unrecognized argument: --run; see 'pst status --help'",
         ),
         (
             &["daemon", "--", "x"],
-            "unexpected argument 'x' for 'daemon'; see 'pst daemon --help'",
+            "unexpected argument 'x'; see 'pst daemon --help'",
         ),
         (
             &["prepare", "-c"],
-            "option --config needs a value, FILE for 'prepare'; see 'pst prepare --help'",
+            "no value provided for option '-c'; see 'pst prepare --help'",
         ),
     ] {
         assert_refused(program(PST).args(args), line);
@@ -204,7 +204,7 @@ fn bad_usage_is_one_line_and_2() {
 }
 
 #[test]
-fn the_name_it_is_called_by_is_the_applet() {
+fn the_programs_name_chooses_the_command() {
     let dir = Dir::new();
     for name in ["kvmd-pstrun", "kvmd-pst", "other"] {
         symlink(PST, dir.path(name)).unwrap();
@@ -212,7 +212,7 @@ fn the_name_it_is_called_by_is_the_applet() {
     let help = |name: &str| outcome(program(dir.path(name)).arg("--help")).1;
     assert!(help("kvmd-pstrun").starts_with("Usage: kvmd-pstrun [-q]"));
     assert!(help("kvmd-pst").starts_with("Usage: kvmd-pst [-c FILE]"));
-    assert!(help("other").starts_with("Usage: pst APPLET"));
+    assert!(help("other").starts_with("Usage: pst COMMAND"));
 
     assert_refused(
         &mut program(dir.path("kvmd-pstrun")),
@@ -220,11 +220,11 @@ fn the_name_it_is_called_by_is_the_applet() {
     );
     assert_refused(
         program(dir.path("kvmd-pstrun")).args(["--foo", "--", "true"]),
-        "unknown option --foo for 'kvmd-pstrun'; see 'kvmd-pstrun --help'",
+        "unrecognized argument: --foo; see 'kvmd-pstrun --help'",
     );
     assert_refused(
         program(dir.path("kvmd-pst")).args(["--run", "--config=/nonexistent/pst.toml"]),
-        "/nonexistent/pst.toml: cannot read: No such file or directory (os error 2)",
+        "cannot read /nonexistent/pst.toml: no such file or directory",
     );
     let (code, _, _) = outcome(program(dir.path("other")).args(["help", "run"]));
     assert_eq!(code, Some(0));
@@ -242,15 +242,18 @@ fn arguments_that_are_no_utf8_are_taken_as_they_are() {
 
     assert_refused(
         program(PST).arg(odd),
-        r"'/nonexistent/\xff' is no applet of pst; see 'pst --help'",
+        r"unknown command '/nonexistent/\xff'; see 'pst --help'",
     );
     assert_refused(
         program(PST).arg("status").arg(OsStr::from_bytes(b"--\xff")),
-        r"unknown option --\xff for 'status'; see 'pst status --help'",
+        r"unrecognized argument: --\xff; see 'pst status --help'",
     );
     let (code, _, errors) = outcome(program(PST).args(["daemon", "-c"]).arg(odd));
     assert_eq!(code, Some(2));
-    assert!(errors.contains("cannot read: No such file"), "{errors}");
+    assert!(
+        errors.contains(r"cannot read /nonexistent/\xff: no such file"),
+        "{errors}"
+    );
 }
 
 #[test]
@@ -261,9 +264,12 @@ fn an_error_in_the_config_file_is_one_line_and_2() {
         "{}:2:1: unknown key `muont`, expected one of `mount`, `root`, `user`, `group`, `data`, `fstab`, `volatile`",
         config.display()
     );
-    for applet in ["daemon", "prepare"] {
-        assert_refused(program(PST).arg(applet).arg("-c").arg(&config), &line);
-        assert_refused(program(PST).arg(applet).env("PST_CONFIG", &config), &line);
+    for subcommand in ["daemon", "prepare"] {
+        assert_refused(program(PST).arg(subcommand).arg("-c").arg(&config), &line);
+        assert_refused(
+            program(PST).arg(subcommand).env("PST_CONFIG", &config),
+            &line,
+        );
     }
     assert_refused(program(PST).arg("status").env("PST_CONFIG", &config), &line);
     assert_refused(
@@ -282,7 +288,7 @@ fn the_option_goes_before_the_environment() {
             program(PST)
                 .args(["daemon", "-c", option])
                 .env("PST_CONFIG", variable),
-            "/nonexistent/pst.toml: cannot read: No such file or directory (os error 2)",
+            "cannot read /nonexistent/pst.toml: no such file or directory",
         );
     }
 }
@@ -306,7 +312,7 @@ fn first_connected(dir: &Dir, names: &[&'static str], command: &mut Command) -> 
 
 #[test]
 fn the_socket_is_the_options_else_the_environments_else_the_config_files() {
-    for applet in [&["status"][..], &["run", "-q"]] {
+    for subcommand in [&["status"][..], &["run", "-q"]] {
         for (option, variable, expected) in [
             (true, true, "option"),
             (true, false, "option"),
@@ -317,7 +323,7 @@ fn the_socket_is_the_options_else_the_environments_else_the_config_files() {
             let socket = dir.path("config");
             let config = dir.file("pst.toml", &format!("socket = {socket:?}\n"));
             let mut command = program(PST);
-            command.args(applet).env("PST_CONFIG", config);
+            command.args(subcommand).env("PST_CONFIG", config);
             // An empty variable counts as unset.
             command.env(
                 "PST_SOCKET",
@@ -330,11 +336,11 @@ fn the_socket_is_the_options_else_the_environments_else_the_config_files() {
             if option {
                 command.arg("--socket").arg(dir.path("option"));
             }
-            if applet[0] == "run" {
+            if subcommand[0] == "run" {
                 command.args(["--", "true"]);
             }
             let connected = first_connected(&dir, &["option", "variable", "config"], &mut command);
-            assert_eq!(connected, expected, "{applet:?}");
+            assert_eq!(connected, expected, "{subcommand:?}");
         }
     }
 }
@@ -371,7 +377,7 @@ fn a_stdout_that_takes_nothing_is_no_panic() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let output = program(PST).arg("--version").stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let line = b"pst: cannot write to stdout: No space left on device (os error 28)\n";
+    let line = b"pst: cannot write to stdout: no space left on device\n";
     assert_eq!(output.stderr, line);
 
     let full = File::options().write(true).open("/dev/full").unwrap();

@@ -30,23 +30,23 @@ _pst_command() {
 }
 
 _pst() {
-    local cur prev words cword split applet options REPLY
-    local applets="daemon run status prepare check help"
+    local cur prev words cword split subcommand options REPLY
+    local subcommands="daemon run status prepare check help"
     _init_completion -s || return
 
     case ${1##*/} in
-    kvmd-pstrun) applet=run REPLY=1 ;;
-    kvmd-pst) applet=daemon ;;
+    kvmd-pstrun) subcommand=run REPLY=1 ;;
+    kvmd-pst) subcommand=daemon ;;
     *)
         if ((cword == 1)); then
-            COMPREPLY=($(compgen -W "$applets --help --version -h -V" -- "$cur"))
+            COMPREPLY=($(compgen -W "$subcommands --help --version -h -V" -- "$cur"))
             return
         fi
-        applet=${words[1]} REPLY=2
+        subcommand=${words[1]} REPLY=2
         ;;
     esac
 
-    if [[ $applet == run ]] && _pst_command "$REPLY"; then
+    if [[ $subcommand == run ]] && _pst_command "$REPLY"; then
         if declare -F _comp_command_offset >/dev/null; then
             _comp_command_offset "$REPLY"
         else
@@ -55,7 +55,7 @@ _pst() {
         return
     fi
 
-    case $applet:$prev in
+    case $subcommand:$prev in
     run:--socket | status:--socket)
         _filedir
         return
@@ -75,14 +75,14 @@ _pst() {
     esac
     [[ $split == true ]] && return
 
-    case $applet in
+    case $subcommand in
     daemon) options="-c --config --log-level" ;;
     run) options="-q --quiet --need --socket --" ;;
     status) options="--json --watch --socket" ;;
     prepare) options="-c --config" ;;
     check) options="-c --config --json" ;;
     help)
-        ((cword == 2)) && COMPREPLY=($(compgen -W "$applets" -- "$cur"))
+        ((cword == 2)) && COMPREPLY=($(compgen -W "$subcommands" -- "$cur"))
         return
         ;;
     *) return ;;

@@ -1,7 +1,7 @@
 # Completion of pst, kvmd-pst and kvmd-pstrun for fish.
 
-# The applet that is typed, also by its name as a command.
-function __pst_applet
+# The subcommand that is typed, or that the program's name stands for.
+function __pst_subcommand
     set -l tokens (commandline -opc)
     switch (string replace -r '.*/' '' -- $tokens[1])
         case kvmd-pstrun
@@ -14,12 +14,12 @@ function __pst_applet
 end
 
 function __pst_is
-    contains -- (__pst_applet) $argv
+    contains -- (__pst_subcommand) $argv
     and not __pst_command >/dev/null
 end
 
-# The next word is an applet's name.
-function __pst_awaits_applet
+# The next word is a subcommand.
+function __pst_awaits_subcommand
     set -l tokens (commandline -opc)
     test (count $tokens) -eq 1
     or test "$tokens[2..]" = help
@@ -28,7 +28,7 @@ end
 # The command of `run` and its words before the cursor's, one a line; fails if
 # it has not begun yet.
 function __pst_command
-    test (__pst_applet) = run
+    test (__pst_subcommand) = run
     or return 1
     set -l tokens (commandline -opc)
     switch (string replace -r '.*/' '' -- $tokens[1])
@@ -68,20 +68,20 @@ for name in pst kvmd-pst kvmd-pstrun
     complete -c $name -n __pst_command -a '(__pst_complete_command)'
     complete -c $name -n '__pst_is "" run status check daemon prepare' -s h -l help -d 'Show the options'
     complete -c $name -n '__pst_is "" run status check daemon prepare' -s V -l version -d 'Show the version'
-    complete -c $name -n '__pst_is run' -s q -l quiet -d 'Say nothing but errors'
-    complete -c $name -n '__pst_is run' -l need -x -a '1M 5M 20M 100M' -d 'Deny it unless that much is free'
+    complete -c $name -n '__pst_is run' -s q -l quiet -d 'Print only warnings and errors'
+    complete -c $name -n '__pst_is run' -l need -x -a '1M 5M 20M 100M' -d 'Refuse unless this much is free'
     complete -c $name -n '__pst_is run status' -l socket -r -F -d "The daemon's socket"
     complete -c $name -n '__pst_is status check' -l json -d 'JSON, for programs'
-    complete -c $name -n '__pst_is status' -l watch -d 'Follow the changes'
+    complete -c $name -n '__pst_is status' -l watch -d 'Show each change'
     complete -c $name -n '__pst_is check daemon prepare' -s c -l config -r -F -d 'Config file'
     complete -c $name -n '__pst_is daemon' -l log-level -x -a 'off error warn info debug trace' -d "The log's level"
 end
-for applet in \
+for subcommand in \
         run\t'Run a command while the storage is writable' \
-        status\t'Show the storage, and who works with it' \
-        check\t'Find out what would keep it from working' \
+        status\t'Show the storage and the open sessions' \
+        check\t'Look for problems of the installation' \
         daemon\t'Manage the storage, in the foreground' \
         prepare\t'Make the mount ready, once after each mount' \
-        help\t'Show the applets, or the options of one'
-    complete -c pst -n __pst_awaits_applet -a (string split \t -- $applet)[1] -d (string split \t -- $applet)[2]
+        help\t'Show the commands, or the options of one'
+    complete -c pst -n __pst_awaits_subcommand -a (string split \t -- $subcommand)[1] -d (string split \t -- $subcommand)[2]
 end

@@ -23,9 +23,10 @@ use super::log::{StateLog, log_holders};
 use super::status::{StatusSnapshot, describe, describe_holder};
 use super::timeouts::{FORGOTTEN, LAST_ANSWERS, STATUS_INTERVAL};
 use super::worker::{JobReport, StorageReport};
-use crate::amount::{Bytes as ByteCount, Span as HumanDuration};
+
 use crate::storage::holders::Holder;
 use crate::systemd::ServiceManager;
+use crate::units::{HumanBytes, HumanDuration};
 use crate::wire::{HolderStatus, SessionOutcome};
 
 /// Bytes of older snapshots that may still be on their way to slow clients when a new one is made. Beyond that,
@@ -321,7 +322,7 @@ impl Controller {
             .record_end(session, outcome, self.report.counters.written);
         let written = ended
             .written
-            .map_or(String::new(), |n| format!(", {} written", ByteCount(n)));
+            .map_or(String::new(), |n| format!(", {} written", HumanBytes(n)));
         let lasted = HumanDuration(session.opened.elapsed());
         log::log!(level, "session {session} {line} (after {lasted}{written})");
         self.changed();

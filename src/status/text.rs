@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::amount::{Bytes, Span};
 use crate::sys::clock::local_time;
 use crate::table::{Cell, Column, Style, Table};
+use crate::units::{HumanBytes, HumanDuration};
 use crate::wire::{
     DaemonStatus, EndedSession, Ext4Stats, HolderKind, HolderStatus, SessionOutcome, SessionStatus,
     State, Status, StorageStatus, Totals,
@@ -107,7 +107,7 @@ fn mount(storage: &StorageStatus) -> String {
     }
     let space = match storage.size {
         0 => String::new(),
-        size => format!(", {}, {} free", Bytes(size), Bytes(storage.free)),
+        size => format!(", {}, {} free", HumanBytes(size), HumanBytes(storage.free)),
     };
     format!("{mount} ({} on {device}{space})", storage.fstype)
 }
@@ -227,7 +227,7 @@ fn fill_ext4(table: &mut Table, ext4: &Ext4Stats) {
         1 => "1 error".into(),
         count => format!("{count} errors"),
     };
-    let (lifetime, since_mount) = (Bytes(ext4.lifetime), Bytes(ext4.since_mount));
+    let (lifetime, since_mount) = (HumanBytes(ext4.lifetime), HumanBytes(ext4.since_mount));
     table.value(
         "ext4",
         format!("{lifetime} written in its life, {since_mount} since it was mounted, {errors}"),
@@ -235,11 +235,11 @@ fn fill_ext4(table: &mut Table, ext4: &Ext4Stats) {
 }
 
 fn span(seconds: f64) -> String {
-    Span(Duration::try_from_secs_f64(seconds).unwrap_or_default()).to_string()
+    HumanDuration(Duration::try_from_secs_f64(seconds).unwrap_or_default()).to_string()
 }
 
 fn bytes(count: Option<u64>) -> String {
-    count.map_or("?".into(), |count| Bytes(count).to_string())
+    count.map_or("?".into(), |count| HumanBytes(count).to_string())
 }
 
 #[cfg(test)]

@@ -27,8 +27,8 @@ fn help_and_version_are_everywhere() {
         assert!(said.text().lines().count() > 1, "{words:?}: {said:?}");
         assert_eq!(said.stderr, "", "{words:?}");
     }
-    for applet in ["run", "daemon", "status", "prepare"] {
-        assert!(pst(&["help"]).text().contains(applet));
+    for command in ["run", "daemon", "status", "prepare"] {
+        assert!(pst(&["help"]).text().contains(command));
     }
     let version = pst(&["--version"]).must(0);
     assert!(
@@ -40,7 +40,7 @@ fn help_and_version_are_everywhere() {
 #[test]
 fn mistakes_are_one_line_and_2() {
     for words in [
-        &["no-such-applet"][..],
+        &["no-such-command"][..],
         &["--no-such-option"],
         &["status", "--no-such-option"],
         &["status", "extra"],

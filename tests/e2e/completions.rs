@@ -192,20 +192,20 @@ fn check(rig: &Rig, shell: Shell) {
     prompt.offers("pst run -- chmod --re", &["--reference", "--recursive"]);
 
     let help = help(rig, &[]);
-    let applets: Vec<&str> = section(&help, "Applets:").collect();
-    assert!(applets.len() > 4, "the applets are not found in: {help}");
-    prompt.offers("pst ", &applets);
+    let commands: Vec<&str> = section(&help, "Commands:").collect();
+    assert!(commands.len() > 4, "the commands are not found in: {help}");
+    prompt.offers("pst ", &commands);
     prompt.offers("pst -", &options(&help));
-    for applet in applets.iter().filter(|applet| **applet != "help") {
-        let help = self::help(rig, &[applet]);
-        prompt.offers(&format!("pst {applet} -"), &options(&help));
+    for command in commands.iter().filter(|command| **command != "help") {
+        let help = self::help(rig, &[command]);
+        prompt.offers(&format!("pst {command} -"), &options(&help));
     }
     prompt.offers("kvmd-pstrun -", &options(&self::help(rig, &["run"])));
     prompt.offers("kvmd-pst -", &options(&self::help(rig, &["daemon"])));
 }
 
-fn help(rig: &Rig, applet: &[&str]) -> String {
-    rig.pst(applet.iter().copied().chain(["--help"]))
+fn help(rig: &Rig, command: &[&str]) -> String {
+    rig.pst(command.iter().copied().chain(["--help"]))
         .to_end()
         .must(0)
         .text()
@@ -247,7 +247,7 @@ fn lacks(program: &str, file: Option<&str>) -> bool {
 }
 
 #[test]
-fn bash_completes_applets_options_values_and_commands() {
+fn bash_completes_commands_options_values_and_words() {
     if !lacks("bash", Some(BASH_COMPLETION)) {
         let rig = ground();
         check(&rig, Shell::bash(&rig));
@@ -255,7 +255,7 @@ fn bash_completes_applets_options_values_and_commands() {
 }
 
 #[test]
-fn zsh_completes_applets_options_values_and_commands() {
+fn zsh_completes_commands_options_values_and_words() {
     if !lacks("zsh", None) {
         let rig = ground();
         check(&rig, Shell::zsh(&rig));
@@ -263,7 +263,7 @@ fn zsh_completes_applets_options_values_and_commands() {
 }
 
 #[test]
-fn fish_completes_applets_options_values_and_commands() {
+fn fish_completes_commands_options_values_and_words() {
     if !lacks("fish", None) {
         let rig = ground();
         check(&rig, Shell::fish(&rig));

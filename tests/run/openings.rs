@@ -35,7 +35,10 @@ fn p7_no_daemon_is_one_line_and_1() {
     );
     let mut command = rig.run(&["true"]);
     command.env("PST_SOCKET", format!("/{}", "x".repeat(108)));
-    is_refused(&command.output().unwrap(), "file name too long; a socket's path has");
+    is_refused(
+        &command.output().unwrap(),
+        "file name too long; a socket's path has",
+    );
 }
 
 #[test]

@@ -202,7 +202,7 @@ impl Rig {
         open(self.run_as(who, ["sh", "-c", &holding("")]))
     }
 
-    /// `pst APPLET WORDS…`
+    /// `pst COMMAND WORDS…`
     pub fn pst<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Command {
         let mut command = self.command(self.bin("pst"));
         command.args(words);
