@@ -1,14 +1,12 @@
-//! How foreign bytes (commands, paths, names) are shown in logs, status and
-//! errors: on one line, with nothing that acts on a terminal or hides in it.
-//! Nothing is lost: from what is shown the bytes can be told exactly.
+//! Escapes bytes from outside (commands, paths, names) for logs, status and errors: one line, with
+//! nothing that acts on a terminal or hides in it. The escaping is reversible.
 
 use std::fmt::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Foreign bytes, to be shown with `{}`. Printable UTF-8 stays as it is; the
-/// rest becomes `\n`, `\x1b` (also each byte that is not UTF-8), `\u{202e}`,
-/// and a backslash `\\`.
+/// Displays bytes from outside. Printable UTF-8 stays as it is. The rest becomes `\n`, `\x1b` (also
+/// each byte that is not UTF-8) or `\u{202e}`, and a backslash `\\`.
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a>(&'a [u8]);
 
@@ -42,9 +40,8 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Characters beyond ASCII that act on a terminal, end a line, turn the
-/// direction of what follows, or are not to be seen: Unicode's C1 controls,
-/// separators, format characters and `Default_Ignorable_Code_Point`.
+/// Whether a character beyond ASCII acts on a terminal, ends a line, changes the text direction, or
+/// is invisible: C1 controls, separators, format characters and `Default_Ignorable_Code_Point`.
 fn is_hidden(c: char) -> bool {
     matches!(c,
         '\u{80}'..='\u{9f}'           // C1: U+009B alone begins an escape sequence
@@ -77,7 +74,7 @@ mod tests {
         escape(bytes).to_string()
     }
 
-    /// The way back, for these tests only; panics on what `escape` never writes.
+    /// Reverses `escape`; panics on anything that `escape` never writes.
     fn unescape(text: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut rest = text;
@@ -125,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_names_are_shown_harmless() {
+    fn hostile_names_become_harmless() {
         for (name, expected) in [
             (&b"a\nb\r\tc"[..], r"a\nb\r\tc"),
             (b"\x1b[2J\x1b]0;title\x07", r"\x1b[2J\x1b]0;title\x07"),
@@ -152,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn every_character_is_shown_on_one_line_and_told_apart() {
+    fn every_character_stays_on_one_line_and_is_reversible() {
         for c in '\0'..=char::MAX {
             let name = c.to_string();
             let text = shown(name.as_bytes());
@@ -166,12 +163,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_can_be_told_from_what_is_shown(bytes: Vec<u8>) {
+        fn any_bytes_are_reversible(bytes: Vec<u8>) {
             prop_assert_eq!(unescape(&shown(&bytes)), bytes);
         }
 
         #[test]
-        fn bytes_that_look_like_escapes_too(bytes in r"[\\xun{}0-9a-f\x1b\u{202e}]{0,40}") {
+        fn bytes_that_look_like_escapes_are_too(bytes in r"[\\xun{}0-9a-f\x1b\u{202e}]{0,40}") {
             prop_assert_eq!(unescape(&shown(bytes.as_bytes())), bytes.as_bytes());
         }
     }

@@ -10,7 +10,6 @@ pub mod daemon;
 pub mod escape;
 pub mod fstab;
 pub(crate) mod logging;
-#[allow(dead_code)] // until all modules use it
 pub mod problem;
 pub(crate) mod run;
 pub(crate) mod shortage;

@@ -32,11 +32,11 @@ pub(crate) fn init(chosen: Option<LevelFilter>) {
         .filter_level(filter.min(LevelFilter::Warn))
         .filter_module(env!("CARGO_CRATE_NAME"), filter)
         .format(move |out, record| {
-            let prefix = match to_journal {
-                true => journal_prefix(record.level()),
-                false => foreground_prefix(record.level()),
-            };
-            writeln!(out, "{prefix}{}", OneLine(record.args()))
+            let (level, line) = (record.level(), OneLine(record.args()));
+            match to_journal {
+                true => writeln!(out, "{}{line}", journal_prefix(level)),
+                false => writeln!(out, "pst: {level} {line}"),
+            }
         })
         .try_init();
     if let (Ok(()), Err(problem)) = (started, level) {
@@ -88,16 +88,6 @@ fn journal_prefix(level: Level) -> &'static str {
         Level::Warn => "<4>",
         Level::Info => "<6>",
         Level::Debug | Level::Trace => "<7>",
-    }
-}
-
-fn foreground_prefix(level: Level) -> &'static str {
-    match level {
-        Level::Error => "pst: ERROR ",
-        Level::Warn => "pst: WARN ",
-        Level::Info => "pst: INFO ",
-        Level::Debug => "pst: DEBUG ",
-        Level::Trace => "pst: TRACE ",
     }
 }
 

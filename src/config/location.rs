@@ -95,7 +95,7 @@ fn read_fstab(storage: &StorageConfig) -> Result<Vec<Entry>, Problem> {
     })
 }
 
-/// No entry is marked as the storage's, or several are.
+/// Explains that no entry is marked as the storage's, or that several are.
 fn not_one(marked: &[&Entry], fstab: &Path) -> Problem {
     let fstab = escape_path(fstab);
     if marked.is_empty() {
@@ -110,7 +110,7 @@ fn not_one(marked: &[&Entry], fstab: &Path) -> Problem {
         .hint("keep them only in the storage's entry, or set storage.mount in the config file")
 }
 
-/// What the location is made from. The config file wins over the entry.
+/// Decides each part of the location. The config file wins over the entry.
 struct Sources<'a> {
     storage: &'a StorageConfig,
     entry: Option<&'a Entry>,
@@ -123,17 +123,16 @@ impl Sources<'_> {
             (None, Some(entry)) => entry.mount.as_path(),
             (None, None) => Path::new(""),
         };
-        match absolute(written.as_os_str()) {
-            Some(mount) if mount == Path::new("/") => {
-                Err(self
-                    .wrong_location("the storage must be a filesystem of its own, not `/`".into()))
-            }
-            Some(mount) => Ok(mount),
-            None => Err(self.wrong_location(format!(
-                "the storage's mount point '{}' is not an absolute path without `..`",
-                escape_path(written)
-            ))),
+        let mount = absolute(written.as_os_str()).ok_or_else(|| {
+            let mount = escape_path(written);
+            let rule = "is not an absolute path without `..`";
+            self.wrong_location(&format!("the storage's mount point '{mount}' {rule}"))
+        })?;
+        if mount == Path::new("/") {
+            let what = "the storage must be a filesystem of its own, not `/`";
+            return Err(self.wrong_location(what));
         }
+        Ok(mount)
     }
 
     fn root(&self, mount: &Path) -> Result<PathBuf, Problem> {
@@ -145,14 +144,12 @@ impl Sources<'_> {
             }
             (None, None) => mount.to_owned(),
         };
-        match root.starts_with(mount) {
-            true => Ok(root),
-            false => Err(self.wrong_location(format!(
-                "the storage root {} is not below the mount point {}",
-                escape_path(&root),
-                escape_path(mount)
-            ))),
+        if !root.starts_with(mount) {
+            let (root, mount) = (escape_path(&root), escape_path(mount));
+            let what = format!("the storage root {root} is not below the mount point {mount}");
+            return Err(self.wrong_location(&what));
         }
+        Ok(root)
     }
 
     /// Returns the config's name, else the option's, else the default.
@@ -180,10 +177,10 @@ impl Sources<'_> {
             .hint("fix this entry")
     }
 
-    fn wrong_location(&self, what: String) -> Problem {
+    fn wrong_location(&self, what: &str) -> Problem {
         match self.entry {
             Some(entry) if self.storage.mount.is_none() => self
-                .in_fstab(entry, &what)
+                .in_fstab(entry, what)
                 .hint("fix this entry, or set storage.mount and storage.root in the config file"),
             _ => Problem::new(what).hint("fix storage.mount or storage.root in the config file"),
         }
