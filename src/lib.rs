@@ -12,7 +12,6 @@ pub mod fstab;
 pub(crate) mod logging;
 pub mod problem;
 pub(crate) mod run;
-pub(crate) mod shortage;
 pub(crate) mod status;
 pub mod storage;
 pub mod sys;

@@ -85,16 +85,12 @@ pub(crate) fn uncapitalized(text: &str) -> String {
 }
 
 /// Says where to raise a limit that any program can reach.
-fn limit_hint(error: &io::Error) -> Option<&'static str> {
+pub(crate) fn limit_hint(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error()? {
-        libc::EMFILE => {
-            Some("too many files are open: see `ulimit -n`, or the unit's LimitNOFILE=")
-        }
-        libc::ENFILE => {
-            Some("too many files are open in the whole system: see `sysctl fs.file-nr`")
-        }
+        libc::EMFILE => Some("see `ulimit -n`, or the unit's LimitNOFILE="),
+        libc::ENFILE => Some("see `sysctl fs.file-nr`"),
         libc::EAGAIN => Some("too many processes: see `ulimit -u`, or the unit's TasksMax="),
-        libc::ENOMEM => Some("no memory is left: see `free`, or the unit's MemoryMax="),
+        libc::ENOMEM => Some("see `free`, or the unit's MemoryMax="),
         _ => None,
     }
 }

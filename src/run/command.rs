@@ -12,7 +12,7 @@ use std::path::Path;
 
 use super::output::Output;
 use crate::escape::escape;
-use crate::shortage;
+use crate::problem::limit_hint;
 use crate::sys::file;
 use crate::sys::process::{self, Pid};
 
@@ -75,7 +75,7 @@ fn advice(name: &[u8], error: &io::Error) -> String {
             format!("; what is called so in PATH may not be executed: see `type -a {shown}`")
         }
         (Some(libc::ETXTBSY), _) => format!("; somebody writes to it: see `fuser -v {shown}`"),
-        _ => shortage::advice(error).into(),
+        _ => limit_hint(error).map_or(String::new(), |hint| format!("; {hint}")),
     }
 }
 

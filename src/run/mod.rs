@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use crate::client::Connection;
 use crate::escape::escape;
-use crate::shortage;
+use crate::problem::Problem;
 use crate::sys::process::{self, Reaped};
 use crate::sys::signal::{self, Signals};
 use crate::wire::{ClientMessage, VERSION};
@@ -77,11 +77,8 @@ pub(crate) fn main(options: Options) -> ExitCode {
 }
 
 fn run(options: Options, output: Output) -> Result<u8, Failure> {
-    let signals =
-        Signals::new(signal::HANDLED.into_iter().chain([libc::SIGCHLD])).map_err(|error| {
-            let advice = shortage::advice(&error);
-            Failure::new(format_args!("cannot read signals: {error}{advice}"))
-        })?;
+    let signals = Signals::new(signal::HANDLED.into_iter().chain([libc::SIGCHLD]))
+        .map_err(|error| Failure::new(Problem::io("cannot read signals", &error)))?;
     output.info("Opening PST session ...");
     let command = options.command.join(OsStr::new(" "));
     let open = ClientMessage::Open {

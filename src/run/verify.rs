@@ -9,7 +9,7 @@ use std::path::Path;
 use super::Failure;
 use super::opening::Grant;
 use crate::escape::escape;
-use crate::shortage;
+use crate::problem::Problem;
 use crate::sys::directory::{self, Sight};
 
 /// Looks at the data root, as the command would.
@@ -47,10 +47,7 @@ pub(super) fn check(grant: &Grant) -> Result<(), Failure> {
                 grant,
                 format!("cannot be reached: {error}; see who may pass with `namei -l {data}`"),
             )),
-            _ => Err(failure(
-                grant,
-                format!("cannot be opened: {error}{}", shortage::advice(&error)),
-            )),
+            _ => Err(failure(grant, Problem::io("cannot be opened", &error))),
         },
     }
 }

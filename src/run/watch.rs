@@ -14,7 +14,6 @@ use super::tree::{self, Reserve};
 use crate::client::Connection;
 use crate::escape::escape;
 use crate::problem::Problem;
-use crate::shortage;
 use crate::sys::poll::{self, Watch};
 use crate::sys::process::{self, Pid, Reaped, WaitStatus};
 use crate::sys::signal::Signals;
@@ -63,8 +62,7 @@ pub(super) fn prepare(means: Means<'_>, words: Vec<OsString>) -> Result<Prepared
 
 /// That a command cannot be watched.
 pub(super) fn failed(error: io::Error) -> Failure {
-    let advice = shortage::advice(&error);
-    Failure::new(format_args!("cannot watch a command: {error}{advice}"))
+    Failure::new(Problem::io("cannot watch a command", &error))
 }
 
 impl Prepared {
@@ -208,9 +206,8 @@ impl Run<'_> {
         match (report, self.trouble) {
             (Report::NotStarted(errno), _) => {
                 let error = io::Error::from_raw_os_error(errno);
-                let advice = shortage::advice(&error);
                 self.output
-                    .error(format_args!("Can't start the process: {error}{advice}"));
+                    .error(Problem::io("Can't start the process", &error));
                 Ending::Failed
             }
             (Report::Finished(status), None) => Ending::Finished(status),

@@ -83,7 +83,7 @@ fn p3_a_client_that_cannot_fork_says_so_and_its_session_ends() {
         let ended = run.to_end().must(1);
         assert_eq!(ended.text(), "", "the command was started");
         assert!(ended.stderr.contains("ERROR"), "{ended:?}");
-        let next = "temporarily unavailable (os error 11); too many processes: see `ulimit -u`";
+        let next = "temporarily unavailable; too many processes: see `ulimit -u`";
         assert!(ended.stderr.contains(next), "{ended:?}");
     }
     wait_until("its session is over", || {
@@ -129,7 +129,7 @@ fn p3_a_client_without_descriptors_says_so_and_its_session_ends() {
         } else {
             let ended = ended.must(1);
             assert_eq!(ended.text(), "", "the command was started");
-            let next = "(os error 24); too many files are open: see `ulimit -n`";
+            let next = ": too many open files; see `ulimit -n`";
             let error = ended.stderr.lines().find(|line| line.contains("ERROR"));
             assert!(error.is_some_and(|line| line.contains(next)), "{ended:?}");
         }
