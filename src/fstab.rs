@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_are_no_utf8_stay_what_they_are() {
+    fn fields_need_not_be_utf8() {
         let entries = parse(b"s\xff /m\xfe ext4 X-kvmd.pst-root=/m\xfe").unwrap();
         assert_eq!(entries[0].mount.as_os_str().as_bytes(), b"/m\xfe");
         let root = entries[0].option("X-kvmd.pst-root").unwrap();

@@ -1,4 +1,4 @@
-//! The binary's surface: help, version, dispatch, bad usage, and what goes before what.
+//! The command line: help, version, choice of the command, bad usage, and precedence of options.
 //! No daemon is started here, and none answers.
 #![allow(clippy::unwrap_used)] // its helpers are tests too
 
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 const PST: &str = env!("CARGO_BIN_EXE_pst");
 
-/// A directory of its own, removed at the end, also of a failed test.
+/// A temporary directory, removed at the end, even if the test fails.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -45,7 +45,7 @@ impl Drop for Dir {
     }
 }
 
-/// The program, without what the tester's own environment says.
+/// The program, without the tester's own PST_SOCKET and PST_CONFIG.
 fn program(path: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(path);
     command
@@ -55,7 +55,7 @@ fn program(path: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Exit code, stdout, stderr.
+/// Returns exit code, stdout and stderr.
 fn outcome(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -70,7 +70,7 @@ fn pst<A: AsRef<OsStr>>(args: &[A]) -> (Option<i32>, String, String) {
     outcome(program(PST).args(args))
 }
 
-/// Bad usage: this one line on stderr, nothing on stdout, exit 2.
+/// Asserts one line on stderr, nothing on stdout, and exit code 2.
 #[track_caller]
 fn assert_refused(command: &mut Command, line: &str) {
     let expected = (Some(2), String::new(), format!("pst: {line}\n"));
@@ -231,7 +231,7 @@ fn the_programs_name_chooses_the_command() {
 }
 
 #[test]
-fn arguments_that_are_no_utf8_are_taken_as_they_are() {
+fn arguments_need_not_be_utf8() {
     let odd = OsStr::from_bytes(b"/nonexistent/\xff");
     let mut spelled = OsString::from("--socket=");
     spelled.push(odd);
@@ -281,7 +281,7 @@ fn an_error_in_the_config_file_is_one_line_and_2() {
 }
 
 #[test]
-fn the_option_goes_before_the_environment() {
+fn the_option_wins_over_the_environment() {
     let missing = "/nonexistent/pst.toml";
     for (option, variable) in [(missing, "/nonexistent/other"), (missing, "")] {
         assert_refused(
@@ -293,7 +293,7 @@ fn the_option_goes_before_the_environment() {
     }
 }
 
-/// Which of the sockets in a directory is connected to first. Each hangs up at once.
+/// Returns the first socket of the directory that the command connects to. Each hangs up at once.
 fn first_connected(dir: &Dir, names: &[&'static str], command: &mut Command) -> &'static str {
     let (sender, receiver) = mpsc::channel();
     for &name in names {
@@ -311,7 +311,7 @@ fn first_connected(dir: &Dir, names: &[&'static str], command: &mut Command) -> 
 }
 
 #[test]
-fn the_socket_is_the_options_else_the_environments_else_the_config_files() {
+fn the_socket_comes_from_the_option_else_the_environment_else_the_config_file() {
     for subcommand in [&["status"][..], &["run", "-q"]] {
         for (option, variable, expected) in [
             (true, true, "option"),
@@ -346,7 +346,7 @@ fn the_socket_is_the_options_else_the_environments_else_the_config_files() {
 }
 
 #[test]
-fn a_broken_config_file_is_not_looked_at_where_the_socket_is_known() {
+fn a_broken_config_file_is_not_read_if_the_socket_is_known() {
     let dir = Dir::new();
     let config = dir.file("pst.toml", "nonsense");
     let nowhere = Path::new("/nonexistent/pst.sock");
@@ -363,7 +363,7 @@ fn a_broken_config_file_is_not_looked_at_where_the_socket_is_known() {
 }
 
 #[test]
-fn a_stdout_that_takes_nothing_is_no_panic() {
+fn a_stdout_that_cannot_be_written_causes_no_panic() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     drop(ours);
     let output = program(PST)

@@ -285,7 +285,7 @@ fn a_missing_file_is_an_error_only_if_it_was_named() {
 }
 
 #[test]
-fn a_file_that_is_no_utf8_is_named_with_the_place() {
+fn a_file_that_is_not_utf8_is_named_with_the_position() {
     let file = File::new(b"group = \"x\"\n# \xc3\xa4 \xff\n");
     let error = Config::load(&file.0, false).unwrap_err();
     assert_eq!(

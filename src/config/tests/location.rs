@@ -1,10 +1,10 @@
-//! Where the storage is, by config file and fstab.
+//! Tests of the storage location.
 
 use std::os::unix::ffi::OsStrExt;
 
 use super::*;
 
-/// The place that an fstab and the keys of `[storage]` give.
+/// Decides the location by this fstab and these keys of `[storage]`.
 fn place(fstab: &[u8], keys: &str) -> Result<StorageLocation, String> {
     let file = File::new(fstab);
     let mut config = parse(&format!("[storage]\n{keys}")).unwrap();
@@ -46,7 +46,7 @@ fn the_marked_entry_is_the_storage() {
 }
 
 #[test]
-fn any_option_of_ours_marks_an_entry_and_an_empty_one_says_nothing() {
+fn any_option_of_ours_marks_an_entry_and_an_empty_one_has_no_value() {
     for option in ["root", "user=", "group", "root=,X-kvmd.pst-user", "new"] {
         let fstab = format!("x /m ext4 ro,X-kvmd.pst-{option}");
         let place = place(fstab.as_bytes(), "").unwrap();
@@ -104,7 +104,7 @@ fn a_mount_that_is_set_needs_no_fstab() {
 }
 
 #[test]
-fn what_cannot_be_the_storage_is_named_with_what_to_do() {
+fn a_wrong_location_is_named_with_the_next_step() {
     for (fstab, keys, says, advice) in [
         (
             "",
