@@ -23,7 +23,6 @@ use super::log::{StateLog, log_holders};
 use super::status::{StatusSnapshot, describe, describe_holder};
 use super::timeouts::{FORGOTTEN, LAST_ANSWERS, STATUS_INTERVAL};
 use super::worker::{JobReport, StorageReport};
-
 use crate::storage::holders::Holder;
 use crate::systemd::ServiceManager;
 use crate::units::{HumanBytes, HumanDuration};

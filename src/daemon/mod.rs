@@ -69,9 +69,7 @@ pub(crate) fn main(
 
 /// Returns whether the storage is left as it should be.
 fn run(config: &Config) -> Result<bool, Problem> {
-    let location = config
-        .place()
-        .map_err(|error| Problem::new(error.to_string()))?;
+    let location = config.place()?;
     let owner = Owner::of(&location)?;
     let access_gid = access_gid(&config.group)?;
     if let Err(error) = current::raise_descriptor_limit() {
