@@ -8,7 +8,7 @@ use super::finding::{Finding, Id};
 use super::sight::Sight;
 use crate::config::{Config, StorageLocation};
 use crate::escape::escape;
-use crate::storage::inspect::escape_path;
+use crate::escape::escape_path;
 use crate::sys::user;
 
 pub(super) fn look(

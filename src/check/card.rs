@@ -7,7 +7,7 @@ use std::path::Path;
 use super::device::Device;
 use super::finding::{Finding, Id};
 use crate::escape::escape;
-use crate::storage::inspect::escape_path;
+use crate::escape::escape_path;
 
 /// What a card says of itself: its CID, as sysfs shows it.
 #[derive(Debug, PartialEq)]

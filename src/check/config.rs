@@ -3,7 +3,7 @@
 use super::Options;
 use super::finding::{Finding, Id};
 use crate::config::Config;
-use crate::storage::inspect::escape_path;
+use crate::escape::escape_path;
 
 /// The config, unless it cannot be understood.
 pub(super) fn look(options: &Options, findings: &mut Vec<Finding>) -> Option<Config> {

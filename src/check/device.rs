@@ -11,8 +11,9 @@ use super::filesystem::Superblock;
 use super::finding::{Finding, Id};
 use super::sight::Sight;
 use crate::escape::escape;
+use crate::escape::escape_path;
 use crate::fstab::Entry;
-use crate::storage::inspect::{MountedStorage, escape_path};
+use crate::storage::inspect::MountedStorage;
 
 #[derive(Debug)]
 pub(super) struct Device {

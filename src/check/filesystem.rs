@@ -10,7 +10,8 @@ use std::path::Path;
 use super::finding::{Finding, Id};
 use super::sight::Sight;
 use crate::escape::escape;
-use crate::storage::inspect::{MountedStorage, escape_path, journal_error};
+use crate::escape::escape_path;
+use crate::storage::inspect::{MountedStorage, journal_error};
 use crate::storage::mountinfo;
 use crate::sys::file;
 

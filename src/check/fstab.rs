@@ -9,9 +9,9 @@ use super::sight::Sight;
 use super::units;
 use crate::config::{Config, StorageLocation};
 use crate::escape::escape;
+use crate::escape::escape_path;
 use crate::fstab::Entry;
 use crate::storage::directories::Owner;
-use crate::storage::inspect::escape_path;
 use crate::sys::user;
 
 /// The options that are read from it.

@@ -6,9 +6,10 @@ use super::finding::{Finding, Id};
 use super::sight::Sight;
 use crate::config::StorageLocation;
 use crate::escape::escape;
+use crate::escape::escape_path;
 use crate::problem::Problem;
 use crate::storage::directories::{self, DirectoryProblem, Owner};
-use crate::storage::inspect::{self, MountedStorage, escape_path};
+use crate::storage::inspect::{self, MountedStorage};
 use crate::storage::mounts::Flag;
 
 /// What is mounted there, if anything is.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::finding::{Finding, Id};
 use super::sight::Sight;
-use crate::storage::inspect::escape_path;
+use crate::escape::escape_path;
 
 const SYMLINKS: [&str; 2] = ["kvmd-pstrun", "kvmd-pst"];
 

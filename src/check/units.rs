@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::finding::{Finding, Id};
 use super::sight::Sight;
-use crate::storage::inspect::escape_path;
+use crate::escape::escape_path;
 
 /// Where units and their `.wants` directories are, systemd.unit(5).
 const DIRECTORIES: [&str; 5] = [

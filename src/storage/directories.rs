@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-use super::inspect::escape_path;
 use crate::config::StorageLocation;
+use crate::escape::escape_path;
 use crate::problem::Problem;
 use crate::sys::file;
 use crate::sys::{current, user};

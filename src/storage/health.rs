@@ -4,8 +4,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::Storage;
-use super::inspect::{self, MountedStorage, escape_path};
+use super::inspect::{self, MountedStorage};
 use super::mounts::Flag;
+use crate::escape::escape_path;
 use crate::problem::Problem;
 use crate::sys::current;
 use crate::sys::mount::{Mode, clear_mount_read_only};

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::inspect::escape_path;
 use super::mountinfo::Mount;
+use crate::escape::escape_path;
 use crate::problem::Problem;
 use crate::sys::{current, file};
 

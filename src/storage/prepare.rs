@@ -7,10 +7,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::directories::{self, DirectoryProblem, Owner};
-use super::inspect::{self, MountedStorage, escape_path};
+use super::inspect::{self, MountedStorage};
 use super::lock::{DeviceLock, LockError};
 use super::mounts::Flag;
 use crate::config::{Config, StorageLocation};
+use crate::escape::escape_path;
 use crate::logging;
 use crate::problem::Problem;
 use crate::sys::file;

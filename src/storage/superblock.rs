@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::directories::{self, DirectoryProblem};
 use super::health::{Health, Inspection, Remount, Text};
-use super::inspect::{self, MountedStorage, escape_path, repair_hint};
+use super::inspect::{self, MountedStorage, repair_hint};
 use super::{Storage, WritablePeriod};
+use crate::escape::escape_path;
 use crate::problem::Problem;
 use crate::sys::file;
 use crate::sys::mount::{Mode, switch_superblock};
