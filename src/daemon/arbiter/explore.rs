@@ -1,28 +1,29 @@
-//! Every interleaving of a small world, breadth first, and from each state on: does it end well?
+//! Explores every interleaving of a small model, breadth first. Then follows fixed strategies from
+//! every state and checks where they end.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::model::{KILL_GRACE, Machine, Move, RULES, Violation, World, rebase};
+use super::model::{INVARIANTS, KILL_GRACE, Machine, Model, Transition, Violation, rebase};
 use super::{Arbiter, Moment, SessionId, Stage};
 use crate::daemon::timeouts::{RETRY_FIRST, RETRY_LONGEST};
 
 impl Arbiter {
-    /// Makes `now` the world's start.
+    /// Shifts all times so that `now` becomes the model's start.
     pub(super) fn rebase(&mut self, now: Moment) {
         if let Some(retry) = self.retry.as_mut().filter(|r| r.wait > RETRY_FIRST) {
-            retry.wait = RETRY_LONGEST; // as if there were no steps between the two
+            retry.wait = RETRY_LONGEST; // skip the doublings in between: fewer states
         }
         let retry = self.retry.iter_mut().map(|retry| &mut retry.next);
-        let cuts = self.sessions.values_mut().filter_map(|stage| match stage {
-            Stage::Revoked { cut } => Some(cut),
+        let disconnects = self.sessions.values_mut().filter_map(|stage| match stage {
+            Stage::Revoked { disconnect_at } => Some(disconnect_at),
             _ => None,
         });
-        let others = [&mut self.look_at, &mut self.stop_by, &mut self.armed];
+        let others = [&mut self.inspect_at, &mut self.stop_by, &mut self.timer];
         let others = others.into_iter().flatten();
-        let all = retry.chain(cuts).chain(others);
+        let all = retry.chain(disconnects).chain(others);
         all.for_each(|moment| rebase(moment, now));
     }
 }
@@ -30,7 +31,7 @@ impl Arbiter {
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub sessions: u64,
-    /// Failures, disturbances and writers' closes on one path.
+    /// Failures, rechecks and writers' closes on one path.
     pub faults: u8,
 }
 
@@ -38,38 +39,38 @@ pub struct Bounds {
 pub struct Explored {
     pub states: usize,
     pub transitions: usize,
-    /// The first violation, on a shortest path, and that path.
-    pub broken: Option<(Violation, Vec<Move>)>,
+    /// The first violation and a shortest path to it.
+    pub broken: Option<(Violation, Vec<Transition>)>,
 }
 
-/// A state: the world, and the faults that it has had.
-type State<M> = (World<M>, u8);
-type Number = u32;
+/// A state of the exploration: the model and the id of faults so far.
+type Node<M> = (Model<M>, u8);
+type StateId = u32;
 
-/// Ways to go on without a choice, from each state to the next; `None` at the end.
+/// The successor of each state under each strategy; `None` at the end.
 #[derive(Default)]
-struct Ways {
-    settling: Vec<Option<Number>>,
-    patient: Vec<Option<Number>>,
-    stubborn: Vec<Option<Number>>,
+struct Successors {
+    settling: Vec<Option<StateId>>,
+    patient: Vec<Option<StateId>>,
+    stubborn: Vec<Option<StateId>>,
 }
 
 struct Exploration<M> {
-    numbers: HashMap<Rc<State<M>>, Number, BuildHasherDefault<Mixer>>,
-    states: Vec<Rc<State<M>>>,
+    ids: HashMap<Rc<Node<M>>, StateId, BuildHasherDefault<FastHasher>>,
+    states: Vec<Rc<Node<M>>>,
     /// How each state was first reached.
-    reached: Vec<Option<(Number, Move)>>,
-    ways: Ways,
+    reached: Vec<Option<(StateId, Transition)>>,
+    successors: Successors,
     transitions: usize,
 }
 
-/// Explores all that can follow from a machine's start.
-pub fn explore<M: Machine>(start: World<M>, bounds: Bounds) -> Explored {
+/// Explores everything that can follow from `start`.
+pub fn explore<M: Machine>(start: Model<M>, bounds: Bounds) -> Explored {
     let mut exploration = Exploration {
-        numbers: HashMap::default(),
+        ids: HashMap::default(),
         states: Vec::new(),
         reached: Vec::new(),
-        ways: Ways::default(),
+        successors: Successors::default(),
         transitions: 0,
     };
     let broken = exploration.run(start, bounds).err();
@@ -80,11 +81,11 @@ pub fn explore<M: Machine>(start: World<M>, bounds: Bounds) -> Explored {
     }
 }
 
-/// A hasher that is fast without optimization too. Nobody attacks it here.
+/// A hasher that is fast even in debug builds. It needs no protection against attacks here.
 #[derive(Default)]
-struct Mixer(u64);
+struct FastHasher(u64);
 
-impl Hasher for Mixer {
+impl Hasher for FastHasher {
     fn write(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
@@ -115,57 +116,62 @@ impl Hasher for Mixer {
 }
 
 impl<M: Machine> Exploration<M> {
-    fn run(&mut self, start: World<M>, bounds: Bounds) -> Result<(), (Violation, Vec<Move>)> {
-        self.number((start, 0), None);
+    fn run(&mut self, start: Model<M>, bounds: Bounds) -> Result<(), (Violation, Vec<Transition>)> {
+        self.id_of((start, 0), None);
         let mut next = 0;
         while let Some(state) = self.states.get(next).cloned() {
-            let (world, faults) = &*state;
-            let number = Number::try_from(next).expect("few enough states");
-            let settling = world.settling();
-            let patient = world.patient();
-            let stubborn = world.stubborn();
-            let mut ways = [None; 3];
-            for (step, cost) in world.moves((1..=bounds.sessions).map(SessionId)) {
+            let (model, faults) = &*state;
+            let id = StateId::try_from(next).expect("few enough states");
+            let settling = model.settling();
+            let patient = model.patient();
+            let stubborn = model.stubborn();
+            let mut successors = [None; 3];
+            for (step, cost) in model.transitions((1..=bounds.sessions).map(SessionId)) {
                 let faults = faults + cost;
                 if faults > bounds.faults {
                     continue;
                 }
-                let mut world = world.clone();
-                if let Err(violation) = world.make(step.clone()) {
-                    return Err((violation, self.path(number, Some(step))));
+                let mut model = model.clone();
+                if let Err(violation) = model.apply(step.clone()) {
+                    return Err((violation, self.path(id, Some(step))));
                 }
-                if step == Move::Wait {
-                    world.rebase();
+                if step == Transition::Wait {
+                    model.rebase();
                 }
                 self.transitions += 1;
-                let is = [&settling, &patient, &stubborn].map(|way| way.as_ref() == Some(&step));
-                let to = self.number((world, faults), Some((number, step)));
-                for (way, _) in ways.iter_mut().zip(is).filter(|(_, is)| *is) {
-                    *way = Some(to);
+                let chosen =
+                    [&settling, &patient, &stubborn].map(|choice| choice.as_ref() == Some(&step));
+                let to = self.id_of((model, faults), Some((id, step)));
+                for (successor, _) in successors
+                    .iter_mut()
+                    .zip(chosen)
+                    .filter(|(_, chosen)| *chosen)
+                {
+                    *successor = Some(to);
                 }
             }
-            self.ways.settling.push(ways[0]);
-            self.ways.patient.push(ways[1]);
-            self.ways.stubborn.push(ways[2]);
+            self.successors.settling.push(successors[0]);
+            self.successors.patient.push(successors[1]);
+            self.successors.stubborn.push(successors[2]);
             next += 1;
         }
-        self.ends()
+        self.check_ends()
     }
 
-    fn number(&mut self, state: State<M>, from: Option<(Number, Move)>) -> Number {
-        if let Some(number) = self.numbers.get(&state) {
-            return *number;
+    fn id_of(&mut self, state: Node<M>, from: Option<(StateId, Transition)>) -> StateId {
+        if let Some(id) = self.ids.get(&state) {
+            return *id;
         }
-        let number = Number::try_from(self.states.len()).expect("few enough states");
+        let id = StateId::try_from(self.states.len()).expect("few enough states");
         let state = Rc::new(state);
-        self.numbers.insert(state.clone(), number);
+        self.ids.insert(state.clone(), id);
         self.states.push(state);
         self.reached.push(from);
-        number
+        id
     }
 
-    fn path(&self, mut to: Number, last: Option<Move>) -> Vec<Move> {
-        let mut path: Vec<Move> = last.into_iter().collect();
+    fn path(&self, mut to: StateId, last: Option<Transition>) -> Vec<Transition> {
+        let mut path: Vec<Transition> = last.into_iter().collect();
         while let Some((from, step)) = &self.reached[to as usize] {
             path.push(step.clone());
             to = *from;
@@ -174,61 +180,57 @@ impl<M: Machine> Exploration<M> {
         path
     }
 
-    /// From each state on, by each way: where does it end?
-    fn ends(&self) -> Result<(), (Violation, Vec<Move>)> {
-        let violation = |rule, text: &str| Violation {
-            rule,
+    /// Checks where each strategy ends, from every state.
+    fn check_ends(&self) -> Result<(), (Violation, Vec<Transition>)> {
+        let violation = |invariant, text: &str| Violation {
+            invariant,
             text: text.into(),
         };
-        self.follow(&self.ways.settling, |_| false, World::at_rest)?;
-        let unanswered = || Err(violation(2, "somebody never gets an answer"));
+        self.follow(&self.successors.settling, |_| false, Model::at_rest)?;
+        let unanswered = || Err(violation(2, "a client never gets an answer"));
         let never = || Err(violation(7, "stopped, and never exits"));
-        let answered = |world: &World<M>| world.all_answered();
-        let exited = |world: &World<M>| world.exited() || !world.stopped();
-        for way in [&self.ways.patient, &self.ways.stubborn] {
-            self.follow(way, answered, |world| {
-                if answered(world) {
+        let answered = |model: &Model<M>| model.all_answered();
+        let exited = |model: &Model<M>| model.exited() || !model.stopped();
+        for strategy in [&self.successors.patient, &self.successors.stubborn] {
+            self.follow(strategy, answered, |model| {
+                if answered(model) {
                     Ok(())
                 } else {
                     unanswered()
                 }
             })?;
-            self.follow(
-                way,
-                exited,
-                |world| {
-                    if exited(world) { Ok(()) } else { never() }
-                },
-            )?;
+            self.follow(strategy, exited, |model| {
+                if exited(model) { Ok(()) } else { never() }
+            })?;
         }
         Ok(())
     }
 
-    /// Follows one way from every state to where `done` says so, or it ends, or it turns in a
-    /// circle, and judges what is there.
+    /// Follows a strategy from every state until `done`, its end or a cycle, and judges the state
+    /// reached.
     fn follow(
         &self,
-        way: &[Option<Number>],
-        done: impl Fn(&World<M>) -> bool,
-        judge: impl Fn(&World<M>) -> Result<(), Violation>,
-    ) -> Result<(), (Violation, Vec<Move>)> {
+        strategy: &[Option<StateId>],
+        done: impl Fn(&Model<M>) -> bool,
+        judge: impl Fn(&Model<M>) -> Result<(), Violation>,
+    ) -> Result<(), (Violation, Vec<Transition>)> {
         let (new, under_way, judged) = (0_u8, 1, 2);
         let mut marks = vec![new; self.states.len()];
         for start in 0..self.states.len() {
             let mut path = vec![start];
             while let Some(&at) = path.last() {
-                let circle = marks[at] == under_way;
+                let cycle = marks[at] == under_way;
                 if marks[at] == judged {
                     break;
                 }
                 marks[at] = under_way;
-                let world = &self.states[at].0;
-                match way[at].filter(|_| !circle && !done(world)) {
+                let model = &self.states[at].0;
+                match strategy[at].filter(|_| !cycle && !done(model)) {
                     Some(next) => path.push(next as usize),
                     None => {
-                        if let Err(violation) = judge(world) {
-                            let number = Number::try_from(start).expect("few enough states");
-                            return Err((violation, self.path(number, None)));
+                        if let Err(violation) = judge(model) {
+                            let id = StateId::try_from(start).expect("few enough states");
+                            return Err((violation, self.path(id, None)));
                         }
                         break;
                     }
@@ -240,10 +242,10 @@ impl<M: Machine> Exploration<M> {
     }
 }
 
-/// A world around a new arbiter.
-pub fn start() -> World<Arbiter> {
+/// A model with a new arbiter.
+pub fn start() -> Model<Arbiter> {
     let (arbiter, effects) = Arbiter::new(KILL_GRACE);
-    World::new(arbiter, effects).expect("a good start")
+    Model::new(arbiter, effects).expect("a good start")
 }
 
 fn holds_within(bounds: Bounds) {
@@ -258,9 +260,9 @@ fn holds_within(bounds: Bounds) {
     if let Some((violation, path)) = explored.broken {
         let path: Vec<String> = path.iter().map(|step| format!("  {step:?}\n")).collect();
         panic!(
-            "rule {} ({}) is broken: {}\n{}",
-            violation.rule,
-            RULES[violation.rule - 1],
+            "invariant {} ({}) is broken: {}\n{}",
+            violation.invariant,
+            INVARIANTS[violation.invariant - 1],
             violation.text,
             path.concat()
         );
@@ -269,7 +271,7 @@ fn holds_within(bounds: Bounds) {
 }
 
 #[test]
-fn every_interleaving_of_three_sessions_keeps_the_rules() {
+fn every_interleaving_of_three_sessions_keeps_the_invariants() {
     holds_within(Bounds {
         sessions: 3,
         faults: 3,

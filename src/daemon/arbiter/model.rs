@@ -1,5 +1,6 @@
-//! The world around the arbiter, as its tests have it: clients, the storage, the worker and the
-//! time. It keeps the truth by itself, makes no decision, and checks each [`RULES`] at each step.
+//! A model of the arbiter's surroundings for its tests: clients, storage, worker and time.
+//!
+//! It tracks the truth independently of the arbiter and checks the [`INVARIANTS`] at each step.
 
 mod events;
 mod invariants;
@@ -10,7 +11,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::time::Duration;
 
-pub use self::invariants::RULES;
+pub use self::invariants::INVARIANTS;
 use self::invariants::check;
 use super::{
     Arbiter, DenyReason, Effect, Health, Input, Inspection, Job, Moment, Outcome, Phase, Remount,
@@ -18,18 +19,18 @@ use super::{
 };
 
 pub const KILL_GRACE: Duration = Duration::from_secs(1);
-/// When the world begins: late enough that there is a past.
+/// The model's start, late enough that moments before it exist.
 const START: Moment = Moment(Duration::from_secs(3600));
-/// Ticks at one moment before it is a busy loop.
+/// More ticks at one moment count as a busy loop.
 const TICKS: u8 = 4;
 
-/// The machine under test: the arbiter, or a broken twin of it.
+/// The machine under test: the arbiter or a mutant.
 pub trait Machine: Clone + Eq + Hash + fmt::Debug {
     fn input(&mut self, input: Input, now: Moment) -> Vec<Effect>;
-    /// Makes `now` the [`START`].
+    /// Shifts all times so that `now` becomes [`START`].
     fn rebase(&mut self, now: Moment);
-    /// Whether it shows the outside this.
-    fn shows(&self, state: State, phases: &[(SessionId, Phase)]) -> bool;
+    /// Whether the machine reports this state and these phases.
+    fn reports(&self, state: State, phases: &[(SessionId, Phase)]) -> bool;
 }
 
 impl Machine for Arbiter {
@@ -41,46 +42,46 @@ impl Machine for Arbiter {
         Arbiter::rebase(self, now);
     }
 
-    fn shows(&self, state: State, phases: &[(SessionId, Phase)]) -> bool {
-        let as_it_is = |(id, phase): &(SessionId, Phase)| self.phase(*id) == Some(*phase);
-        self.state() == state && phases.iter().all(as_it_is)
+    fn reports(&self, state: State, phases: &[(SessionId, Phase)]) -> bool {
+        let same = |(id, phase): &(SessionId, Phase)| self.phase(*id) == Some(*phase);
+        self.state() == state && phases.iter().all(same)
     }
 }
 
-/// One thing that can happen.
+/// A step of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Move {
+pub enum Transition {
     Input(Input),
-    /// The time moves on to the armed moment; the tick itself may be late.
+    /// Time advances to the timer's moment. The tick is a transition of its own: it may be late.
     Wait,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    pub rule: usize,
+    pub invariant: usize,
     pub text: String,
 }
 
-/// How far a look, or a try to go writable, that began after an opening has come.
+/// The progress of the first inspection that started after a session was requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Fresh {
-    No,
+enum Freshness {
+    NotStarted,
     Running,
     Done,
 }
 
-/// One client. It writes whenever it may, so nothing of it is durable before a later sync.
+/// A client. It writes whenever it may, so its data is durable only after a later sync.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Client {
+enum ModelClient {
     Waiting {
-        fresh: Fresh,
+        fresh: Freshness,
     },
     Granted {
         lost: bool,
     },
     Revoked {
         lost: bool,
-        cut_from: Moment,
+        disconnect_from: Moment,
     },
     Closing {
         lost: bool,
@@ -89,143 +90,145 @@ enum Client {
     },
 }
 
-impl Client {
+impl ModelClient {
     fn phase(&self) -> Phase {
         match self {
-            Client::Waiting { .. } => Phase::Waiting,
-            Client::Granted { .. } => Phase::Granted,
-            Client::Revoked { .. } => Phase::Revoked,
-            Client::Closing { .. } => Phase::Closing,
+            ModelClient::Waiting { .. } => Phase::Waiting,
+            ModelClient::Granted { .. } => Phase::Granted,
+            ModelClient::Revoked { .. } => Phase::Revoked,
+            ModelClient::Closing { .. } => Phase::Closing,
         }
     }
 }
 
-/// [`Health`] without the words.
+/// [`Health`] without the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+enum HealthKind {
     Ready,
     Absent,
     Unprepared,
     Failed,
 }
 
-impl Kind {
-    fn of(health: &Health) -> Kind {
+impl HealthKind {
+    fn of(health: &Health) -> HealthKind {
         match health {
-            Health::Ready => Kind::Ready,
-            Health::Absent(_) => Kind::Absent,
-            Health::Unprepared(_) => Kind::Unprepared,
-            Health::Failed(_) => Kind::Failed,
+            Health::Ready => HealthKind::Ready,
+            Health::Absent(_) => HealthKind::Absent,
+            Health::Unprepared(_) => HealthKind::Unprepared,
+            Health::Failed(_) => HealthKind::Failed,
         }
     }
 
     fn health(self) -> Health {
         match self {
-            Kind::Ready => Health::Ready,
-            Kind::Absent => Health::Absent(why()),
-            Kind::Unprepared => Health::Unprepared(why()),
-            Kind::Failed => Health::Failed(why()),
+            HealthKind::Ready => Health::Ready,
+            HealthKind::Absent => Health::Absent(why()),
+            HealthKind::Unprepared => Health::Unprepared(why()),
+            HealthKind::Failed => Health::Failed(why()),
         }
     }
 
     fn denial(self) -> DenyReason {
         match self {
-            Kind::Absent => DenyReason::Absent,
-            Kind::Unprepared => DenyReason::Unprepared,
-            Kind::Failed | Kind::Ready => DenyReason::Failed,
+            HealthKind::Absent => DenyReason::Absent,
+            HealthKind::Unprepared => DenyReason::Unprepared,
+            HealthKind::Failed | HealthKind::Ready => DenyReason::Failed,
         }
     }
 }
 
-/// Every way in which a storage can be found.
-const SIGHTS: [(Kind, bool); 7] = [
-    (Kind::Ready, false),
-    (Kind::Ready, true),
-    (Kind::Absent, false),
-    (Kind::Unprepared, false),
-    (Kind::Unprepared, true),
-    (Kind::Failed, false),
-    (Kind::Failed, true),
+/// Every possible result of an inspection.
+const INSPECTIONS: [(HealthKind, bool); 7] = [
+    (HealthKind::Ready, false),
+    (HealthKind::Ready, true),
+    (HealthKind::Absent, false),
+    (HealthKind::Unprepared, false),
+    (HealthKind::Unprepared, true),
+    (HealthKind::Failed, false),
+    (HealthKind::Failed, true),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct World<M> {
+pub struct Model<M> {
     machine: M,
     now: Moment,
-    clients: BTreeMap<SessionId, Client>,
+    clients: BTreeMap<SessionId, ModelClient>,
     running: Option<Job>,
-    armed: Option<Moment>,
-    /// Ticks since the time moved or somebody did something.
+    timer: Option<Moment>,
+    /// Ticks since time advanced or something else happened.
     ticks: u8,
     stopped: bool,
     exited: bool,
-    /// The storage, as of the last report of it.
-    kind: Kind,
+    /// The storage's health at the last report.
+    health: HealthKind,
     writable: bool,
-    /// Somebody has looked at all.
+    /// The storage has been inspected at least once.
     known: bool,
-    /// Something happened since the last look began.
-    suspect: bool,
-    /// The worker holds the root's descriptor.
+    /// Something happened since the last inspection started.
+    recheck_due: bool,
+    /// The worker holds the root directory's descriptor.
     pinned: bool,
-    /// Something was lost since it is pinned.
+    /// The storage or data was lost during the current writable period.
     lost: bool,
-    /// What should be told of it: the kind, or the loss until that period has ended.
-    told: Kind,
-    /// The last try to go read-only was refused as busy.
+    /// The health that the machine must report: a loss is sticky until its writable period ends.
+    reported: HealthKind,
+    /// The last remount to read-only was refused as busy.
     busy: bool,
-    /// The last try to go read-only failed otherwise: nobody knows what the superblock is.
-    given_up: bool,
+    /// The last remount to read-only failed, so the superblock's state is unknown.
+    remount_failed: bool,
 }
 
-impl<M: Machine> World<M> {
-    /// A world around a machine that has just started, and what it said first.
+impl<M: Machine> Model<M> {
+    /// A model with a machine that has just started, and the machine's first effects.
     pub fn new(machine: M, effects: Vec<Effect>) -> Result<Self, Violation> {
-        let mut world = World {
+        let mut model = Model {
             machine,
             now: START,
             clients: BTreeMap::new(),
             running: None,
-            armed: None,
+            timer: None,
             ticks: 0,
             stopped: false,
             exited: false,
-            kind: Kind::Absent,
+            health: HealthKind::Absent,
             writable: false,
             known: false,
-            suspect: true,
+            recheck_due: true,
             pinned: false,
             lost: false,
-            told: Kind::Absent,
+            reported: HealthKind::Absent,
             busy: false,
-            given_up: false,
+            remount_failed: false,
         };
         for effect in effects {
-            world.effect(effect)?;
+            model.effect(effect)?;
         }
-        Ok(world)
+        Ok(model)
     }
 
-    /// Whether it has come to rest: read-only, nothing pinned, or gone.
+    /// Checks that the model has come to rest: read-only with nothing pinned, or exited.
     pub fn at_rest(&self) -> Result<(), Violation> {
         if self.exited {
             return Ok(());
         }
-        let storage = (!self.writable || self.given_up) && !self.pinned;
-        check(storage, 1, || "left writable, or pinned, for ever".into())?;
+        let storage = (!self.writable || self.remount_failed) && !self.pinned;
+        check(storage, 1, || "left writable or pinned for ever".into())?;
         check(!self.stopped, 7, || "stopped, and never exits".into())?;
-        check(self.armed.is_none(), 8, || "armed at rest".into())?;
+        check(self.timer.is_none(), 8, || "timer set at rest".into())?;
         check(self.settling().is_none(), 10, || {
             "never comes to rest".into()
         })
     }
 
-    /// Whether everybody who asked has an answer.
+    /// Whether every request and every close has been answered.
     pub fn all_answered(&self) -> bool {
-        !self
-            .clients
-            .values()
-            .any(|client| matches!(client, Client::Waiting { .. } | Client::Closing { .. }))
+        !self.clients.values().any(|client| {
+            matches!(
+                client,
+                ModelClient::Waiting { .. } | ModelClient::Closing { .. }
+            )
+        })
     }
 
     pub fn stopped(&self) -> bool {
@@ -240,46 +243,49 @@ impl<M: Machine> World<M> {
         self.clients.keys().copied()
     }
 
-    /// Lets time pass, not further than the armed moment.
-    pub fn pass(&mut self, time: Duration) {
+    /// Advances time, but not beyond the timer's moment.
+    pub fn advance(&mut self, time: Duration) {
         let to = Moment(self.now.0 + time);
-        self.now = self.armed.map_or(to, |at| to.min(at.max(self.now)));
+        self.now = self.timer.map_or(to, |at| to.min(at.max(self.now)));
         self.ticks = 0;
     }
 
-    /// Makes this moment [`START`], so that the same situation is the same state at any time.
+    /// Makes this moment [`START`], so that the same situation at different times is one state.
     pub fn rebase(&mut self) {
         let now = self.now;
         self.machine.rebase(now);
         for client in self.clients.values_mut() {
-            if let Client::Revoked { cut_from, .. } = client {
-                rebase(cut_from, now);
+            if let ModelClient::Revoked {
+                disconnect_from, ..
+            } = client
+            {
+                rebase(disconnect_from, now);
             }
         }
-        self.armed.iter_mut().for_each(|at| rebase(at, now));
+        self.timer.iter_mut().for_each(|at| rebase(at, now));
         self.now = START;
     }
 
-    /// Makes one move, and checks every rule on the way.
-    pub fn make(&mut self, next: Move) -> Result<(), Violation> {
+    /// Applies a transition and checks every invariant.
+    pub fn apply(&mut self, next: Transition) -> Result<(), Violation> {
         let input = match next {
-            Move::Wait => {
-                self.now = self.armed.unwrap_or(self.now);
+            Transition::Wait => {
+                self.now = self.timer.unwrap_or(self.now);
                 self.ticks = 0;
                 return Ok(());
             }
-            Move::Input(input) => input,
+            Transition::Input(input) => input,
         };
         match &input {
             Input::Done(_) => {}
             Input::Tick => {
                 self.ticks += 1;
-                self.armed = None;
+                self.timer = None;
                 check(self.ticks <= TICKS, 10, || "ticks without end".into())?;
             }
             _ => self.ticks = 0,
         }
-        let cause = self.happens(&input);
+        let cause = self.happened(&input);
         let effects = self.machine.input(input, self.now);
         let mut over = Vec::new();
         for effect in effects {
@@ -288,39 +294,39 @@ impl<M: Machine> World<M> {
             }
             self.effect(effect)?;
         }
-        // The connection of a session that is over ends soon after.
+        // The connection ends soon after its session.
         for id in over {
             let more = self.machine.input(Input::Disconnected(id), self.now);
             check(more.is_empty(), 9, || {
                 format!("{more:?} at the end of {id:?}")
             })?;
         }
-        self.after(cause)
+        self.check_state(cause)
     }
 }
 
-/// What the world gives as the reason of every failure.
+/// The model's reason for every failure.
 const WHY: &str = "it failed";
-/// What the arbiter says itself.
+/// The only other reason, which the arbiter gives itself.
 const BY_HAND: &str = super::READ_ONLY_BY_HAND;
 
 fn why() -> Text {
     WHY.into()
 }
 
-fn seen((kind, writable): (Kind, bool)) -> Inspection {
+fn inspection((kind, writable): (HealthKind, bool)) -> Inspection {
     let health = kind.health();
     Inspection { health, writable }
 }
 
-/// What may be left of a wait, in ms: the arbiter's own waits, without most of the doubled ones.
-const GRID: [u64; 8] = [0, 1, 5, 20, 100, 1000, 3000, 10_000];
+/// The waits that the exploration tells apart, in ms: those of the arbiter, without most doublings.
+const REMAINING_WAITS: [u64; 8] = [0, 1, 5, 20, 100, 1000, 3000, 10_000];
 
-/// Makes `now` the [`START`] of a moment. All that is past is the same, and what is to come is
-/// rounded down: fewer states, and moments keep their order. The random runs have exact times.
+/// Shifts a moment so that `now` becomes [`START`]. To limit the number of states, all past moments
+/// become equal and waits are rounded down; the order is kept. The random runs use exact times.
 pub fn rebase(moment: &mut Moment, now: Moment) {
     let left = moment.0.saturating_sub(now.0);
-    let of_grid = GRID.map(Duration::from_millis).into_iter().rev();
-    let rounded = of_grid.into_iter().find(|step| *step <= left);
+    let waits = REMAINING_WAITS.map(Duration::from_millis).into_iter().rev();
+    let rounded = waits.into_iter().find(|step| *step <= left);
     moment.0 = START.0 + rounded.unwrap_or(left);
 }

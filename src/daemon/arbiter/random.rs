@@ -1,23 +1,23 @@
-//! Long runs of a larger world: up to eight sessions at once, without end, any number of faults,
-//! and the time in any steps. At the end all leave, and it must come to rest.
+//! Long random runs of a larger model: up to eight sessions at once, any number of faults, and time
+//! in steps of any length. At the end all clients leave, and the model must come to rest.
 
 use std::time::Duration;
 
 use super::SessionId;
 use super::explore::start;
-use super::model::{Move, RULES, World};
+use super::model::{INVARIANTS, Model, Transition};
 use super::{Arbiter, Input};
 
 const RUNS: u64 = 200;
 const STEPS: u32 = 5_000;
 const AT_ONCE: usize = 8;
-/// Of so many moves that are faults, one is made.
+/// Faults are possible in one of this many transitions.
 const FAULTS: u64 = 4;
 
-/// xorshift64*: the same run for the same seed, anywhere.
-struct Dice(u64);
+/// The xorshift64* generator: a seed gives the same run everywhere.
+struct Random(u64);
 
-impl Dice {
+impl Random {
     fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -32,59 +32,59 @@ impl Dice {
     }
 }
 
-fn make(world: &mut World<Arbiter>, next: Move, seed: u64) {
-    if let Err(violation) = world.make(next.clone()) {
+fn apply(model: &mut Model<Arbiter>, next: Transition, seed: u64) {
+    if let Err(violation) = model.apply(next.clone()) {
         panic!(
-            "run {seed}: rule {} ({}) is broken by {next:?}: {}\n{world:#?}",
-            violation.rule,
-            RULES[violation.rule - 1],
+            "run {seed}: invariant {} ({}) is broken by {next:?}: {}\n{model:#?}",
+            violation.invariant,
+            INVARIANTS[violation.invariant - 1],
             violation.text
         );
     }
 }
 
-/// One run; returns how many sessions it had.
+/// Returns the number of sessions of the run.
 fn run(seed: u64) -> u64 {
-    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let mut world = start();
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut model = start();
     let mut last = 0;
     for _ in 0..STEPS {
-        if dice.below(3) == 0 {
-            world.pass(Duration::from_micros(1 << dice.below(24)));
+        if random.below(3) == 0 {
+            model.advance(Duration::from_micros(1 << random.below(24)));
         }
-        let mut clients: Vec<SessionId> = world.clients().collect();
+        let mut clients: Vec<SessionId> = model.clients().collect();
         if clients.len() < AT_ONCE {
             clients.push(SessionId(last + 1));
         }
-        let bold = dice.below(FAULTS) == 0;
-        let mut moves = world.moves(clients.into_iter());
-        moves.retain(|(next, faults)| {
-            let ends = *next == Move::Input(Input::Stop);
+        let bold = random.below(FAULTS) == 0;
+        let mut transitions = model.transitions(clients.into_iter());
+        transitions.retain(|(next, faults)| {
+            let ends = *next == Transition::Input(Input::Stop);
             !ends && (bold || *faults == 0)
         });
-        let (next, _) = dice.pick(moves);
-        if matches!(&next, Move::Input(Input::Opened(id)) if id.0 > last) {
+        let (next, _) = random.pick(transitions);
+        if matches!(&next, Transition::Input(Input::Opened(id)) if id.0 > last) {
             last += 1;
         }
-        make(&mut world, next, seed);
+        apply(&mut model, next, seed);
     }
-    // Half of the runs are stopped in full swing, the others come to rest.
+    // Half of the runs are stopped in the middle; the others come to rest.
     let stopped = seed % 2 == 0;
     if stopped {
-        make(&mut world, Move::Input(Input::Stop), seed);
+        apply(&mut model, Transition::Input(Input::Stop), seed);
     }
     for _ in 0..STEPS {
         let next = if stopped {
-            world.stubborn()
+            model.stubborn()
         } else {
-            world.settling()
+            model.settling()
         };
         let Some(next) = next else { break };
-        make(&mut world, next, seed);
+        apply(&mut model, next, seed);
     }
-    let end = world.at_rest();
-    assert_eq!(end, Ok(()), "run {seed}: {world:#?}");
-    assert_eq!(world.exited(), stopped, "run {seed}: {world:#?}");
+    let end = model.at_rest();
+    assert_eq!(end, Ok(()), "run {seed}: {model:#?}");
+    assert_eq!(model.exited(), stopped, "run {seed}: {model:#?}");
     last
 }
 
@@ -92,5 +92,5 @@ fn run(seed: u64) -> u64 {
 fn long_random_runs_keep_the_rules_and_come_to_rest() {
     let sessions: u64 = (1..=RUNS).map(run).sum();
     println!("{RUNS} runs of {STEPS} steps, {sessions} sessions");
-    assert!(sessions > RUNS * 100, "hardly a session");
+    assert!(sessions > RUNS * 100, "hardly any sessions");
 }

@@ -1,4 +1,4 @@
-//! Single cases that went wrong once, each by its shortest way.
+//! Cases that once went wrong, each by its shortest path.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ const NOW: Moment = Moment(Duration::from_secs(60));
 const A: SessionId = SessionId(1);
 const B: SessionId = SessionId(2);
 
-fn looked(health: Health, writable: bool) -> Input {
-    let seen = Inspection { health, writable };
-    Input::Done(Outcome::Inspected(seen))
+fn inspected(health: Health, writable: bool) -> Input {
+    let inspection = Inspection { health, writable };
+    Input::Done(Outcome::Inspected(inspection))
 }
 
 fn made_writable(health: Health, writable: bool) -> Input {
-    let seen = Inspection { health, writable };
-    Input::Done(Outcome::MadeWritable(seen))
+    let inspection = Inspection { health, writable };
+    Input::Done(Outcome::MadeWritable(inspection))
 }
 
 fn made_read_only(remount: Remount, synced: bool) -> Input {
@@ -26,11 +26,11 @@ fn made_read_only(remount: Remount, synced: bool) -> Input {
     Input::Done(Outcome::MadeReadOnly { remount, sync })
 }
 
-fn ill() -> Health {
+fn unprepared() -> Health {
     Health::Unprepared("not prepared".into())
 }
 
-/// Where these lead a new arbiter, and what it says to the last.
+/// Returns a new arbiter after these inputs, and the effects of the last one.
 fn after(inputs: &[Input]) -> (Arbiter, Vec<Effect>) {
     let (mut arbiter, mut effects) = Arbiter::new(Duration::from_secs(1));
     for input in inputs {
@@ -39,11 +39,11 @@ fn after(inputs: &[Input]) -> (Arbiter, Vec<Effect>) {
     (arbiter, effects)
 }
 
-/// One granted session, then these.
+/// The same, after session [`A`] was granted.
 fn granted_then(inputs: &[Input]) -> (Arbiter, Vec<Effect>) {
     let mut all = vec![
         Input::Opened(A),
-        looked(Health::Ready, false),
+        inspected(Health::Ready, false),
         made_writable(Health::Ready, true),
     ];
     all.extend_from_slice(inputs);
@@ -52,14 +52,14 @@ fn granted_then(inputs: &[Input]) -> (Arbiter, Vec<Effect>) {
 
 #[test]
 fn the_exit_is_the_last_effect() {
-    let (_, effects) = after(&[Input::Stop, looked(Health::Ready, false)]);
+    let (_, effects) = after(&[Input::Stop, inspected(Health::Ready, false)]);
     assert_eq!(effects.last(), Some(&Effect::Exit { clean: true }));
 }
 
 #[test]
-fn a_refusal_while_unprepared_does_not_keep_it_held_so_who_comes_is_looked_at_afresh() {
+fn a_refusal_while_unprepared_does_not_keep_it_pinned_so_a_new_client_causes_an_inspection() {
     let (_, effects) = after(&[
-        looked(ill(), true),
+        inspected(unprepared(), true),
         Input::Opened(A),
         made_read_only(Remount::Busy, true),
     ]);
@@ -67,7 +67,7 @@ fn a_refusal_while_unprepared_does_not_keep_it_held_so_who_comes_is_looked_at_af
 }
 
 #[test]
-fn a_failed_remount_fails_the_close_even_if_the_sync_said_well() {
+fn a_failed_remount_fails_the_close_even_if_the_sync_succeeded() {
     let failed = Remount::Failed("given up".into());
     let (_, effects) = granted_then(&[Input::Close(A), made_read_only(failed, true)]);
     let answer = Effect::Closed(A, CloseResult::Failed, "given up".into());
@@ -77,7 +77,7 @@ fn a_failed_remount_fails_the_close_even_if_the_sync_said_well() {
 #[test]
 fn a_retry_is_over_when_the_storage_is_gone() {
     let (_, effects) = after(&[
-        looked(Health::Ready, true),
+        inspected(Health::Ready, true),
         Input::Opened(A),
         made_read_only(Remount::Busy, false),
         made_writable(Health::Absent("gone".into()), false),
@@ -87,9 +87,9 @@ fn a_retry_is_over_when_the_storage_is_gone() {
 }
 
 #[test]
-fn who_comes_while_a_predecessors_writer_is_there_is_looked_at_afresh() {
+fn a_new_client_while_an_earlier_writer_remains_causes_an_inspection() {
     let (_, effects) = after(&[
-        looked(Health::Ready, true),
+        inspected(Health::Ready, true),
         Input::Opened(A),
         made_read_only(Remount::Busy, true),
     ]);
@@ -97,9 +97,9 @@ fn who_comes_while_a_predecessors_writer_is_there_is_looked_at_afresh() {
 }
 
 #[test]
-fn a_search_that_was_due_does_not_delay_the_next_way_to_read_only() {
+fn a_search_that_was_due_does_not_delay_the_next_remount() {
     let (_, effects) = after(&[
-        looked(Health::Ready, true),
+        inspected(Health::Ready, true),
         Input::Opened(A),
         made_read_only(Remount::Busy, true),
         made_writable(Health::Ready, true),
@@ -115,12 +115,12 @@ fn a_search_that_was_due_does_not_delay_the_next_way_to_read_only() {
 }
 
 #[test]
-fn a_loss_stays_until_its_period_has_ended() {
+fn a_loss_stays_until_its_writable_period_has_ended() {
     let lost = [
         Input::Recheck,
-        looked(ill(), false),
+        inspected(unprepared(), false),
         Input::Recheck,
-        looked(Health::Ready, true),
+        inspected(Health::Ready, true),
     ];
     let (mut arbiter, _) = granted_then(&lost);
     let denied = Effect::Deny(B, DenyReason::Unprepared, "not prepared".into());
@@ -188,11 +188,11 @@ fn a_writer_that_closes_during_the_quick_tries_gets_its_own() {
         assert!(matches!(effects[..], [Effect::Start(_), ..]), "{effects:?}");
     }
     assert_eq!(waits, [1, 5, 20, 100, 1, 5, 20]);
-    assert_eq!(searches, 1, "the storm does not hide who holds");
+    assert_eq!(searches, 1, "the holders are found in spite of the storm");
 }
 
 #[test]
-fn p10_what_failed_can_be_stuck_too_so_its_holders_are_known() {
+fn p10_a_failed_storage_can_be_stuck_too_so_its_holders_are_known() {
     let busy = made_read_only(Remount::Busy, false);
     let (arbiter, _) = granted_then(&[Input::Close(A), busy]);
     assert_eq!(arbiter.state(), State::Failed);
@@ -206,30 +206,30 @@ fn a_writer_that_closes_during_the_first_try_does_not_make_it_stuck() {
 }
 
 #[test]
-fn read_only_by_hand_is_a_loss_only_if_somebody_relies_on_it() {
+fn read_only_by_hand_is_a_loss_only_if_a_session_relies_on_it() {
     let (arbiter, effects) = granted_then(&[
         Input::Disconnected(A),
         Input::Recheck,
         made_read_only(Remount::Busy, true),
-        looked(Health::Ready, false),
+        inspected(Health::Ready, false),
     ]);
     assert_eq!(arbiter.state(), State::GoingRo);
     assert!(effects.contains(&Effect::Start(Job::MakeReadOnly {
         release: true,
         awaited: false
     })));
-    let (arbiter, _) = granted_then(&[Input::Recheck, looked(Health::Ready, false)]);
+    let (arbiter, _) = granted_then(&[Input::Recheck, inspected(Health::Ready, false)]);
     assert_eq!(arbiter.state(), State::Failed);
 }
 
 #[test]
-fn p9_who_opens_does_not_wait_for_looks_that_others_cause() {
+fn p9_a_new_client_does_not_wait_for_inspections_that_others_cause() {
     let (_, effects) = after(&[
-        looked(Health::Ready, false),
+        inspected(Health::Ready, false),
         Input::Recheck,
         Input::Opened(A),
         Input::Recheck,
-        looked(Health::Ready, false),
+        inspected(Health::Ready, false),
     ]);
     assert!(
         effects.contains(&Effect::Start(Job::MakeWritable)),

@@ -1,4 +1,4 @@
-//! The tries to go read-only, while the kernel says busy: when the next one is due.
+//! Decides when to try for read-only again while the kernel says busy.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use crate::daemon::timeouts::{RETRY_FIRST, RETRY_LONGEST, WRITER_CLOSED_RETRIES}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Retry {
-    /// The kernel has said busy; else a writer was just gone while the first try was under way.
+    /// The kernel said busy. Until then, a writer only closed a file during the first attempt.
     pub refused: bool,
     pub next: Moment,
-    /// How long to wait after the try after that.
+    /// The wait after the attempt at `next`.
     pub wait: Duration,
-    /// The next of the quick tries, if a writer's close started them.
+    /// The index of the next quick attempt in [`WRITER_CLOSED_RETRIES`], if a writer's close started a burst.
     pub burst: Option<u8>,
-    /// A writer closed while the quick tries went on: more follow, after a pause.
+    /// A writer closed during the burst: another burst follows, after a pause.
     pub again: bool,
-    /// Find out who it is, first.
+    /// Search for the holders before the next attempt.
     pub search: bool,
 }
 
@@ -32,9 +32,9 @@ impl Retry {
         }
     }
 
-    /// A writer is about to be gone: try at once, and a few times shortly after. Each try costs a
-    /// sync, so one that closes files without end gets no more than a few in [`RETRY_FIRST`].
-    pub(super) fn released(&mut self, now: Moment) {
+    /// Schedules an attempt now and a burst shortly after. Each attempt costs a sync, so a process
+    /// that keeps closing files causes only one burst per [`RETRY_FIRST`].
+    pub(super) fn writer_closed(&mut self, now: Moment) {
         if self.burst.is_some() {
             self.again = true;
         } else {
@@ -43,7 +43,7 @@ impl Retry {
         }
     }
 
-    /// The kernel said busy: say who it is, and arrange the next try.
+    /// Schedules the next attempt after the kernel said busy.
     pub(super) fn refused(&mut self, now: Moment) {
         self.refused = true;
         let quick = self
@@ -55,7 +55,7 @@ impl Retry {
         } else if std::mem::take(&mut self.again) {
             self.next = after(now, RETRY_FIRST);
             self.burst = Some(0);
-            self.search = true; // whoever closes without end must not hide who holds
+            self.search = true; // even if other writers keep closing files
         } else {
             self.burst = None;
             self.next = after(now, self.wait);

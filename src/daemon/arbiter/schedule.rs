@@ -1,10 +1,10 @@
-//! What follows from where things stand, after each input: grants, the next job, the next moment
-//! to look up, the exit.
+//! Decides what follows from the new state after each input: grants, the next job, the timer, the
+//! exit.
 
 use super::{Arbiter, Effect, Health, Job, Moment, Stage, denial};
 
 impl Arbiter {
-    /// What follows from where things stand: grants, the next job, the next moment, the exit.
+    /// Grants what can be granted, starts the next job and sets the timer, or exits.
     pub(super) fn proceed(&mut self, now: Moment, out: &mut Vec<Effect>) {
         if self.can_grant() {
             for id in self.in_stage(|s| matches!(s, Stage::Waiting { .. })) {
@@ -15,7 +15,7 @@ impl Arbiter {
             }
         }
         if self.lost() {
-            // The old period must end first; what comes after it is looked at anew.
+            // The lost period ends first; later requests get a new inspection.
             let (reason, text) = denial(&self.health);
             self.deny_waiting(reason, &text, out, |_| true);
         }
@@ -23,10 +23,10 @@ impl Arbiter {
             if let Some(job) = self.next_job(now) {
                 self.start(job, out);
             } else {
-                self.exited = self.over(now);
+                self.exited = self.stop_complete(now);
             }
         }
-        self.arm(now, out);
+        self.set_timer(now, out);
         if self.exited {
             let clean = !self.writable;
             out.push(Effect::Exit { clean });
@@ -35,8 +35,9 @@ impl Arbiter {
 
     fn next_job(&mut self, now: Moment) -> Option<Job> {
         let waiting = self.any(|s| matches!(s, Stage::Waiting { .. }));
-        // Who looks anyway need not wait for looks, of which others can cause any number.
-        if self.look && (self.pinned || !waiting) {
+        // `MakeWritable` inspects too, so a waiting client does not also wait for inspections, which
+        // other users can trigger without end.
+        if self.inspect_due && (self.pinned || !waiting) {
             return Some(Job::Inspect);
         }
         let revoked = self.any(|s| matches!(s, Stage::Revoked { .. }));
@@ -68,7 +69,7 @@ impl Arbiter {
 
     fn start(&mut self, job: Job, out: &mut Vec<Effect>) {
         match job {
-            Job::Inspect | Job::MakeWritable => self.look = false,
+            Job::Inspect | Job::MakeWritable => self.inspect_due = false,
             Job::FindHolders => {
                 if let Some(retry) = &mut self.retry {
                     retry.search = false;
@@ -78,7 +79,7 @@ impl Arbiter {
         }
         for stage in self.sessions.values_mut() {
             match stage {
-                Stage::Waiting { seen } => *seen = job == Job::MakeWritable,
+                Stage::Waiting { covered } => *covered = job == Job::MakeWritable,
                 Stage::Closing { covered } => {
                     *covered = matches!(job, Job::Sync | Job::MakeReadOnly { .. });
                 }
@@ -89,30 +90,30 @@ impl Arbiter {
         out.push(Effect::Start(job));
     }
 
-    /// Whether a stop has come to its end.
-    fn over(&self, now: Moment) -> bool {
+    /// Whether a stop is complete.
+    fn stop_complete(&self, now: Moment) -> bool {
         let Some(by) = self.stop_by else {
             return false;
         };
         self.granted.is_empty() && self.sessions.is_empty() && (!self.writable || by <= now)
     }
 
-    fn arm(&mut self, now: Moment, out: &mut Vec<Effect>) {
-        let cuts = self.sessions.values().filter_map(|stage| match stage {
-            Stage::Revoked { cut } => Some(*cut),
+    fn set_timer(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        let disconnects = self.sessions.values().filter_map(|stage| match stage {
+            Stage::Revoked { disconnect_at } => Some(*disconnect_at),
             _ => None,
         });
         let idle_retry = self.retry.as_ref().filter(|_| self.running.is_none());
         let moments = [
             idle_retry.map(|retry| retry.next),
-            self.look_at,
-            cuts.min(),
+            self.inspect_at,
+            disconnects.min(),
             self.stop_by.filter(|by| *by > now),
         ];
         let next = moments.into_iter().flatten().min();
         let next = next.filter(|_| !self.exited);
-        if next != self.armed {
-            self.armed = next;
+        if next != self.timer {
+            self.timer = next;
             out.push(Effect::SetTimer(next));
         }
     }

@@ -1,58 +1,54 @@
-//! The arbiter's vocabulary: what it is told, what it says, and what the worker's jobs are and
-//! bring back. It decides nothing.
+//! The arbiter's inputs and effects, and the worker's jobs and their outcomes.
 
 use std::time::Duration;
 
 pub(crate) use crate::storage::health::{Health, Inspection, Remount, Text};
 pub(crate) use crate::wire::{CloseResult, DenyReason, RevokeReason};
 
-/// A session, for the life of the daemon.
+/// Identifies a session; never reused while the daemon lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SessionId(pub u64);
 
-/// A point of the monotonic clock: the time since the daemon started.
+/// A point in time: how long the daemon has been running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Moment(pub Duration);
 
-/// What the worker is told to do.
+/// Work for the worker thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Job {
-    /// Look at the mount and its health. Answer: [`Outcome::Inspected`].
+    /// Inspects the mount and its health. Answered by [`Outcome::Inspected`].
     Inspect,
-    /// Look, and if all is well go read-write and hold the root's descriptor.
-    /// Answer: [`Outcome::MadeWritable`].
+    /// Inspects; if the storage is healthy, opens the root directory and remounts read-write.
+    /// Answered by [`Outcome::MadeWritable`].
     MakeWritable,
-    /// Remount read-only, then sync through the pinned descriptor, then let go of it; it stays
-    /// pinned only if it was, the kernel says busy, nothing was lost and `release` is not set.
-    /// Answer: [`Outcome::MadeReadOnly`].
+    /// Remounts read-only, syncs through the pinned descriptor, then closes it. It stays open only
+    /// if the kernel says busy, the sync succeeded and `release` is not set.
+    /// Answered by [`Outcome::MadeReadOnly`].
     MakeReadOnly {
-        /// Let go of the storage whatever comes of it.
+        /// Close the descriptor whatever the result.
         release: bool,
-        /// Somebody waits to hear whether its data is safe, so it is synced even if the kernel
-        /// says busy. Without, a busy storage is not made to write at each try.
+        /// A client waits for the sync, so sync even if the kernel says busy. Otherwise a busy
+        /// storage is not synced, which would cost writes at each attempt.
         awaited: bool,
     },
-    /// Put on the medium what was written so far. Answer: [`Outcome::Synced`].
+    /// Flushes what was written so far to the card. Answered by [`Outcome::Synced`].
     Sync,
-    /// Find out who keeps it from going read-only. Answer: [`Outcome::Searched`].
+    /// Finds what keeps the storage writable. Answered by [`Outcome::Searched`].
     FindHolders,
 }
 
-/// What came of a job.
+/// The result of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Outcome {
-    /// Of [`Job::Inspect`].
     Inspected(Inspection),
-    /// Of [`Job::MakeWritable`]: ready and writable if it succeeded.
+    /// Ready and writable on success.
     MadeWritable(Inspection),
-    /// Of [`Job::MakeReadOnly`].
     MadeReadOnly {
         remount: Remount,
         sync: Result<(), Text>,
     },
-    /// Of [`Job::Sync`].
     Synced(Result<(), Text>),
-    /// Of [`Job::FindHolders`]: what was found is not for the arbiter.
+    /// The arbiter does not need to know what was found.
     Searched,
 }
 
@@ -60,41 +56,41 @@ pub(crate) enum Outcome {
 pub(crate) enum Input {
     /// An admitted client asks for a session.
     Opened(SessionId),
-    /// Its command has ended; it wants to know whether its data is safe.
+    /// The client's command has ended; it asks whether its data is safe.
     Close(SessionId),
-    /// Its connection ended, whatever went before.
+    /// The connection ended, with or without a close.
     Disconnected(SessionId),
     /// The running job is done.
     Done(Outcome),
-    /// Something happened to the mount or the filesystem: have a look.
+    /// The mount or the filesystem may have changed.
     Recheck,
-    /// Somebody closed a file that was open for writing, while nobody should have one.
+    /// A file that was open for writing was closed while no session was open.
     WriterClosed,
-    /// The armed moment has come.
+    /// The timer of [`Effect::SetTimer`] has expired.
     Tick,
     Stop,
 }
 
-/// What to do about it.
+/// What the controller must do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Effect {
-    /// Give this to the worker.
+    /// Pass the job to the worker.
     Start(Job),
-    /// Answer an opening: the storage is writable.
+    /// Answer a request for a session: the storage is writable.
     Grant(SessionId),
-    /// Answer an opening with a refusal; the session is over.
+    /// Refuse a request for a session; the session is over.
     Deny(SessionId, DenyReason, Text),
     /// Tell a granted session that it must end.
     Revoke(SessionId, RevokeReason, Text),
     /// Answer a close; the session is over.
     Closed(SessionId, CloseResult, Text),
-    /// Cut the connection of a session that was revoked and did not go; it is over.
+    /// Disconnect a revoked session that did not end in time; the session is over.
     Disconnect(SessionId),
-    /// Call with [`Input::Tick`] at this moment, and forget any other; `None`: at none.
+    /// Replace the timer: pass in [`Input::Tick`] at this moment, or never if `None`.
     SetTimer(Option<Moment>),
-    /// All is done: write out what is to be written, and exit.
+    /// Everything is answered: send what is queued and exit.
     Exit {
-        /// The storage is read-only, or there is none to be made so.
+        /// The storage is read-only or absent.
         clean: bool,
     },
 }

@@ -1,9 +1,9 @@
-//! What the outside is shown of the arbiter. Nothing here changes anything.
+//! Read access to the arbiter, for the status and the log.
 
 use super::{Arbiter, Health, Job, Phase, SessionId, Stage, State, Text};
 
 impl Arbiter {
-    /// The state as the outside is told it.
+    /// The state that users see.
     pub(crate) fn state(&self) -> State {
         match self.health {
             Health::Absent(_) => return State::Absent,
@@ -20,7 +20,7 @@ impl Arbiter {
         }
     }
 
-    /// Why the state is not well; `None` if it is.
+    /// Why the state is not a healthy one; `None` if it is.
     pub(crate) fn reason(&self) -> Option<Text> {
         match &self.health {
             Health::Absent(text) | Health::Unprepared(text) | Health::Failed(text) => {
@@ -33,7 +33,7 @@ impl Arbiter {
         }
     }
 
-    /// Where a session stands; `None` once it is over.
+    /// The phase of a session; `None` once it is over.
     pub(crate) fn phase(&self, id: SessionId) -> Option<Phase> {
         if self.granted.contains(&id) {
             return Some(Phase::Granted);
@@ -45,23 +45,23 @@ impl Arbiter {
         })
     }
 
-    /// Whether somebody may write: at least one session is granted, and was not revoked.
+    /// Whether at least one session may write.
     #[cfg(feature = "kvmd-api")]
     pub(crate) fn write_allowed(&self) -> bool {
         !self.granted.is_empty()
     }
 
-    /// Whether the superblock is writable, as far as known.
+    /// Whether the superblock was writable at the last report.
     pub(crate) fn writable(&self) -> bool {
         self.writable
     }
 
-    /// The first look is over, and what it led to: from now on the state means something.
+    /// Whether the first inspection and the jobs that it led to are done, so the state is known.
     pub(crate) fn settled(&self) -> bool {
-        self.running.is_none() && !self.look
+        self.running.is_none() && !self.inspect_due
     }
 
-    /// The kernel refuses read-only, whatever else there is to say about the storage.
+    /// Whether the kernel refuses read-only. A failed storage can be stuck too.
     pub(crate) fn stuck(&self) -> bool {
         self.retry.as_ref().is_some_and(|retry| retry.refused)
     }

@@ -1,19 +1,21 @@
-//! What happens to the truth: to the storage, and to whom it concerns.
+//! Updates the model's truth about clients and storage after an input.
 
 use super::*;
 
-impl<M: Machine> World<M> {
-    /// The world's own view of what happens. Returns the rule that tells whom it must reach.
-    pub(super) fn happens(&mut self, input: &Input) -> usize {
+impl<M: Machine> Model<M> {
+    /// Updates the model. Returns the invariant that is broken if a loss is not reported.
+    pub(super) fn happened(&mut self, input: &Input) -> usize {
         match input {
             Input::Opened(id) => {
-                let fresh = Fresh::No;
-                self.clients.insert(*id, Client::Waiting { fresh });
+                let fresh = Freshness::NotStarted;
+                self.clients.insert(*id, ModelClient::Waiting { fresh });
             }
             Input::Close(id) => {
                 if let Some(client) = self.clients.get_mut(id) {
-                    if let Client::Granted { lost } | Client::Revoked { lost, .. } = *client {
-                        *client = Client::Closing {
+                    if let ModelClient::Granted { lost } | ModelClient::Revoked { lost, .. } =
+                        *client
+                    {
+                        *client = ModelClient::Closing {
                             lost,
                             covered: false,
                             durable: false,
@@ -24,7 +26,7 @@ impl<M: Machine> World<M> {
             Input::Disconnected(id) => {
                 self.clients.remove(id);
             }
-            Input::Recheck => self.suspect = true,
+            Input::Recheck => self.recheck_due = true,
             Input::Stop => self.stopped = true,
             Input::WriterClosed | Input::Tick => {}
             Input::Done(outcome) => return self.done(outcome),
@@ -34,47 +36,47 @@ impl<M: Machine> World<M> {
 
     fn done(&mut self, outcome: &Outcome) -> usize {
         let job = self.running.take();
-        let was_held = self.pinned;
+        let was_pinned = self.pinned;
         let mut cause = 6;
         match outcome {
-            Outcome::Inspected(seen) => {
-                self.see(seen);
-                let has_unsynced = |client: &Client| client.phase() != Phase::Waiting;
+            Outcome::Inspected(inspection) => {
+                self.inspected(inspection);
+                let has_unsynced = |client: &ModelClient| client.phase() != Phase::Waiting;
                 if !self.pinned || self.lost {
-                    // Nothing that could be lost.
-                } else if self.kind != Kind::Ready {
-                    self.lose(self.kind);
+                    // Nothing more can be lost.
+                } else if self.health != HealthKind::Ready {
+                    self.lose(self.health);
                 } else if !self.writable && self.clients.values().any(has_unsynced) {
-                    self.lose(Kind::Failed);
+                    self.lose(HealthKind::Failed);
                 }
             }
-            Outcome::MadeWritable(seen) => {
-                self.see(seen);
+            Outcome::MadeWritable(inspection) => {
+                self.inspected(inspection);
                 self.busy = false;
-                self.pinned = self.kind == Kind::Ready && self.writable;
+                self.pinned = self.health == HealthKind::Ready && self.writable;
             }
             Outcome::MadeReadOnly { remount, sync } => {
                 self.busy = *remount == Remount::Busy;
-                self.given_up = matches!(remount, Remount::Failed(_));
+                self.remount_failed = matches!(remount, Remount::Failed(_));
                 self.writable &= *remount != Remount::Done;
                 if sync.is_err() {
                     cause = 3;
                 }
-                if sync.is_err() || self.given_up {
-                    self.kind = Kind::Failed;
-                    self.lose(Kind::Failed);
+                if sync.is_err() || self.remount_failed {
+                    self.health = HealthKind::Failed;
+                    self.lose(HealthKind::Failed);
                 }
-                self.pinned = was_held
+                self.pinned = was_pinned
                     && self.busy
                     && sync.is_ok()
                     && matches!(job, Some(Job::MakeReadOnly { release: false, .. }));
-                self.covered(sync.is_ok() && was_held);
+                self.covered(sync.is_ok() && was_pinned);
             }
             Outcome::Synced(result) => {
                 if result.is_err() {
                     cause = 3;
-                    self.kind = Kind::Failed;
-                    self.lose(Kind::Failed);
+                    self.health = HealthKind::Failed;
+                    self.lose(HealthKind::Failed);
                 }
                 self.covered(result.is_ok());
             }
@@ -84,43 +86,43 @@ impl<M: Machine> World<M> {
             self.lost = false;
         }
         for client in self.clients.values_mut() {
-            if let Client::Waiting { fresh } = client {
-                if *fresh == Fresh::Running {
-                    *fresh = Fresh::Done;
+            if let ModelClient::Waiting { fresh } = client {
+                if *fresh == Freshness::Running {
+                    *fresh = Freshness::Done;
                 }
             }
         }
         cause
     }
 
-    fn see(&mut self, seen: &Inspection) {
+    fn inspected(&mut self, inspection: &Inspection) {
         self.known = true;
-        self.kind = Kind::of(&seen.health);
-        self.writable = seen.writable;
+        self.health = HealthKind::of(&inspection.health);
+        self.writable = inspection.writable;
         if !self.lost {
-            self.told = self.kind;
+            self.reported = self.health;
         }
-        self.given_up = false;
-        self.busy &= seen.writable;
+        self.remount_failed = false;
+        self.busy &= inspection.writable;
     }
 
-    fn lose(&mut self, kind: Kind) {
+    fn lose(&mut self, kind: HealthKind) {
         self.lost = true;
-        self.told = kind;
+        self.reported = kind;
         for client in self.clients.values_mut() {
-            if let Client::Granted { lost }
-            | Client::Revoked { lost, .. }
-            | Client::Closing { lost, .. } = client
+            if let ModelClient::Granted { lost }
+            | ModelClient::Revoked { lost, .. }
+            | ModelClient::Closing { lost, .. } = client
             {
                 *lost = true;
             }
         }
     }
 
-    /// A sync ended; it covers the closes that it began after.
+    /// Marks the closes that a finished sync covers: those that came before it started.
     fn covered(&mut self, success: bool) {
         for client in self.clients.values_mut() {
-            if let Client::Closing {
+            if let ModelClient::Closing {
                 covered, durable, ..
             } = client
             {

@@ -1,10 +1,9 @@
-//! The daemon's decisions, as one pure state machine: inputs in, effects out.
+//! Owns every decision of the daemon: which sessions are granted, and when the storage switches.
 //!
-//! It owns who has a session and what the storage is to be; it never does I/O, reads no
-//! clock and starts nothing itself. The daemon feeds it ([`Arbiter::input`]) and carries out
-//! what it says. Its rules stand in the tests beside it, which explore every interleaving.
-//!
-//! At most one [`Job`] runs at a time; whatever it finds comes back as [`Input::Done`].
+//! A pure state machine without I/O, clock or async: the controller passes in what happened
+//! ([`Arbiter::input`]) and carries out the effects that come back. At most one [`Job`] runs at a
+//! time, and its result comes back as [`Input::Done`]. The tests in this directory check the
+//! invariants over every interleaving of a small model.
 
 mod retry;
 mod schedule;
@@ -34,67 +33,65 @@ pub(super) use crate::wire::{Phase, State};
 
 use super::timeouts::{INSPECT_EVERY, REVOKE_MARGIN};
 
-/// Why a session is lost whose storage somebody remounted.
+/// The reason given to a session that lost its storage to a remount by hand.
 const READ_ONLY_BY_HAND: &str = "somebody made the storage read-only during a session \
      (`mount -o remount,ro`?); run the command again";
 
-/// Where a session stands that is not, or no longer, simply granted.
+/// The stage of a session that is not yet granted, or no longer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stage {
-    /// Unanswered. `seen`: the running job began after it came, so its answer is fresh.
-    Waiting { seen: bool },
-    /// Told to end, not gone yet.
-    Revoked {
-        /// When its connection is cut.
-        cut: Moment,
-    },
-    /// Its close is unanswered. `covered`: the running job began after it, so its sync covers it.
+    /// Waits for the grant. `covered`: the running job started after the request, so its result
+    /// answers it.
+    Waiting { covered: bool },
+    /// Must end; the client is still connected, but not beyond `disconnect_at`.
+    Revoked { disconnect_at: Moment },
+    /// Waits for the answer to its close. `covered`: the running job started after the close, so
+    /// its sync includes this session's data.
     Closing { covered: bool },
 }
 
-/// The state machine. See the module's text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Arbiter {
     kill_grace: Duration,
-    /// By themselves, because they may be many and nothing is to be done about them: what else there
-    /// is is looked through at each input.
+    /// Kept apart from `sessions`, which every input walks through: granted sessions may be many
+    /// and need no work.
     granted: BTreeSet<SessionId>,
     sessions: BTreeMap<SessionId, Stage>,
-    /// While pinned, a loss stays: its period must end before anything else is believed.
+    /// A loss is sticky while `pinned`: only the end of the writable period clears it.
     health: Health,
-    /// The superblock is, as far as known, writable.
+    /// Whether the superblock was writable at the last report.
     writable: bool,
-    /// The worker holds the root's descriptor: grants are good, syncs can report.
+    /// The worker holds the root directory's descriptor, so a sync reports lost writes.
     pinned: bool,
     running: Option<Job>,
-    look: bool,
-    /// Set while the kernel refuses read-only as busy.
+    inspect_due: bool,
+    /// Set while the kernel answers EBUSY to the remount to read-only.
     retry: Option<Retry>,
-    /// When to look next, where no events tell of errors.
-    look_at: Option<Moment>,
-    /// Set from the stop on: until when to try for read-only.
+    /// The next routine inspection of a writable storage: not every failure raises an event.
+    inspect_at: Option<Moment>,
+    /// Set once the daemon stops: how long to try for read-only.
     stop_by: Option<Moment>,
-    armed: Option<Moment>,
+    timer: Option<Moment>,
     exited: bool,
 }
 
 impl Arbiter {
-    /// A machine that knows nothing of its storage yet and starts with a look.
-    /// `kill_grace` is what a revoked client needs to end its command.
+    /// Starts with an inspection, because the state of the storage is unknown.
+    /// `kill_grace` is the time that a revoked client needs to end its command.
     pub(super) fn new(kill_grace: Duration) -> (Self, Vec<Effect>) {
         let mut arbiter = Arbiter {
             kill_grace,
             granted: BTreeSet::new(),
             sessions: BTreeMap::new(),
-            health: Health::Absent("not looked at yet".into()),
+            health: Health::Absent("not inspected yet".into()),
             writable: false,
             pinned: false,
             running: None,
-            look: true,
+            inspect_due: true,
             retry: None,
-            look_at: None,
+            inspect_at: None,
             stop_by: None,
-            armed: None,
+            timer: None,
             exited: false,
         };
         let mut out = Vec::new();
@@ -102,7 +99,7 @@ impl Arbiter {
         (arbiter, out)
     }
 
-    /// Takes what happened at `now`; returns what to do, in this order.
+    /// Processes what happened at `now`. Returns what to do, in order.
     pub(super) fn input(&mut self, input: Input, now: Moment) -> Vec<Effect> {
         let mut out = Vec::new();
         if self.exited {
@@ -116,10 +113,10 @@ impl Arbiter {
                 self.sessions.remove(&id);
             }
             Input::Done(outcome) => self.done(outcome, now, &mut out),
-            Input::Recheck => self.look = true,
-            Input::WriterClosed => self.released(now),
+            Input::Recheck => self.inspect_due = true,
+            Input::WriterClosed => self.writer_closed(now),
             Input::Tick => {
-                self.armed = None;
+                self.timer = None;
                 self.tick(now, &mut out);
             }
             Input::Stop => self.stop(now, &mut out),
@@ -133,7 +130,7 @@ impl Arbiter {
             out.push(Effect::Deny(id, DenyReason::Stopping, stopping()));
             return;
         }
-        self.sessions.insert(id, Stage::Waiting { seen: false });
+        self.sessions.insert(id, Stage::Waiting { covered: false });
     }
 
     fn close(&mut self, id: SessionId, out: &mut Vec<Effect>) {
@@ -155,47 +152,50 @@ impl Arbiter {
         if self.stop_by.is_some() {
             return;
         }
-        self.stop_by = Some(self.cut_moment(now));
+        self.stop_by = Some(self.disconnect_deadline(now));
         self.deny_waiting(DenyReason::Stopping, &stopping(), out, |_| true);
         self.revoke(RevokeReason::Stopping, &stopping(), now, out);
     }
 
     fn tick(&mut self, now: Moment, out: &mut Vec<Effect>) {
-        if self.look_at.is_some_and(|at| at <= now) {
-            self.look = true;
-            self.look_at = Some(after(now, INSPECT_EVERY));
+        if self.inspect_at.is_some_and(|at| at <= now) {
+            self.inspect_due = true;
+            self.inspect_at = Some(after(now, INSPECT_EVERY));
         }
-        for id in self.in_stage(|s| matches!(s, Stage::Revoked { cut } if *cut <= now)) {
+        for id in self
+            .in_stage(|s| matches!(s, Stage::Revoked { disconnect_at } if *disconnect_at <= now))
+        {
             self.sessions.remove(&id);
             out.push(Effect::Disconnect(id));
         }
     }
 
-    /// A writer is about to be gone: try at once, and a few times shortly after.
-    fn released(&mut self, now: Moment) {
+    /// Tries at once, and a few times shortly after: the event arrives just before the kernel
+    /// drops the writer.
+    fn writer_closed(&mut self, now: Moment) {
         if let Some(retry) = &mut self.retry {
-            retry.released(now);
+            retry.writer_closed(now);
         } else if matches!(self.running, Some(Job::MakeReadOnly { .. })) {
-            // It may have come too late for this try.
-            self.retry.insert(Retry::new(now)).released(now);
+            // The running attempt may have been too early.
+            self.retry.insert(Retry::new(now)).writer_closed(now);
         } else if !self.writable {
-            // Nobody should have been able to write: somebody made it writable by hand.
-            self.look = true;
+            // Nobody could write to it, unless somebody made it writable by hand.
+            self.inspect_due = true;
         }
     }
 
     fn done(&mut self, outcome: Outcome, now: Moment, out: &mut Vec<Effect>) {
         let job = self.running.take();
         match outcome {
-            Outcome::Inspected(seen) => self.looked(seen, now, out),
-            Outcome::MadeWritable(seen) => {
-                self.health = seen.health;
-                self.writable = seen.writable;
+            Outcome::Inspected(found) => self.inspected(found, now, out),
+            Outcome::MadeWritable(found) => {
+                self.health = found.health;
+                self.writable = found.writable;
                 self.pinned = self.healthy();
                 self.retry = None;
-                self.look_at = self.pinned.then(|| after(now, INSPECT_EVERY));
+                self.inspect_at = self.pinned.then(|| after(now, INSPECT_EVERY));
                 if !self.pinned {
-                    self.deny_seen(out);
+                    self.deny_covered(out);
                 }
             }
             Outcome::MadeReadOnly { remount, sync } => {
@@ -210,14 +210,14 @@ impl Arbiter {
         }
     }
 
-    fn looked(&mut self, seen: Inspection, now: Moment, out: &mut Vec<Effect>) {
-        self.writable = seen.writable;
+    fn inspected(&mut self, found: Inspection, now: Moment, out: &mut Vec<Effect>) {
+        self.writable = found.writable;
         if !self.pinned {
-            self.health = seen.health;
+            self.health = found.health;
         } else if self.lost() {
-            // Its period ends, whatever is there now.
-        } else if seen.health != Health::Ready || (!seen.writable && self.has_unsynced()) {
-            let loss = match seen.health {
+            // The lost period ends first, whatever is mounted now.
+        } else if found.health != Health::Ready || (!found.writable && self.has_unsynced()) {
+            let loss = match found.health {
                 Health::Ready => Health::Failed(READ_ONLY_BY_HAND.into()),
                 other => other,
             };
@@ -239,10 +239,10 @@ impl Arbiter {
         let busy = remount == Remount::Busy;
         let must_release = self.must_release();
         self.writable = busy;
-        // What was found writable was never looked at as a session's must be.
+        // `&=`: a storage that was found writable was never validated for a session.
         self.pinned &= busy && sync.is_ok() && !release;
         match (sync, remount) {
-            // A storage that cannot even be made read-only is not to be believed.
+            // A failed remount is a loss too: nothing is known about the storage any more.
             (Err(text), _) | (Ok(()), Remount::Failed(text)) => {
                 self.lose(Health::Failed(text), now, out);
             }
@@ -255,13 +255,13 @@ impl Arbiter {
             self.retry = None;
         }
         if !self.pinned {
-            self.look_at = None;
+            self.inspect_at = None;
         }
-        // What was lost may be back, or something else may be there now.
-        self.look |= must_release;
+        // The lost storage may be back, or another one may be mounted.
+        self.inspect_due |= must_release;
     }
 
-    /// The storage, or data on it, is lost: everybody who relied on it is told.
+    /// Reports the loss of the storage, or of data on it, to every session that relied on it.
     fn lose(&mut self, loss: Health, now: Moment, out: &mut Vec<Effect>) {
         let (_, text) = denial(&loss);
         self.health = loss;
@@ -273,18 +273,18 @@ impl Arbiter {
     }
 
     fn revoke(&mut self, reason: RevokeReason, text: &Text, now: Moment, out: &mut Vec<Effect>) {
-        let cut = self.cut_moment(now);
+        let disconnect_at = self.disconnect_deadline(now);
         for id in std::mem::take(&mut self.granted) {
-            self.sessions.insert(id, Stage::Revoked { cut });
+            self.sessions.insert(id, Stage::Revoked { disconnect_at });
             out.push(Effect::Revoke(id, reason, text.clone()));
         }
     }
 
-    /// Denies those for whom the look that just ended was fresh.
-    fn deny_seen(&mut self, out: &mut Vec<Effect>) {
+    /// Denies the sessions that the finished job covers.
+    fn deny_covered(&mut self, out: &mut Vec<Effect>) {
         let (reason, text) = denial(&self.health);
         self.deny_waiting(reason, &text, out, |stage| {
-            matches!(stage, Stage::Waiting { seen: true })
+            matches!(stage, Stage::Waiting { covered: true })
         });
     }
 
@@ -301,7 +301,7 @@ impl Arbiter {
         }
     }
 
-    /// A sync went well: those whose close came before it are told so.
+    /// Answers the closes that a successful sync covers.
     fn answer_covered(&mut self, out: &mut Vec<Effect>) {
         for id in self.in_stage(|s| *s == Stage::Closing { covered: true }) {
             self.sessions.remove(&id);
@@ -318,11 +318,11 @@ impl Arbiter {
         self.sessions.values().any(which)
     }
 
-    fn cut_moment(&self, now: Moment) -> Moment {
+    fn disconnect_deadline(&self, now: Moment) -> Moment {
         after(now, self.kill_grace + REVOKE_MARGIN)
     }
 
-    /// Whether what is pinned is of no use any more.
+    /// Whether the pinned descriptor has become useless.
     fn must_release(&self) -> bool {
         self.pinned && !self.healthy()
     }
@@ -331,22 +331,22 @@ impl Arbiter {
         self.health == Health::Ready && self.writable
     }
 
-    /// Whether somebody may have data there that is not known to be safe.
+    /// Whether some session may have data that is not known to be safe.
     fn has_unsynced(&self) -> bool {
         !self.granted.is_empty() || self.any(|s| !matches!(s, Stage::Waiting { .. }))
     }
 
-    /// Whether what is pinned is lost. Then nobody is granted, and all who were are told.
+    /// Whether the storage of this writable period is lost. No session is granted until it ends.
     fn lost(&self) -> bool {
         self.pinned && self.health != Health::Ready
     }
 
-    /// Whether a session may be granted right now, without asking anybody.
+    /// Whether a session can be granted at once, without a job.
     fn can_grant(&self) -> bool {
         self.pinned
             && self.healthy()
             && self.stop_by.is_none()
-            && !self.look
+            && !self.inspect_due
             && !matches!(
                 self.running,
                 Some(Job::Inspect | Job::MakeWritable | Job::MakeReadOnly { .. })
@@ -367,10 +367,10 @@ fn denial(health: &Health) -> (DenyReason, Text) {
         Health::Absent(text) => (DenyReason::Absent, text.clone()),
         Health::Unprepared(text) => (DenyReason::Unprepared, text.clone()),
         Health::Failed(text) => (DenyReason::Failed, text.clone()),
-        // A remount that succeeded yet left it read-only: somebody was faster.
+        // The remount to read-write succeeded, but somebody has reverted it already.
         Health::Ready => (
             DenyReason::Failed,
-            "somebody made it read-only again just then: try again".into(),
+            "somebody made the storage read-only again at once; run the command again".into(),
         ),
     }
 }
