@@ -1,27 +1,21 @@
-//! What is said over HTTP and WebSocket, as JSON. Pure.
+//! The JSON that kvmd's API sends and receives. No I/O.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The storage, as kvmd's clients know it.
+/// The storage as kvmd's clients know it.
 #[derive(Debug, Serialize)]
-pub struct Storage<'a> {
-    /// How many sessions are open.
+pub struct StorageState<'a> {
+    /// The number of open sessions.
     pub clients: usize,
-    /// Where it is, and how.
-    pub data: Data<'a>,
+    pub data: DataState<'a>,
 }
 
-/// Where the storage is, and how.
 #[derive(Debug, Serialize)]
-pub struct Data<'a> {
+pub struct DataState<'a> {
     pub path: &'a str,
-    /// Whether it may be written to.
     pub write_allowed: bool,
 }
-
-#[derive(Serialize)]
-struct Empty {}
 
 #[derive(Serialize)]
 struct Outgoing<'a, T> {
@@ -32,46 +26,44 @@ struct Outgoing<'a, T> {
 #[derive(Deserialize)]
 struct Incoming {
     event_type: String,
-    event: Map<String, Value>,
+    #[serde(rename = "event")]
+    _event: Map<String, Value>, // must be an object; no known event has fields
 }
 
+/// An event from a client.
 #[derive(Debug, PartialEq)]
-pub enum Event {
-    /// `ping`
+pub enum ClientEvent {
     Ping,
-    /// Of a type that is not known.
     Unknown(String),
 }
 
-impl Event {
-    /// Understands a client's event.
+impl ClientEvent {
+    /// Parses an event.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn parse(text: &str) -> Result<Event, serde_json::Error> {
-        // By way of an object, since serde takes an array of the fields' values as well.
+    /// The text is not an event.
+    pub fn parse(text: &str) -> Result<ClientEvent, serde_json::Error> {
+        // Parse an object first: serde would also accept an array of the fields' values.
         let object: Map<String, Value> = serde_json::from_str(text)?;
         let incoming: Incoming = serde_json::from_value(Value::Object(object))?;
-        let _ = incoming.event; // checked to be an object; no known event has anything in it
         Ok(match &*incoming.event_type {
-            "ping" => Event::Ping,
-            _ => Event::Unknown(incoming.event_type),
+            "ping" => ClientEvent::Ping,
+            _ => ClientEvent::Unknown(incoming.event_type),
         })
     }
 }
 
-/// The event that comes first.
+/// The first event of a WebSocket.
 pub fn begin() -> String {
-    event("loop", Empty {})
+    event("loop", Map::new())
 }
 
 /// The answer to `ping`.
 pub fn pong() -> String {
-    event("pong", Empty {})
+    event("pong", Map::new())
 }
 
-/// What the storage is, as an event.
-pub fn storage(storage: &Storage<'_>) -> String {
+pub fn storage(storage: &StorageState<'_>) -> String {
     event("storage", storage)
 }
 
@@ -79,8 +71,8 @@ fn event(event_type: &str, event: impl Serialize) -> String {
     json(&Outgoing { event_type, event })
 }
 
-pub fn json(value: &impl Serialize) -> String {
-    // It fails only for maps whose keys are no strings; there are none.
+pub(super) fn json(value: &impl Serialize) -> String {
+    // Fails only for maps with keys that are not strings. There are none.
     serde_json::to_string(value).unwrap_or_default()
 }
 
@@ -89,12 +81,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_as_kvmd_has_them() {
+    fn events_are_those_of_kvmd() {
         assert_eq!(begin(), r#"{"event_type":"loop","event":{}}"#);
         assert_eq!(pong(), r#"{"event_type":"pong","event":{}}"#);
-        let now = Storage {
+        let now = StorageState {
             clients: 2,
-            data: Data {
+            data: DataState {
                 path: "/a \"b\"",
                 write_allowed: true,
             },
@@ -106,19 +98,23 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_is_understood_however_it_is_written() {
+    fn a_ping_is_recognized_however_it_is_written() {
         for text in [
             r#"{"event_type": "ping", "event": {}}"#,
             r#" {"event": {"x": [1]}, "event_type": "p\u0069ng", "more": 1} "#,
         ] {
-            assert_eq!(Event::parse(text).unwrap(), Event::Ping, "{text}");
+            assert_eq!(
+                ClientEvent::parse(text).unwrap(),
+                ClientEvent::Ping,
+                "{text}"
+            );
         }
     }
 
     #[test]
-    fn what_is_no_event_is_told_from_what_is_not_known() {
-        let unknown = Event::parse(r#"{"event_type": "a\nb", "event": {}}"#).unwrap();
-        assert_eq!(unknown, Event::Unknown("a\nb".into()));
+    fn an_invalid_event_is_not_an_unknown_one() {
+        let unknown = ClientEvent::parse(r#"{"event_type": "a\nb", "event": {}}"#).unwrap();
+        assert_eq!(unknown, ClientEvent::Unknown("a\nb".into()));
         for broken in [
             "",
             "ping",
@@ -131,7 +127,7 @@ mod tests {
             r#"{"event_type": "ping", "event": {}} x"#,
             &"[".repeat(4096),
         ] {
-            assert!(Event::parse(broken).is_err(), "{broken}");
+            assert!(ClientEvent::parse(broken).is_err(), "{broken}");
         }
     }
 }

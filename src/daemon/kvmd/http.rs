@@ -1,10 +1,10 @@
-//! Requests and responses: heads in, bytes out. Pure.
+//! The HTTP requests and responses of kvmd's API. No I/O.
 
 use std::fmt;
 
 use serde::Serialize;
 use tungstenite::handshake::server::{create_response, write_response};
-use tungstenite::http::{self, Method, StatusCode, Version, header};
+use tungstenite::http::{self, HeaderValue, Method, StatusCode, Version, header};
 
 use super::events::json;
 
@@ -12,25 +12,24 @@ use super::events::json;
 pub const HEAD_MAX: usize = 8 << 10;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 64;
-/// What is kept of a client's name, in bytes.
+/// Longest client name that the status shows, in bytes.
 const NAME_MAX: usize = 256;
 
 #[derive(Debug)]
-pub struct Request(http::Request<()>);
+pub struct HttpRequest(http::Request<()>);
 
-/// What a request is for.
 #[derive(Debug, PartialEq)]
 pub enum Route {
     State,
     WebSocket,
 }
 
-impl Request {
-    /// Understands a head, if it is all there; also says how long it is.
+impl HttpRequest {
+    /// Parses the head of a request and returns its length too; `None` if it is incomplete.
     ///
     /// # Errors
-    /// It is no head, or too long.
-    pub fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Failure> {
+    /// The head is malformed or too long.
+    pub fn parse(bytes: &[u8]) -> Result<Option<(HttpRequest, usize)>, HttpError> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut headers);
         let length = match parsed.parse(bytes) {
@@ -38,12 +37,10 @@ impl Request {
             Ok(httparse::Status::Partial) if bytes.len() <= HEAD_MAX => return Ok(None),
             Ok(_) | Err(httparse::Error::TooManyHeaders) => {
                 let text = format!("more than {HEAD_MAX} bytes or {HEADERS_MAX} headers");
-                return Err(Failure::new(
-                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                    text,
-                ));
+                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                return Err(HttpError::new(status, "HeadTooLargeError", text));
             }
-            Err(error) => return Err(Failure::new(StatusCode::BAD_REQUEST, error.to_string())),
+            Err(error) => return Err(HttpError::bad_request(error)),
         };
         let mut request = http::Request::builder()
             .method(parsed.method.unwrap_or_default())
@@ -55,63 +52,60 @@ impl Request {
         for header in parsed.headers.iter() {
             request = request.header(header.name, header.value);
         }
-        match request.body(()) {
-            Ok(request) => Ok(Some((Request(request), length))),
-            Err(error) => Err(Failure::new(StatusCode::BAD_REQUEST, error.to_string())),
-        }
+        let request = request.body(()).map_err(HttpError::bad_request)?;
+        Ok(Some((HttpRequest(request), length)))
     }
 
-    /// What it is for.
+    /// Returns what the request is for.
     ///
     /// # Errors
-    /// There is no such thing, or it is not to be had in this way.
-    pub fn route(&self) -> Result<Route, Failure> {
+    /// The path does not exist, or does not take this method or a body.
+    pub fn route(&self) -> Result<Route, HttpError> {
         let path = self.0.uri().path();
         let (route, methods) = match path {
-            "/state" => (Route::State, &[Method::GET, Method::HEAD][..]),
-            "/ws" => (Route::WebSocket, &[Method::GET][..]),
+            "/state" => (Route::State, "GET, HEAD"),
+            "/ws" => (Route::WebSocket, "GET"),
             _ => {
                 let text = format!("there is no {path}: only /state and /ws");
-                return Err(Failure::new(StatusCode::NOT_FOUND, text));
+                return Err(HttpError::new(StatusCode::NOT_FOUND, "NotFoundError", text));
             }
         };
-        if !methods.contains(self.0.method()) {
-            let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
-            let text = format!("{path} takes only {}", names.join(", "));
-            let mut failure = Failure::new(StatusCode::METHOD_NOT_ALLOWED, text);
-            failure.header = Some((header::ALLOW, names.join(", ")));
-            return Err(failure);
+        if !methods.split(", ").any(|name| name == self.0.method()) {
+            let text = format!("{path} takes only {methods}");
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            let error = HttpError::new(status, "MethodNotAllowedError", text);
+            return Err(HttpError {
+                allow: Some(methods),
+                ..error
+            });
         }
         let headers = self.0.headers();
         let length = headers.get(header::CONTENT_LENGTH);
         if headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|l| l != "0") {
-            let text = format!("{path} takes no body");
-            return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+            let (status, text) = (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("{path} takes no body"),
+            );
+            return Err(HttpError::new(status, "PayloadTooLargeError", text));
         }
         Ok(route)
     }
 
-    /// Whether the answer's body is to be sent.
+    /// Whether the client wants the body of the response.
     pub fn wants_body(&self) -> bool {
         self.0.method() != Method::HEAD
     }
 
-    /// The answer that makes this connection a WebSocket.
+    /// Returns the response that turns the connection into a WebSocket.
     ///
     /// # Errors
-    /// The request does not ask for it as it should.
-    pub fn upgrade(&self) -> Result<Response, Failure> {
-        match create_response(&self.0) {
-            Ok(response) => Ok(Response(response.map(|()| String::new()))),
-            Err(error) => {
-                let mut failure = Failure::new(StatusCode::BAD_REQUEST, error.to_string());
-                failure.header = Some((header::SEC_WEBSOCKET_VERSION, "13".into()));
-                Err(failure)
-            }
-        }
+    /// The request is not a valid upgrade.
+    pub fn upgrade(&self) -> Result<HttpResponse, HttpError> {
+        let response = create_response(&self.0).map_err(HttpError::bad_request)?;
+        Ok(HttpResponse(response.map(|()| String::new())))
     }
 
-    /// Who asks, as the status shows it.
+    /// Returns the client's name for the status.
     pub fn client(&self) -> Vec<u8> {
         let agent = self.0.headers().get(header::USER_AGENT);
         let agent = agent.map_or(&b"no name"[..], |agent| agent.as_bytes());
@@ -121,7 +115,7 @@ impl Request {
 }
 
 #[derive(Debug)]
-pub struct Response(http::Response<String>);
+pub struct HttpResponse(http::Response<String>);
 
 #[derive(Serialize)]
 struct Body<T> {
@@ -129,34 +123,28 @@ struct Body<T> {
     result: T,
 }
 
-#[derive(Serialize)]
-struct Complaint<'a> {
-    error: &'a str,
-    error_msg: &'a str,
-}
-
-impl Response {
-    pub fn result(result: &impl Serialize) -> Response {
-        Response::json(StatusCode::OK, &Body { ok: true, result })
+impl HttpResponse {
+    pub fn result(result: &impl Serialize) -> HttpResponse {
+        HttpResponse::json(StatusCode::OK, &Body { ok: true, result })
     }
 
-    fn json(status: StatusCode, body: &impl Serialize) -> Response {
-        let body = json(body) + "\n";
-        let length = body.len();
-        let mut response = http::Response::new(body);
+    fn json(status: StatusCode, body: &impl Serialize) -> HttpResponse {
+        let mut response = http::Response::new(json(body) + "\n");
         *response.status_mut() = status;
+        let length = response.body().len();
         let headers = response.headers_mut();
-        let json = http::HeaderValue::from_static("application/json; charset=utf-8");
-        headers.insert(header::CONTENT_TYPE, json);
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json; charset=utf-8"),
+        );
         headers.insert(header::CONTENT_LENGTH, length.into());
-        let close = http::HeaderValue::from_static("close");
-        headers.insert(header::CONNECTION, close);
-        Response(response)
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        HttpResponse(response)
     }
 
     pub fn bytes(&self, with_body: bool) -> Vec<u8> {
         let mut bytes = Vec::new();
-        // It fails only for versions and header values that none of ours has.
+        // Fails only for versions and header values that none of our responses has.
         let _ = write_response(&mut bytes, &self.0);
         if with_body {
             bytes.extend_from_slice(self.0.body().as_bytes());
@@ -167,71 +155,64 @@ impl Response {
 
 /// Why a request is refused.
 #[derive(Debug)]
-pub struct Failure {
+pub struct HttpError {
     status: StatusCode,
+    /// In kvmd the name of an exception.
+    name: &'static str,
     text: String,
-    header: Option<(http::HeaderName, String)>,
+    /// The methods that the path takes.
+    allow: Option<&'static str>,
 }
 
-impl Failure {
-    fn new(status: StatusCode, text: String) -> Failure {
-        Failure {
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: &'a str,
+    error_msg: &'a str,
+}
+
+impl HttpError {
+    fn new(status: StatusCode, name: &'static str, text: String) -> HttpError {
+        HttpError {
             status,
+            name,
             text,
-            header: None,
+            allow: None,
         }
     }
 
-    /// The client may not have what it wants.
-    pub fn forbidden(text: String) -> Failure {
-        Failure::new(StatusCode::FORBIDDEN, text)
+    fn bad_request(error: impl fmt::Display) -> HttpError {
+        let text = error.to_string();
+        HttpError::new(StatusCode::BAD_REQUEST, "BadRequestError", text)
     }
 
-    /// There is no room for it.
-    pub fn unavailable(text: String) -> Failure {
-        Failure::new(StatusCode::SERVICE_UNAVAILABLE, text)
+    pub(super) fn forbidden(text: String) -> HttpError {
+        HttpError::new(StatusCode::FORBIDDEN, "ForbiddenError", text)
     }
 
-    /// It took too long to say what it wants.
-    pub fn late() -> Failure {
-        let text = "no whole request came in 5 s".into();
-        Failure::new(StatusCode::REQUEST_TIMEOUT, text)
+    pub(super) fn unavailable(text: String) -> HttpError {
+        HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "UnavailableError", text)
     }
 
-    /// What the client is told.
-    pub fn response(&self) -> Response {
-        let body = Body {
-            ok: false,
-            result: Complaint {
-                error: self.name(),
-                error_msg: &self.text,
-            },
+    pub(super) fn late() -> HttpError {
+        let text = "no complete request within 5 s".into();
+        HttpError::new(StatusCode::REQUEST_TIMEOUT, "TimeoutError", text)
+    }
+
+    pub fn response(&self) -> HttpResponse {
+        let result = ErrorBody {
+            error: self.name,
+            error_msg: &self.text,
         };
-        let mut response = Response::json(self.status, &body);
-        if let Some((name, value)) = &self.header {
-            if let Ok(value) = http::HeaderValue::from_str(value) {
-                response.0.headers_mut().insert(name, value);
-            }
+        let mut response = HttpResponse::json(self.status, &Body { ok: false, result });
+        if let Some(methods) = self.allow {
+            let headers = response.0.headers_mut();
+            headers.insert(header::ALLOW, HeaderValue::from_static(methods));
         }
         response
     }
-
-    /// In the way of kvmd, which has the names of its exceptions there.
-    fn name(&self) -> &'static str {
-        match self.status {
-            StatusCode::FORBIDDEN => "ForbiddenError",
-            StatusCode::NOT_FOUND => "NotFoundError",
-            StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowedError",
-            StatusCode::REQUEST_TIMEOUT => "TimeoutError",
-            StatusCode::PAYLOAD_TOO_LARGE => "PayloadTooLargeError",
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "HeadTooLargeError",
-            StatusCode::SERVICE_UNAVAILABLE => "UnavailableError",
-            _ => "BadRequestError",
-        }
-    }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.status, crate::escape::escape(&self.text))
     }

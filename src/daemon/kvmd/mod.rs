@@ -1,144 +1,145 @@
-//! kvmd's own API, HTTP/1.1 and WebSocket on the same socket, for kvmd and its Python clients.
+//! Serves kvmd's own API, HTTP/1.1 and WebSocket on the daemon's socket, for kvmd and its clients.
 //!
-//! | request | answer |
+//! | request | response |
 //! | --- | --- |
 //! | `GET /state` | 200, `{"ok": true, "result": STORAGE}` |
-//! | `GET /ws` | a WebSocket: a session for as long as it is open |
-//! | another | 400, 403, 404, 405, 408, 413, 431, and 503 over the limit: `{"ok": false, "result": {"error": NAME, "error_msg": TEXT}}` |
+//! | `GET /ws` | a WebSocket, which is a session while it is open |
+//! | other | 400, 403, 404, 405, 408, 413, 431, or 503 over the limit: `{"ok": false, "result": {"error": NAME, "error_msg": TEXT}}` |
 //!
-//! STORAGE is `{"clients": N, "data": {"path": P, "write_allowed": B}}`: the sessions that are
-//! open, of either protocol; the storage root, or what `[kvmd_api] path` names below it; whether
-//! somebody may write. One request a connection; the connection is closed after the answer.
+//! STORAGE is `{"clients": N, "data": {"path": P, "write_allowed": B}}`: the number of open sessions of
+//! both protocols, the storage root or the path below it from `[kvmd_api] path`, and whether any
+//! session may write. The connection is closed after the response.
 //!
 //! On a WebSocket both sides send text: `{"event_type": T, "event": {…}}`.
 //!
 //! | the daemon sends | when |
 //! | --- | --- |
 //! | `loop`, `{}` | first |
-//! | `storage`, STORAGE | once the session is granted or denied, and at each change after a grant; here `write_allowed` is about this session: false is the last one, and the connection is closed after it |
-//! | `pong`, `{}` | a client sent `ping` |
+//! | `storage`, STORAGE | when the session is granted or denied, and at each change while it is granted. `write_allowed` is about this session: after `false` the connection is closed |
+//! | `pong`, `{}` | after the client's `ping` |
 //!
-//! What else a client sends is logged and passed over. The daemon pings (the WebSocket's own pings)
-//! and drops who does not answer. Who closes a granted session gets the closing handshake's
-//! second half once the data is on the medium, and never if it could not be put there.
+//! Other events of a client are ignored. The daemon sends WebSocket pings and disconnects a client
+//! that does not answer. When the client closes a granted session, the daemon completes the closing
+//! handshake once the data is on the card; if the data is lost, it only disconnects.
 //!
-//! Who may come in, how many, and who gets the storage when is not decided here.
+//! Access and limits are decided in `server`, grants in `arbiter`.
 
 pub mod events;
 pub mod http;
 mod websocket;
 
-use self::events::Data;
-use self::http::{Failure, Request, Response, Route};
+use self::events::{DataState, StorageState};
+use self::http::{HttpError, HttpRequest, HttpResponse, Route};
 use super::connection::{Connection, Fault};
 use super::context::Context;
 use super::status::StatusSnapshot;
 
-/// Whether a connection that begins so is this API's.
+/// Whether these first bytes of a connection belong to this API.
 pub(super) fn speaks(early: &[u8]) -> bool {
     early.first().is_some_and(u8::is_ascii_alphabetic)
 }
 
-/// Serves a connection to its end. `early`: what was read of it so far.
-pub(super) async fn serve(context: &Context, connection: &Connection, early: Vec<u8>) {
-    let mut bytes = early;
-    let failure = match connection.in_time(head(connection, &mut bytes)).await {
-        Ok(Ok(request)) => match answer(context, connection, request, bytes).await {
-            Ok(()) | Err(Fault::Gone | Fault::Late) => return,
-            Err(Fault::Broken(text)) => {
-                log::warn!("a client ({}) broke the protocol: {text}", connection.peer);
-                return;
-            }
-        },
-        Ok(Err(failure)) => failure,
-        Err(Fault::Late) => Failure::late(),
-        Err(Fault::Gone | Fault::Broken(_)) => return,
+/// Serves a connection to its end. `early` are the bytes read so far.
+pub(super) async fn serve(context: &Context, connection: &Connection, mut early: Vec<u8>) {
+    let Some(request) = read_request(connection, &mut early).await else {
+        return;
     };
-    fail(connection, &failure, true).await;
-}
-
-/// Reads a request's head. Afterwards `bytes` are what came behind it.
-async fn head(
-    connection: &Connection,
-    bytes: &mut Vec<u8>,
-) -> Result<Result<Request, Failure>, Fault> {
-    loop {
-        match Request::parse(bytes) {
-            Ok(None) => {}
-            Ok(Some((request, length))) => {
-                bytes.drain(..length);
-                return Ok(Ok(request));
-            }
-            Err(failure) => return Ok(Err(failure)),
-        }
-        connection
-            .read(|more| bytes.extend_from_slice(more))
-            .await?;
+    let wants_body = wants_body(&request);
+    let served = match request {
+        Ok(request) => respond(context, connection, request, early).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = served {
+        send_error(connection, &error, wants_body).await;
     }
 }
 
-async fn answer(
+/// Refuses a client over the limit, after it has sent its request or its time for that has passed.
+pub(super) async fn refuse(connection: &Connection, mut early: Vec<u8>, text: String) {
+    if let Some(request) = read_request(connection, &mut early).await {
+        let error = HttpError::unavailable(text);
+        send_error(connection, &error, wants_body(&request)).await;
+    }
+}
+
+/// Reads the head of a request and leaves the bytes after it in `bytes`. Returns `None` if the
+/// client is gone.
+async fn read_request(
+    connection: &Connection,
+    bytes: &mut Vec<u8>,
+) -> Option<Result<HttpRequest, HttpError>> {
+    let head = async {
+        loop {
+            match HttpRequest::parse(bytes) {
+                Ok(None) => connection.read(|more| bytes.extend(more)).await?,
+                Ok(Some((request, length))) => {
+                    bytes.drain(..length);
+                    return Ok(Ok(request));
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+    };
+    match connection.in_time(head).await {
+        Ok(request) => Some(request),
+        Err(Fault::Late) => Some(Err(HttpError::late())),
+        Err(Fault::Gone | Fault::Broken(_)) => None,
+    }
+}
+
+async fn respond(
     context: &Context,
     connection: &Connection,
-    request: Request,
+    request: HttpRequest,
     early: Vec<u8>,
-) -> Result<(), Fault> {
-    let wants_body = request.wants_body();
-    let failure = match request.route() {
-        Ok(Route::State) => {
-            let status = context.controller.status(true).await.ok_or(Fault::Gone)?;
-            let response = Response::result(&state(context, &status, status.write_allowed));
-            return connection.write(&response.bytes(wants_body)).await;
-        }
-        Ok(Route::WebSocket) if !connection.admitted => {
-            Failure::forbidden(context.not_admitted(connection.peer))
-        }
-        Ok(Route::WebSocket) => match request.upgrade() {
-            Ok(response) => {
-                connection.write(&response.bytes(false)).await?;
-                // Of the head, and the room that it took, nothing is kept as long as the session.
-                let (client, early) = (request.client(), early.into_boxed_slice());
-                drop((request, response));
-                return websocket::session(context, connection, client, early).await;
+) -> Result<(), HttpError> {
+    match request.route()? {
+        Route::State => {
+            let status = context.controller.status(true).await;
+            // Ends the use of the status: a slow client must not keep it in memory.
+            let response = status.map(|status| {
+                HttpResponse::result(&storage(context, &status, status.write_allowed))
+            });
+            if let Some(response) = response {
+                send(connection, &response, request.wants_body()).await;
             }
-            Err(failure) => failure,
-        },
-        Err(failure) => failure,
-    };
-    fail(connection, &failure, wants_body).await;
+        }
+        Route::WebSocket if !connection.admitted => {
+            return Err(HttpError::forbidden(context.not_admitted(connection.peer)));
+        }
+        Route::WebSocket => {
+            let (client, accept) = (request.client(), request.upgrade()?.bytes(false));
+            drop(request); // its headers would take memory for the whole session
+            websocket::serve(context, connection, client, accept, early).await;
+        }
+    }
     Ok(())
 }
 
-async fn fail(connection: &Connection, failure: &Failure, wants_body: bool) {
-    log::debug!("{} gets an HTTP error: {failure}", connection.peer);
-    // It may be gone.
-    let _ = connection
-        .write(&failure.response().bytes(wants_body))
-        .await;
-}
-
-fn state<'a>(
+fn storage<'a>(
     context: &'a Context,
     status: &StatusSnapshot,
     write_allowed: bool,
-) -> events::Storage<'a> {
-    events::Storage {
+) -> StorageState<'a> {
+    StorageState {
         clients: status.clients,
-        data: Data {
+        data: DataState {
             path: &context.settings.api_path,
             write_allowed,
         },
     }
 }
 
-/// Tells a client for which there is no room so, once it has said what it wants, or has had its time.
-pub(super) async fn refuse(connection: &Connection, early: Vec<u8>, text: String) {
-    let mut bytes = early;
-    let asked = connection.in_time(head(connection, &mut bytes)).await;
-    let wants_body = match asked {
-        Err(Fault::Gone) => return,
-        Ok(Ok(request)) => request.wants_body(),
-        _ => true,
-    };
-    fail(connection, &Failure::unavailable(text), wants_body).await;
+/// Whether the client wants the body of the response. It does unless the request says otherwise.
+fn wants_body(request: &Result<HttpRequest, HttpError>) -> bool {
+    request.as_ref().map_or(true, HttpRequest::wants_body)
+}
+
+async fn send_error(connection: &Connection, error: &HttpError, with_body: bool) {
+    log::debug!("{} gets an HTTP error: {error}", connection.peer);
+    send(connection, &error.response(), with_body).await;
+}
+
+async fn send(connection: &Connection, response: &HttpResponse, with_body: bool) {
+    let _ = connection.write(&response.bytes(with_body)).await; // the client may be gone
 }

@@ -1,394 +1,327 @@
-//! A session over a WebSocket: from the upgrade to the end of the connection.
+//! Owns a session over a WebSocket, from the upgrade to the end of the connection.
 
-use std::future::{pending, poll_fn};
+use std::collections::VecDeque;
+use std::future::pending;
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use async_io::Timer;
 use smol::channel::Receiver;
-use smol::future::or;
+use smol::future::{or, yield_now};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Bytes, Error, Message};
 
-use super::events::{self, Event};
-use super::state;
+use super::events::{self, ClientEvent};
 use crate::daemon::arbiter::{CloseResult, RevokeReason};
 use crate::daemon::connection::{Connection, Fault};
-use crate::daemon::context::Context as Daemon;
+use crate::daemon::context::Context;
 use crate::daemon::handle::{Session, SessionEvent};
 use crate::daemon::timeouts::{CHANGES_EVERY, PING_EVERY};
 use crate::escape::escape;
 
 /// Longest message of a client, in bytes.
 const MESSAGE_MAX: usize = 4 << 10;
-/// What is read of one client before it is the others' turn, in bytes.
-const TURN_MAX: usize = 4 << 10;
-/// Longest reason that a close frame can hold, in bytes; RFC 6455, 5.5.
+/// Longest reason in a close frame, in bytes (RFC 6455, section 5.5).
 const REASON_MAX: usize = 123;
-/// How many broken events of one connection are logged.
-const COMPLAINTS: u32 = 3;
 
-/// Holds a session for as long as the connection is open. `early` came behind the request.
-pub(super) async fn session(
-    daemon: &Daemon,
-    connection: &Connection,
-    name: Vec<u8>,
-    early: Box<[u8]>,
-) -> Result<(), Fault> {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(512)
-        .write_buffer_size(4 << 10)
-        .max_write_buffer_size(16 << 10)
-        .max_message_size(Some(MESSAGE_MAX))
-        .max_frame_size(Some(MESSAGE_MAX));
-    let mut talk = Talk {
-        daemon,
-        connection,
-        session: daemon.controller.open(connection.peer, name),
-        line: Line {
-            connection,
-            socket: WebSocketContext::from_partially_read(
-                early.into_vec(),
-                Role::Server,
-                Some(config),
-            ),
-            flushed: true,
-        },
-        stage: Stage::Waiting,
-        told: None,
-        ping: Timer::after(PING_EVERY),
-        answered: true,
-        complaints: 0,
-    };
-    talk.say(events::begin())?;
-    while talk.turn().await? {
-        smol::future::yield_now().await; // who talks without end must not keep the others waiting
-    }
-    Ok(())
-}
-
-/// Where a session stands, as its client knows it.
 #[derive(Clone, Copy, PartialEq)]
-enum Stage {
+enum SocketStage {
     Waiting,
     Granted,
-    /// The client closed it, and is answered once its data is safe.
+    /// The client closed the session. It gets its answer once its data is safe.
     Closing,
-    /// The client was told that it is over.
-    Over,
+    /// The daemon ended the session. The client still has to close.
+    Revoked,
+    Ended,
 }
 
-struct Talk<'a> {
-    daemon: &'a Daemon,
+/// What the session waits for.
+enum Next {
+    Session(Option<SessionEvent>),
+    Ping,
+    StatusChanged,
+    Input(Vec<u8>),
+}
+
+struct WebSocketSession<'a> {
+    context: &'a Context,
     connection: &'a Connection,
     session: Session,
-    line: Line<'a>,
-    stage: Stage,
-    /// The number of sessions that it was told of, and when to look for another one.
-    told: Option<Told>,
-    ping: Timer,
-    /// It has said something since the last ping.
-    answered: bool,
-    complaints: u32,
-}
-
-struct Told {
-    clients: usize,
-    rest: Timer,
-    changed: Receiver<()>,
-}
-
-/// The WebSocket on its way to the client.
-struct Line<'a> {
-    connection: &'a Connection,
     socket: WebSocketContext,
-    /// All that was said is on its way.
-    flushed: bool,
+    buffers: Buffers,
+    stage: SocketStage,
+    last_storage: Option<SentStorage>,
+    ping_at: Instant,
+    /// The client has sent a message since the last ping.
+    answered: bool,
+    /// An invalid event has been logged.
+    warned: bool,
 }
 
-enum Turn {
-    Event(Option<SessionEvent>),
-    Ping,
-    Changed,
-    Said(Result<Message, Error>),
+/// The last `storage` event that was sent, and when the next may follow.
+struct SentStorage {
+    event: String,
+    changed: Receiver<()>,
+    not_before: Instant,
 }
 
-impl Talk<'_> {
-    /// Does what is next. False at the end.
-    async fn turn(&mut self) -> Result<bool, Fault> {
-        match self.next().await? {
-            Turn::Event(None) => return Ok(false),
-            Turn::Event(Some(event)) => return self.event(event).await,
-            Turn::Ping if !self.answered => {
-                let (id, peer) = (self.session.id.0, self.connection.peer);
-                log::warn!("session {id} ({peer}) does not answer pings: dropped");
-                return Ok(false);
+/// Holds a session for as long as the connection is open. `accept` is the HTTP response that opens
+/// the WebSocket, `early` the bytes that followed the request.
+pub(super) async fn serve(
+    context: &Context,
+    connection: &Connection,
+    client: Vec<u8>,
+    accept: Vec<u8>,
+    early: Vec<u8>,
+) {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(512)
+        .write_buffer_size(0)
+        .max_message_size(Some(MESSAGE_MAX))
+        .max_frame_size(Some(MESSAGE_MAX));
+    let mut session = WebSocketSession {
+        context,
+        connection,
+        session: context.controller.open(connection.peer, client),
+        socket: WebSocketContext::new(Role::Server, Some(config)),
+        buffers: Buffers {
+            input: VecDeque::new(),
+            output: accept,
+        },
+        stage: SocketStage::Waiting,
+        last_storage: None,
+        ping_at: Instant::now() + PING_EVERY,
+        answered: true,
+        warned: false,
+    };
+    if let Err(Fault::Broken(text)) = session.run(early).await {
+        let peer = connection.peer;
+        log::warn!("a client ({peer}) broke the protocol: {text}");
+        let _ = session.flush().await; // the close frame; the client may be gone
+    }
+}
+
+impl WebSocketSession<'_> {
+    async fn run(&mut self, early: Vec<u8>) -> Result<(), Fault> {
+        self.send(Message::text(events::begin()));
+        self.receive(early)?;
+        while self.stage != SocketStage::Ended {
+            self.flush().await?;
+            match self.next().await? {
+                Next::Session(Some(event)) => self.session_event(event).await?,
+                Next::Session(None) => self.stage = SocketStage::Ended,
+                Next::Ping => self.ping(),
+                Next::StatusChanged => self.send_storage(true).await?,
+                Next::Input(bytes) => self.receive(bytes)?,
             }
-            Turn::Ping => {
-                self.ping = Timer::after(PING_EVERY);
-                self.answered = false;
-                self.line.write(Message::Ping(Bytes::new()))?;
-            }
-            Turn::Changed => self.tell_if(true, false).await?,
-            Turn::Said(Ok(message)) => return self.said(message).await,
-            Turn::Said(Err(error)) => return self.broken(error).await,
+            yield_now().await; // a client that never pauses must not keep the others waiting
         }
-        Ok(true)
+        self.flush().await
     }
 
-    async fn next(&mut self) -> Result<Turn, Fault> {
-        let event = async { Ok(Turn::Event(self.session.event().await)) };
-        if self.stage == Stage::Closing {
-            return event.await; // any other step would send the answer to its close frame
+    async fn next(&self) -> Result<Next, Fault> {
+        let event = async { Ok(Next::Session(self.session.event().await)) };
+        // Any use of the socket now would answer the client's close frame too early.
+        if self.stage == SocketStage::Closing {
+            return event.await;
         }
-        let over = self.stage == Stage::Over;
         let ping = async {
-            match over {
-                true => pending().await,
-                false => {
-                    let _ = (&mut self.ping).await;
-                }
-            }
-            Ok(Turn::Ping)
+            Timer::at(self.ping_at).await;
+            Ok(Next::Ping)
         };
         let changed = async {
-            match &mut self.told {
-                Some(told) if !over => {
-                    let _ = (&mut told.rest).await;
-                    let _ = told.changed.recv().await;
-                }
-                _ => pending().await,
-            }
-            Ok(Turn::Changed)
+            let Some(sent) = &self.last_storage else {
+                return pending().await;
+            };
+            Timer::at(sent.not_before).await;
+            let _ = sent.changed.recv().await;
+            Ok(Next::StatusChanged)
         };
-        let said = async {
-            poll_fn(|cx| self.line.poll_flush(cx)).await?;
-            Ok(Turn::Said(poll_fn(|cx| self.line.poll_message(cx)).await))
+        let input = async {
+            let mut bytes = Vec::new();
+            self.connection
+                .read(|read| bytes.extend_from_slice(read))
+                .await?;
+            Ok(Next::Input(bytes))
         };
-        or(event, or(ping, or(changed, said))).await
+        or(event, or(ping, or(changed, input))).await
     }
 
-    async fn event(&mut self, event: SessionEvent) -> Result<bool, Fault> {
+    async fn session_event(&mut self, event: SessionEvent) -> Result<(), Fault> {
         match event {
-            SessionEvent::Granted { .. } if self.stage == Stage::Waiting => {
-                self.stage = Stage::Granted;
-                self.tell(true).await?;
-                self.flush().await?;
+            SessionEvent::Granted { .. } if self.stage == SocketStage::Waiting => {
+                self.stage = SocketStage::Granted;
+                self.send_storage(true).await?;
             }
-            SessionEvent::Revoked(reason, text) if self.stage == Stage::Granted => {
+            SessionEvent::Revoked(reason, text) if self.stage == SocketStage::Granted => {
                 let code = match reason {
                     RevokeReason::Stopping => CloseCode::Away,
                     RevokeReason::Lost => CloseCode::Error,
                 };
-                self.tell(false).await?;
-                self.close(code, &text).await?;
+                self.send_storage(false).await?;
+                self.close(code, &text);
+                self.stage = SocketStage::Revoked;
             }
             SessionEvent::Denied(_, text) => {
-                self.tell(false).await?;
-                self.close(CloseCode::Again, &text).await?;
-                return Ok(false);
+                self.send_storage(false).await?;
+                self.close(CloseCode::Again, &text);
+                self.stage = SocketStage::Ended;
             }
-            SessionEvent::Closed(CloseResult::Durable, _) => {
-                self.flush().await?; // the answer to its close frame
-                return Ok(false);
-            }
-            SessionEvent::Closed(CloseResult::Failed, _) => return Ok(false),
-            SessionEvent::Granted { .. } | SessionEvent::Revoked(..) => {} // it has closed it meanwhile
-        }
-        Ok(true)
-    }
-
-    async fn said(&mut self, message: Message) -> Result<bool, Fault> {
-        self.answered = true;
-        match message {
-            Message::Close(_) if self.stage == Stage::Granted => {
-                self.stage = Stage::Closing;
-                self.session.close();
-            }
-            Message::Close(_) => {
-                self.flush().await?;
-                return Ok(false);
-            }
-            Message::Text(text) => match Event::parse(&text) {
-                Ok(Event::Ping) if self.stage != Stage::Over => self.say(events::pong())?,
-                Ok(Event::Ping) => {}
-                Ok(Event::Unknown(name)) => {
-                    self.complain(format_args!("unknown '{}'", escape(&name)))
+            SessionEvent::Closed(result, _) => {
+                if result == CloseResult::Durable {
+                    self.answer_close();
                 }
-                Err(error) => self.complain(format_args!("{}", escape(&error.to_string()))),
-            },
-            Message::Binary(_) => self.complain(format_args!("it is binary")),
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
-        }
-        Ok(true)
-    }
-
-    async fn broken(&mut self, error: Error) -> Result<bool, Fault> {
-        let code = match &error {
-            Error::Capacity(_) => CloseCode::Size,
-            Error::Utf8(_) => CloseCode::Invalid,
-            Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
-                return Ok(false);
+                self.stage = SocketStage::Ended;
             }
-            Error::Protocol(_) => CloseCode::Protocol,
-            _ => return Ok(false), // it is gone
-        };
-        let text = error.to_string();
-        if self.stage != Stage::Over {
-            self.close(code, &text).await?;
-        }
-        Err(Fault::Broken(text))
-    }
-
-    fn complain(&mut self, what: std::fmt::Arguments<'_>) {
-        self.complaints += 1;
-        let (id, peer) = (self.session.id.0, self.connection.peer);
-        if self.complaints <= COMPLAINTS {
-            log::warn!("session {id} ({peer}): an event was passed over: {what}");
-        }
-        if self.complaints == COMPLAINTS {
-            log::warn!("session {id} ({peer}): no more of these are logged");
-        }
-    }
-
-    /// Tells it what the storage is.
-    async fn tell(&mut self, write_allowed: bool) -> Result<(), Fault> {
-        self.tell_if(write_allowed, true).await
-    }
-
-    /// The same, if it is news or `anyway`.
-    async fn tell_if(&mut self, write_allowed: bool, anyway: bool) -> Result<(), Fault> {
-        let controller = &self.daemon.controller;
-        let status = controller.status(anyway).await.ok_or(Fault::Gone)?;
-        let clients = status.clients;
-        let before = self.told.replace(Told {
-            clients,
-            rest: Timer::after(CHANGES_EVERY),
-            changed: controller.await_change(status.generation),
-        });
-        if anyway || before.is_none_or(|before| before.clients != clients) {
-            self.say(events::storage(&state(self.daemon, &status, write_allowed)))?;
+            SessionEvent::Granted { .. } | SessionEvent::Revoked(..) => {} // the client has closed
         }
         Ok(())
     }
 
-    fn say(&mut self, event: String) -> Result<(), Fault> {
-        self.line.write(Message::text(event))
-    }
-
-    /// Says that it is over, and why.
-    async fn close(&mut self, code: CloseCode, text: &str) -> Result<(), Fault> {
-        self.stage = Stage::Over;
-        let frame = CloseFrame {
-            code,
-            reason: cut(text).into(),
-        };
-        let closed = self
-            .line
-            .socket
-            .close(&mut channel(self.connection), Some(frame));
-        match closed {
-            Err(error) if !blocks(&error) => Err(Fault::Gone),
-            _ => self.flush().await,
+    fn ping(&mut self) {
+        if !self.answered {
+            self.warn("does not answer pings: dropped");
+            self.stage = SocketStage::Ended;
+            return;
         }
+        self.ping_at = Instant::now() + PING_EVERY;
+        self.answered = false;
+        self.send(Message::Ping(Bytes::new()));
     }
 
-    /// Sends what is left to be sent, if the client takes it in time.
-    async fn flush(&mut self) -> Result<(), Fault> {
-        self.line.flushed = false;
-        let flushed = poll_fn(|cx| self.line.poll_flush(cx));
-        self.connection.patiently(flushed).await
-    }
-}
-
-impl Line<'_> {
-    /// Leaves a message to be sent.
-    fn write(&mut self, message: Message) -> Result<(), Fault> {
-        self.flushed = false;
-        match self.socket.write(&mut channel(self.connection), message) {
-            Err(error) if !blocks(&error) => Err(Fault::Gone),
-            _ => Ok(()),
-        }
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        while !self.flushed {
-            match self.socket.flush(&mut channel(self.connection)) {
-                Ok(()) | Err(Error::ConnectionClosed) => self.flushed = true,
-                Err(error) if blocks(&error) => ready!(self.connection.stream.poll_writable(cx))?,
-                Err(_) => return Poll::Ready(Err(Fault::Gone)),
+    /// Processes bytes from the client.
+    fn receive(&mut self, bytes: Vec<u8>) -> Result<(), Fault> {
+        self.buffers.input = bytes.into();
+        while !matches!(self.stage, SocketStage::Closing | SocketStage::Ended) {
+            match self.socket.read(&mut self.buffers) {
+                Ok(message) => self.message(message),
+                Err(Error::Io(_)) => break, // incomplete
+                Err(error) => return Err(self.protocol_error(&error)),
             }
         }
-        Poll::Ready(Ok(()))
+        self.buffers.input = VecDeque::new(); // an idle session needs no buffer
+        Ok(())
     }
 
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
-        loop {
-            let mut channel = channel(self.connection);
-            match self.socket.read(&mut channel) {
-                Err(error) if blocks(&error) => {
-                    if channel.left == 0 {
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
-                    ready!(self.connection.stream.poll_readable(cx))?;
+    fn message(&mut self, message: Message) {
+        self.answered = true;
+        match message {
+            Message::Close(_) if self.stage == SocketStage::Granted => {
+                self.stage = SocketStage::Closing;
+                self.session.close();
+            }
+            Message::Close(_) => {
+                self.answer_close();
+                self.stage = SocketStage::Ended;
+            }
+            Message::Text(text) => match ClientEvent::parse(&text) {
+                Ok(ClientEvent::Ping) => self.send(Message::text(events::pong())),
+                Ok(ClientEvent::Unknown(name)) => {
+                    self.skip_event(&format!("unknown type '{}'", escape(&name)))
                 }
-                said => return Poll::Ready(said),
-            }
+                Err(error) => self.skip_event(&escape(&error.to_string()).to_string()),
+            },
+            Message::Binary(_) => self.skip_event("not text"),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
         }
     }
-}
 
-/// As much of a text as a close frame can hold.
-fn cut(text: &str) -> &str {
-    let ends = 0..=REASON_MAX.min(text.len());
-    ends.rev()
-        .find_map(|end| text.get(..end))
-        .unwrap_or_default()
-}
+    /// Logs the client's first invalid event only: it may send any number.
+    fn skip_event(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.warned, true) {
+            self.warn(&format!("an event was passed over ({why})"));
+        }
+    }
 
-fn blocks(error: &Error) -> bool {
-    matches!(error, Error::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
-}
+    fn warn(&self, what: &str) {
+        let (id, peer) = (self.session.id.0, self.connection.peer);
+        log::warn!("session {id} ({peer}): {what}");
+    }
 
-/// The stream for one step: it blocks once enough was read, so that frames that make no message
-/// do not keep the daemon for ever.
-struct Channel<'a> {
-    stream: &'a UnixStream,
-    left: usize,
-}
+    fn protocol_error(&mut self, error: &Error) -> Fault {
+        let code = match error {
+            Error::Capacity(_) => CloseCode::Size,
+            Error::Utf8(_) => CloseCode::Invalid,
+            _ => CloseCode::Protocol,
+        };
+        let text = error.to_string();
+        self.close(code, &text);
+        Fault::Broken(text)
+    }
 
-fn channel(connection: &Connection) -> Channel<'_> {
-    Channel {
-        stream: connection.stream.get_ref(),
-        left: TURN_MAX,
+    /// Sends what the storage is, unless the client knows it already.
+    async fn send_storage(&mut self, write_allowed: bool) -> Result<(), Fault> {
+        let fresh = self.last_storage.is_none();
+        let status = self.context.controller.status(fresh).await;
+        let status = status.ok_or(Fault::Gone)?;
+        let event = events::storage(&super::storage(self.context, &status, write_allowed));
+        if self.last_storage.as_ref().map(|sent| &sent.event) != Some(&event) {
+            self.send(Message::text(event.clone()));
+        }
+        self.last_storage = Some(SentStorage {
+            event,
+            changed: self.context.controller.await_change(status.generation),
+            not_before: Instant::now() + CHANGES_EVERY,
+        });
+        Ok(())
+    }
+
+    /// Queues a message, unless a close frame was sent already.
+    fn send(&mut self, message: Message) {
+        let _ = self.socket.write(&mut self.buffers, message);
+    }
+
+    /// Queues a close frame, after which nothing else is sent.
+    fn close(&mut self, code: CloseCode, reason: &str) {
+        self.last_storage = None;
+        let reason = truncated(reason).into();
+        let frame = CloseFrame { code, reason };
+        let _ = self.socket.close(&mut self.buffers, Some(frame));
+    }
+
+    /// Queues the answer to the client's close frame, which the WebSocket has kept back so far.
+    fn answer_close(&mut self) {
+        let _ = self.socket.flush(&mut self.buffers);
+    }
+
+    /// Sends what is queued, if the client takes it in time.
+    async fn flush(&mut self) -> Result<(), Fault> {
+        let bytes = std::mem::take(&mut self.buffers.output);
+        self.connection.write(&bytes).await
     }
 }
 
-impl Read for Channel<'_> {
+/// The bytes between the WebSocket and the connection, so that all I/O is in the session's loop.
+/// Writing never fails; reading fails only when it needs more input.
+struct Buffers {
+    input: VecDeque<u8>,
+    output: Vec<u8>,
+}
+
+impl Read for Buffers {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
+        match self.input.read(buffer)? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            count => Ok(count),
         }
-        let most = buffer.len().min(self.left);
-        let count = self
-            .stream
-            .read(buffer.get_mut(..most).unwrap_or_default())?;
-        self.left -= count;
-        Ok(count)
     }
 }
 
-impl Write for Channel<'_> {
+impl Write for Buffers {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.write(bytes)
+        self.output.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Cuts a text to what a close frame can hold.
+fn truncated(text: &str) -> &str {
+    let mut ends = (0..=REASON_MAX.min(text.len())).rev();
+    ends.find_map(|end| text.get(..end)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -397,8 +330,8 @@ mod tests {
 
     #[test]
     fn a_reason_is_cut_between_characters() {
-        assert_eq!(cut("short"), "short");
-        assert_eq!(cut(&"a".repeat(124)).len(), 123);
-        assert_eq!(cut(&"\u{e9}".repeat(100)).len(), 122);
+        assert_eq!(truncated("short"), "short");
+        assert_eq!(truncated(&"a".repeat(124)).len(), 123);
+        assert_eq!(truncated(&"\u{e9}".repeat(100)).len(), 122);
     }
 }

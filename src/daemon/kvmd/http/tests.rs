@@ -2,24 +2,26 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn parse(head: &str) -> Request {
-    let (request, length) = Request::parse(head.as_bytes()).unwrap().unwrap();
+fn parse(head: &str) -> HttpRequest {
+    let (request, length) = HttpRequest::parse(head.as_bytes()).unwrap().unwrap();
     assert_eq!(length, head.len());
     request
 }
 
-fn status(failure: &Failure) -> u16 {
-    failure.status.as_u16()
+fn status(error: &HttpError) -> u16 {
+    error.status.as_u16()
 }
 
-/// The status with which a whole head is refused.
-fn refused(head: &str) -> u16 {
-    match Request::parse(head.as_bytes()) {
-        Err(failure) => status(&failure),
-        Ok(None) => panic!("not whole: {head}"),
+/// The status of the response to a complete head.
+fn answered(head: &str) -> u16 {
+    match HttpRequest::parse(head.as_bytes()) {
+        Err(error) => status(&error),
+        Ok(None) => panic!("incomplete: {head}"),
         Ok(Some((request, _))) => match request.route() {
-            Err(failure) => status(&failure),
-            Ok(Route::WebSocket) => request.upgrade().map_or_else(|f| status(&f), |_| 101),
+            Err(error) => status(&error),
+            Ok(Route::WebSocket) => request
+                .upgrade()
+                .map_or_else(|error| status(&error), |_| 101),
             Ok(Route::State) => 200,
         },
     }
@@ -30,7 +32,7 @@ const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost:0\r\nUpgrade: websock
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nUser-Agent: KVMD-PSTRun/4.20\r\n\r\n";
 
 #[test]
-fn each_request_gets_the_status_that_http_has_for_it() {
+fn each_request_gets_the_right_http_status() {
     for (head, expected) in [
         ("GET /state HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         ("GET /state?a=b HTTP/1.0\r\n\r\n", 200),
@@ -56,7 +58,7 @@ fn each_request_gets_the_status_that_http_has_for_it() {
         ("GET /state HTTP/1.1\r\nno header\r\n\r\n", 400),
         ("GARBAGE\r\n\r\n", 400),
     ] {
-        assert_eq!(refused(head), expected, "{head:?}");
+        assert_eq!(answered(head), expected, "{head:?}");
     }
     for broken in [
         UPGRADE.replace("13", "12"),
@@ -65,7 +67,7 @@ fn each_request_gets_the_status_that_http_has_for_it() {
         UPGRADE.replace("dGhl", "dGh"),
         UPGRADE.replace("HTTP/1.1", "HTTP/1.0"),
     ] {
-        assert_eq!(refused(&broken), 400, "{broken:?}");
+        assert_eq!(answered(&broken), 400, "{broken:?}");
     }
 }
 
@@ -78,29 +80,29 @@ fn a_head_ends_at_8_kib_and_64_headers() {
             &format!("X: {}", "x".repeat(HEAD_MAX + more - head.len())),
         )
     };
-    assert_eq!(refused(&long(0)), 200);
-    assert_eq!(refused(&long(1)), 431);
+    assert_eq!(answered(&long(0)), 200);
+    assert_eq!(answered(&long(1)), 431);
     let endless = "GET /state HTTP/1.1\r\nX: ".to_owned() + &"x".repeat(HEAD_MAX);
-    assert_eq!(refused(&endless), 431);
+    assert_eq!(answered(&endless), 431);
     let headers = |count| format!("GET /state HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(count));
-    assert_eq!(refused(&headers(64)), 200);
-    assert_eq!(refused(&headers(65)), 431);
+    assert_eq!(answered(&headers(64)), 200);
+    assert_eq!(answered(&headers(65)), 431);
 }
 
 #[test]
-fn every_part_of_a_head_needs_more() {
+fn every_part_of_a_head_is_incomplete() {
     for end in 1..UPGRADE.len() {
-        let part = Request::parse(&UPGRADE.as_bytes()[..end]);
+        let part = HttpRequest::parse(&UPGRADE.as_bytes()[..end]);
         assert!(matches!(part, Ok(None)), "{end}: {part:?}");
     }
     let with_more = UPGRADE.to_owned() + "\u{81}x";
-    let (_, length) = Request::parse(with_more.as_bytes()).unwrap().unwrap();
+    let (_, length) = HttpRequest::parse(with_more.as_bytes()).unwrap().unwrap();
     assert_eq!(length, UPGRADE.len());
 }
 
 #[test]
-fn answers_are_http_with_json() {
-    let response = Response::result(&["a"]);
+fn responses_are_http_with_json() {
+    let response = HttpResponse::result(&["a"]);
     let text = String::from_utf8(response.bytes(true)).unwrap();
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
     assert!(
@@ -112,8 +114,8 @@ fn answers_are_http_with_json() {
     let head = String::from_utf8(response.bytes(false)).unwrap();
     assert!(text.starts_with(&head) && head.ends_with("\r\n\r\n"));
 
-    let failure = parse("PUT /state HTTP/1.1\r\n\r\n").route().unwrap_err();
-    let text = String::from_utf8(failure.response().bytes(true)).unwrap();
+    let error = parse("PUT /state HTTP/1.1\r\n\r\n").route().unwrap_err();
+    let text = String::from_utf8(error.response().bytes(true)).unwrap();
     assert!(
         text.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"),
         "{text}"
@@ -140,7 +142,7 @@ fn the_upgrade_is_the_one_of_rfc_6455() {
 }
 
 #[test]
-fn a_client_is_shown_by_its_name_as_far_as_that_goes() {
+fn a_client_is_named_by_its_user_agent_up_to_a_limit() {
     assert_eq!(parse(UPGRADE).client(), b"kvmd API: KVMD-PSTRun/4.20");
     let nameless = parse("GET /ws HTTP/1.1\r\n\r\n");
     assert_eq!(nameless.client(), b"kvmd API: no name");
@@ -150,12 +152,12 @@ fn a_client_is_shown_by_its_name_as_far_as_that_goes() {
 
 proptest! {
     #[test]
-    fn nothing_makes_it_panic(bytes: Vec<u8>, end in 0..UPGRADE.len()) {
-        let _ = Request::parse(&bytes);
+    fn no_input_causes_a_panic(bytes: Vec<u8>, end in 0..UPGRADE.len()) {
+        let _ = HttpRequest::parse(&bytes);
         let mut mixed = UPGRADE.as_bytes()[..end].to_vec();
         mixed.extend(bytes);
         mixed.extend(b"\r\n\r\n");
-        if let Ok(Some((request, length))) = Request::parse(&mixed) {
+        if let Ok(Some((request, length))) = HttpRequest::parse(&mixed) {
             prop_assert!(length <= mixed.len());
             let _ = request.route();
             let _ = request.upgrade();
