@@ -1,4 +1,4 @@
-//! kvmd's own API: what kvmd and its clients do with it, by clients that are not ours.
+//! kvmd's own API, used by independent clients as kvmd uses it.
 
 mod refusals;
 
@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use crate::rig::{Job, Person, Rig, RunToEnd, Setup, start, wait_until};
 use crate::{needs_root, needs_storage};
 
-/// Python with aiohttp; `make` puts it there.
+/// Python with aiohttp, which `make aiohttp` installs.
 const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/aiohttp/bin/python");
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/kvmd_client.py");
 
-/// Leaves the test out where there is no aiohttp.
+/// Skips the test where aiohttp is missing.
 macro_rules! needs_aiohttp {
     () => {
         needs_storage!();
@@ -25,7 +25,7 @@ macro_rules! needs_aiohttp {
     };
 }
 
-/// The aiohttp client.
+/// Returns the command that runs the aiohttp client.
 fn client(rig: &Rig, words: &[&str]) -> Command {
     let mut command = rig.command(PYTHON);
     command.arg(CLIENT).arg(rig.socket()).args(words);
@@ -33,14 +33,14 @@ fn client(rig: &Rig, words: &[&str]) -> Command {
     command
 }
 
-/// A client that has a session until it is released or killed.
+/// Starts a client and waits until its session is granted.
 fn granted(rig: &Rig, what: &str) -> Job {
     let job = start(&mut client(rig, &[what]));
     job.await_stdout("\"write_allowed\": true");
     job
 }
 
-/// curl's answer: status and body.
+/// Returns the status and the body that curl gets.
 fn curl(rig: &Rig, who: Option<Person>, words: &[&str]) -> (String, Value) {
     let mut command = match who {
         Some(who) => rig.command_as(who, "curl"),
@@ -73,18 +73,18 @@ fn kvmd_api_state_tells_the_truth() {
     needs_storage!();
     let rig = Rig::any();
     let state = || curl(&rig, None, &["http://x/state"]);
-    let told = |clients, allowed| {
+    let expected = |clients, allowed| {
         let result = storage(&rig, clients, allowed);
         ("200".to_owned(), json!({"ok": true, "result": result}))
     };
-    assert_eq!(state(), told(0, false));
+    assert_eq!(state(), expected(0, false));
     let session = rig.session();
-    assert_eq!(state(), told(1, true));
+    assert_eq!(state(), expected(1, true));
     session.end().must(0);
-    wait_until("it is told", || state() == told(0, false));
-    // By hand it is writable for a moment at most, and nobody may write.
+    wait_until("the state changes", || state() == expected(0, false));
+    // Made writable by hand, it is writable for a moment, but no session may write.
     rig.remount_by_hand("rw");
-    assert_eq!(state(), told(0, false));
+    assert_eq!(state(), expected(0, false));
     rig.await_superblock("ro");
 }
 
@@ -98,7 +98,7 @@ fn kvmd_api_the_path_is_what_the_config_says() {
 }
 
 #[test]
-fn kvmd_api_a_client_as_kvmd_is_one_writes() {
+fn kvmd_api_a_client_like_kvmd_writes() {
     needs_aiohttp!();
     let rig = Rig::any();
     let said = client(&rig, &["state"]).to_end().must(0).text();
@@ -109,7 +109,7 @@ fn kvmd_api_a_client_as_kvmd_is_one_writes() {
         let said = client(&rig, &["write", "file", &text]).to_end().must(0);
         let said: Value = serde_json::from_str(&said.text()).expect("JSON");
         assert_eq!(said, storage(&rig, 1, true));
-        // The closing handshake was complete, so all of it is over.
+        // The closing handshake is complete, so the session is over.
         assert_eq!(rig.superblock(), "ro", "round {round}");
         let found = std::fs::read_to_string(rig.data().join("file")).expect("the file");
         assert_eq!(found, text);
@@ -121,7 +121,7 @@ fn p4_kvmd_api_a_close_is_answered_when_the_data_is_on_the_medium() {
     needs_root!("a block device");
     needs_aiohttp!();
     let rig = Rig::ext4();
-    let other = rig.session(); // the last close would be answered only after the remount
+    let other = rig.session(); // the last close is answered only after the remount
     client(&rig, &["write", "file", "safe"]).to_end().must(0);
     assert_eq!(rig.superblock(), "rw");
     assert_eq!(rig.on_medium("/data/file"), "safe");
@@ -130,7 +130,7 @@ fn p4_kvmd_api_a_close_is_answered_when_the_data_is_on_the_medium() {
 }
 
 #[test]
-fn kvmd_api_a_hundred_at_once_write() {
+fn kvmd_api_a_hundred_clients_write_at_once() {
     needs_aiohttp!();
     let rig = Rig::any();
     client(&rig, &["many", "100"]).to_end().must(0);
@@ -147,11 +147,11 @@ fn kvmd_api_a_killed_client_ends_its_session() {
     let rig = Rig::any();
     let (first, second) = (granted(&rig, "hold"), granted(&rig, "hold"));
     assert_eq!(rig.superblock(), "rw");
-    // It is told of each that comes and goes.
+    // The first client gets an event for each session that opens or closes.
     first.await_stdout("\"clients\": 2");
     second.signal("KILL");
     second.end();
-    wait_until("it is told", || {
+    wait_until("the first client gets the event", || {
         first
             .stdout()
             .lines()
@@ -208,7 +208,7 @@ fn p5_kvmd_api_a_lost_storage_is_told() {
     let said = ended.text();
     assert!(said.contains("closed 1011 "), "{said}");
     assert!(said.contains("\"write_allowed\": false"), "{said}");
-    // Nobody who comes later is told that he may.
+    // Later clients are denied.
     let denied = client(&rig, &["hold"]).to_end().must(0).text();
     assert!(!denied.contains("\"write_allowed\": true"), "{denied}");
     let (_, state) = curl(&rig, None, &["http://x/state"]);
@@ -229,7 +229,7 @@ fn kvmd_api_a_denial_is_a_storage_event_and_a_close() {
 }
 
 #[test]
-fn p9_kvmd_api_what_is_no_event_is_passed_over_and_what_is_too_long_refused() {
+fn p9_kvmd_api_invalid_events_are_passed_over_and_long_messages_refused() {
     needs_aiohttp!();
     let rig = Rig::any();
     let said = client(&rig, &["talk"]).to_end().must(0).text();

@@ -1,4 +1,4 @@
-"""A client of kvmd's API as kvmd itself is one: on aiohttp. kvmd_client.py SOCKET WHAT [ARGUMENT…]"""
+"""A client of kvmd's API that works like kvmd, with aiohttp: kvmd_client.py SOCKET WHAT [ARGUMENT…]"""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ def say(text):
 
 
 async def events(ws):
-    """The events until the end, which must be a close frame."""
+    """Yields the events up to the close frame, which must come last."""
     while True:
         msg = await ws.receive(timeout=20)
         if msg.type == aiohttp.WSMsgType.TEXT:
@@ -35,7 +35,7 @@ async def events(ws):
 
 
 async def first_storage(ws):
-    """The first storage event, and nothing but `loop` before it."""
+    """Returns the first storage event. Only `loop` may come before it."""
     seen = []
     async for (event_type, event) in events(ws):
         if event_type == "storage":
@@ -57,7 +57,7 @@ async def state():
 
 
 async def one(session, name, text):
-    """What kvmd does: waits until it may, writes, closes."""
+    """Works like kvmd: waits for permission, writes, closes."""
     async with session.ws_connect("http://localhost:0/ws") as ws:
         storage = await first_storage(ws)
         assert storage["data"]["write_allowed"] is True, storage
@@ -73,14 +73,14 @@ async def write(name, text):
 
 
 async def many(count):
-    """That many at once, each with a file of its own."""
+    """Runs `count` clients at once, each with its own file."""
     async with connected() as session:
         await asyncio.gather(*[one(session, f"file{n}", str(n)) for n in range(int(count))])
     say("done")
 
 
 async def hold():
-    """A session that stays open, and tells what it is told, until it is denied, revoked or killed."""
+    """Holds a session and prints its events until it is denied, revoked or killed."""
     async with connected() as session:
         async with session.ws_connect("http://localhost:0/ws") as ws:
             async for (event_type, event) in events(ws):
@@ -88,7 +88,7 @@ async def hold():
 
 
 async def close_on_input():
-    """A session that is closed when the input ends; the code of the closing handshake."""
+    """Closes its session when the input ends, and prints the code of the closing handshake."""
     async with connected() as session:
         async with session.ws_connect("http://localhost:0/ws") as ws:
             say(json.dumps(await first_storage(ws)))
@@ -97,7 +97,7 @@ async def close_on_input():
 
 
 async def talk():
-    """What is no event is passed over; `ping` is answered."""
+    """Sends invalid events, which are passed over, and pings, which are answered."""
     async with connected() as session:
         async with session.ws_connect("http://localhost:0/ws") as ws:
             await first_storage(ws)

@@ -1,4 +1,4 @@
-//! What kvmd's API refuses, and what a client may cost it.
+//! What kvmd's API refuses, and how it limits the cost of a client.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use crate::rig::{ACCESS_GROUP, MEMBER, OUTSIDER, Rig, RunToEnd, Setup, start, wa
 use crate::{needs_root, needs_storage};
 
 #[test]
-fn p8_kvmd_api_an_outsider_is_told_which_group_is_needed() {
+fn p8_kvmd_api_an_outsider_learns_which_group_is_needed() {
     needs_root!("other users");
     let rig = Setup::any().head("socket_mode = 0o666").start();
     let upgrade = [
@@ -31,7 +31,7 @@ fn p8_kvmd_api_an_outsider_is_told_which_group_is_needed() {
     let text = said["result"]["error_msg"].as_str().expect("a text");
     assert!(text.contains(&format!("'{ACCESS_GROUP}'")), "{text}");
     assert_eq!(rig.superblock(), "ro");
-    // Who may connect may ask, as for the status.
+    // Everybody who can connect may ask for the state.
     let (status, _) = curl(&rig, Some(OUTSIDER), &["http://x/state"]);
     assert_eq!(status, "200");
     let member = start(
@@ -47,7 +47,7 @@ fn p8_kvmd_api_an_outsider_is_told_which_group_is_needed() {
 }
 
 #[test]
-fn p9_kvmd_api_what_it_does_not_know_is_an_http_error() {
+fn p9_kvmd_api_an_invalid_request_gets_an_http_error() {
     needs_storage!();
     let rig = Rig::any();
     let long = format!("X: {}", "x".repeat(9000));
@@ -96,11 +96,11 @@ fn p9_kvmd_api_what_it_does_not_know_is_an_http_error() {
 }
 
 #[test]
-fn kvmd_api_what_comes_with_the_request_is_heard() {
+fn kvmd_api_frames_sent_with_the_request_are_processed() {
     needs_storage!();
     let rig = Rig::any();
     let mut stream = connect(&rig);
-    // A masked close frame, 1000: granted or not, it is answered.
+    // A masked close frame with code 1000. It is answered whether the session is granted or not.
     let close = b"\x88\x82\0\0\0\0\x03\xe8";
     stream.write_all(&[UPGRADE, close].concat()).expect("write");
     let mut said = Vec::new();
@@ -114,13 +114,13 @@ fn kvmd_api_what_comes_with_the_request_is_heard() {
 }
 
 #[test]
-fn p11_kvmd_api_nothing_ticks_after_the_last_client() {
+fn p11_kvmd_api_no_timer_runs_after_the_last_client() {
     needs_storage!();
     let rig = Rig::any();
     let mut stream = connect(&rig);
     upgrade(&mut stream);
     rig.await_superblock("rw");
-    // Its timers, as proc(5) shows them: how long until the next.
+    // Counts the timers that run, as proc(5) shows them.
     let armed = || {
         let files = std::fs::read_dir(format!("/proc/{}/fdinfo", rig.daemon_pid()));
         let texts = files
@@ -136,9 +136,9 @@ fn p11_kvmd_api_nothing_ticks_after_the_last_client() {
             })
             .count()
     };
-    wait_until("a ping or a look is due", || armed() > 0);
+    wait_until("a ping or an inspection is due", || armed() > 0);
     drop(stream);
-    wait_until("nothing is", || armed() == 0);
+    wait_until("nothing is due", || armed() == 0);
 }
 
 #[test]
@@ -155,13 +155,15 @@ fn p9_kvmd_api_a_slow_head_is_refused() {
 }
 
 #[test]
-fn p9_kvmd_api_the_limit_is_told_in_http() {
+fn p9_kvmd_api_the_limit_is_an_http_error() {
     needs_storage!();
     let rig = Setup::any().session("limit = 2").start();
     let held: Vec<_> = (0..2).map(|_| rig.session()).collect();
-    // However late the request comes.
+    // Even if the request comes late.
     let mut stream = connect(&rig);
-    wait_until("it is seen", || rig.log().contains("was refused"));
+    wait_until("the connection is refused", || {
+        rig.log().contains("was refused")
+    });
     stream
         .write_all(b"GET /state HTTP/1.1\r\nHost: ")
         .expect("write");
@@ -173,7 +175,7 @@ fn p9_kvmd_api_the_limit_is_told_in_http() {
     let (status, said) = curl(&rig, None, &["http://x/state"]);
     assert_eq!(status, "503", "{said}");
     assert_eq!(said["result"]["error"], "UnavailableError");
-    // Who speaks the own protocol is denied in that.
+    // A client of the native protocol is denied in that protocol.
     rig.sh("true").must(1);
     for session in held {
         session.end().must(0);
@@ -181,7 +183,7 @@ fn p9_kvmd_api_the_limit_is_told_in_http() {
 }
 
 #[test]
-fn p9_kvmd_api_who_is_refused_and_says_nothing_is_waited_for_but_not_with_many_others() {
+fn p9_kvmd_api_the_daemon_waits_for_the_requests_of_a_few_refused_clients_only() {
     needs_storage!();
     let rig = Setup::any().session("limit = 2").start();
     let held: Vec<_> = (0..2).map(|_| rig.session()).collect();
@@ -205,7 +207,7 @@ fn p9_kvmd_api_who_is_refused_and_says_nothing_is_waited_for_but_not_with_many_o
 }
 
 #[test]
-fn p9_kvmd_api_who_does_not_answer_pings_is_dropped() {
+fn p9_kvmd_api_a_client_that_does_not_answer_pings_is_dropped() {
     needs_storage!();
     let rig = Rig::any();
     let mut stream = connect(&rig);
@@ -216,7 +218,7 @@ fn p9_kvmd_api_who_does_not_answer_pings_is_dropped() {
     rig.await_superblock("rw");
     let mut said = Vec::new();
     stream.read_to_end(&mut said).expect("until it is closed");
-    // Its last frame is an empty ping.
+    // The last frame is an empty ping.
     assert!(
         said.ends_with(&[0x89, 0]),
         "{:?}",
@@ -227,7 +229,7 @@ fn p9_kvmd_api_who_does_not_answer_pings_is_dropped() {
 }
 
 #[test]
-fn p9_kvmd_api_a_flood_keeps_nobody_from_his_session() {
+fn p9_kvmd_api_a_flood_does_not_block_other_sessions() {
     needs_storage!();
     let rig = Rig::any();
     let mut hostile: Vec<UnixStream> = (0..8).map(|_| connect(&rig)).collect();
@@ -239,7 +241,7 @@ fn p9_kvmd_api_a_flood_keeps_nobody_from_his_session() {
         .enumerate()
         .map(|(n, stream)| {
             let mut stream = stream.try_clone().expect("dup");
-            // Empty pieces of a message without end; pings; events without end. None is read.
+            // Endless empty fragments, pings, or events, whose answers the client never reads.
             let begin = [&[0x01, 0x80, 0, 0, 0, 0][..], &[], &[]][n % 3];
             let again = [
                 &[0x00, 0x80, 0, 0, 0, 0][..],
@@ -257,7 +259,7 @@ fn p9_kvmd_api_a_flood_keeps_nobody_from_his_session() {
         rig.sh(&format!("echo {n} > $KVMD_PST_DATA/file")).must(0);
     }
     for stream in &hostile {
-        let _ = stream.shutdown(std::net::Shutdown::Both); // it may be closed already
+        let _ = stream.shutdown(std::net::Shutdown::Both); // the daemon may have closed it
     }
     for flood in floods {
         flood.join().expect("the flood");
