@@ -120,25 +120,9 @@ fn p11_kvmd_api_no_timer_runs_after_the_last_client() {
     let mut stream = connect(&rig);
     upgrade(&mut stream);
     rig.await_superblock("rw");
-    // Counts the timers that run, as proc(5) shows them.
-    let armed = || {
-        let files = std::fs::read_dir(format!("/proc/{}/fdinfo", rig.daemon_pid()));
-        let texts = files
-            .expect("fdinfo")
-            .filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
-        texts
-            .filter(|text| {
-                let value = text
-                    .split_once("it_value: (")
-                    .map_or("0,", |halves| halves.1);
-                let (seconds, rest) = value.split_once(", ").unwrap_or(("0", ""));
-                !(seconds == "0" && (rest.is_empty() || rest.starts_with("0)")))
-            })
-            .count()
-    };
-    wait_until("a ping or an inspection is due", || armed() > 0);
+    wait_until("a timer is armed", || rig.armed_timers() > 0);
     drop(stream);
-    wait_until("nothing is due", || armed() == 0);
+    wait_until("no timer is armed", || rig.armed_timers() == 0);
 }
 
 #[test]

@@ -49,6 +49,20 @@ impl Rig {
         superblock.contains("shutdown")
     }
 
+    /// How many of the daemon's timers are armed, as proc(5) shows them: a time until the next expiry.
+    pub fn armed_timers(&self) -> usize {
+        let files = fs::read_dir(format!("/proc/{}/fdinfo", self.daemon_pid())).expect("fdinfo");
+        let texts = files.filter_map(|file| fs::read_to_string(file.ok()?.path()).ok());
+        texts
+            .filter(|text| {
+                let value = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("it_value: "));
+                value.is_some_and(|value| value != "(0, 0)")
+            })
+            .count()
+    }
+
     /// The options of the mount and of the superblock.
     fn mountinfo(&self) -> Option<(String, String)> {
         let whose = self
