@@ -1,9 +1,9 @@
-//! The attacks, as their clients play them. Each says when it has begun, and
-//! goes on until the test has seen enough.
+//! The attacks. Each reports when it has begun and goes on until the test closes its standard input.
 
 use std::time::Instant;
 
 use pst::wire::{ClientMessage, DaemonMessage};
+use serde_json::Value;
 
 use crate::clients::{Client, begun, bytes, enough, hold, open, status};
 use crate::descriptors;
@@ -27,6 +27,7 @@ pub fn play(attack: &str) {
         "unread statuses" => unread_statuses(),
         "blind watchers" => blind_watchers(),
         "deaf watchers" => deaf_watchers(),
+        "reading watchers" => reading_watchers(),
         "storm" => storm(),
         "hiding" => descriptors::hide(),
         other => panic!("unknown attack {other:?}"),
@@ -50,7 +51,7 @@ fn measure() {
     println!("median {} most {}", times[5], times[9]);
 }
 
-/// Until the test has seen enough, but at least once.
+/// Calls `each` with 1, 2, 3… until the test has seen enough, at least once.
 fn again_and_again(mut each: impl FnMut(u64)) {
     let mut seed = 1;
     loop {
@@ -65,7 +66,7 @@ fn again_and_again(mut each: impl FnMut(u64)) {
     }
 }
 
-/// xorshift64: the same on each run.
+/// Pseudo-random bytes (xorshift64), the same on each run.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = || {
@@ -97,7 +98,7 @@ fn garbage() {
     });
 }
 
-/// Half a frame and then silence: the daemon ends it, after its handshake's time.
+/// Sends half a frame and no more: the daemon disconnects the client after the time for a handshake.
 fn half() {
     let open = bytes(&open(&[b'x'; 1024]));
     let clients: Vec<Client> = (0..200)
@@ -122,7 +123,7 @@ fn long_frames() {
             client.raw(&frame);
             client.must_fail("only 4096 are allowed");
         }
-        // The longest that is allowed, and never completed, in a session.
+        // In a session, the longest frame that is allowed, never completed.
         if let Some(client) = Client::greeted() {
             client.open(b"long");
             client.raw(&[&b"\x00\x10\x01"[..], &[b'x'; 4094]].concat());
@@ -130,7 +131,7 @@ fn long_frames() {
     });
 }
 
-/// A million of the shortest frames there are; and the smallest pieces of one.
+/// Sends a million of the shortest frames, and a frame byte by byte.
 fn tiny_frames() {
     let many = b"\x01\x00\x02".repeat(1000);
     let mut count = 0;
@@ -155,7 +156,7 @@ fn tiny_frames() {
     println!("a million");
 }
 
-/// Sessions with long commands, so that a status is long; and statuses that nobody reads.
+/// Opens sessions with long commands, so that the status is long, and asks for it without reading.
 fn never_reading() {
     let mut clients = Vec::new();
     for i in 0..250 {
@@ -228,7 +229,7 @@ fn another_version() {
     });
 }
 
-/// Good messages where they have no place. Outsiders are denied before that.
+/// Sends valid messages in the wrong order. Outsiders are denied before that.
 fn out_of_turn() {
     let (open, close) = (bytes(&open(b"x")), bytes(&ClientMessage::Close));
     let status = bytes(&status(false));
@@ -249,7 +250,7 @@ fn out_of_turn() {
                     let fine = match &last {
                         Some(DaemonMessage::Error { text, .. }) => text.contains(words),
                         Some(DaemonMessage::Denied { .. }) | None => true,
-                        // It was granted before the rest of the talk was read.
+                        // The session was granted before the rest was read.
                         Some(DaemonMessage::Closed { .. }) => true,
                         Some(_) => false,
                     };
@@ -257,7 +258,7 @@ fn out_of_turn() {
                 }
             }
         }
-        // Twice, once it is granted.
+        // Two messages at once, after the grant.
         for twice in [[&close, &close], [&close, &open]] {
             let Some(mut client) = Client::greeted() else {
                 continue;
@@ -282,7 +283,7 @@ pub const NAMES: [&[u8]; 6] = [
     b"\xe2\x80\xa8\xc2\x85\xef\xbb\xbf",
 ];
 
-/// Sessions with names that would harm whoever prints them, held open.
+/// Holds sessions open whose names would harm a terminal or a log.
 fn names() {
     let clients: Vec<Client> = NAMES
         .iter()
@@ -298,7 +299,7 @@ fn names() {
     drop(clients);
 }
 
-/// Puts one thing after another in the place of the data root, as fast as it can.
+/// Replaces the data directory by one thing after another, as fast as it can.
 fn swapping() {
     let mount = std::path::PathBuf::from(std::env::var_os("PST_MOUNT").expect("PST_MOUNT"));
     let (data, own) = (mount.join("data"), mount.join("own"));
@@ -306,7 +307,7 @@ fn swapping() {
     let _ = std::fs::create_dir(&own);
     begun();
     while !enough() {
-        // Errors: it is somebody else's turn.
+        // Each step may fail: the test changes the same path.
         let _ = std::os::unix::fs::symlink(&outside, &data);
         let _ = std::fs::remove_file(&data);
         let _ = std::fs::rename(&own, &data);
@@ -357,6 +358,73 @@ fn deaf_watchers() {
     drop((holders, watchers));
 }
 
+/// Watchers that read all that they are sent, while 700 sessions are opened and end again. All of
+/// them see the same sessions at last.
+fn reading_watchers() {
+    let mut watchers = askers(256, true);
+    begun();
+    let (sessions, seen) = watched(
+        &mut watchers,
+        || {
+            let mut sessions = Vec::new();
+            for hundred in 1..=7 {
+                sessions.extend((0..100).map(|_| granted(b"one of many")));
+                println!("{hundred}00 sessions");
+            }
+            sessions.push(granted(b"the new one"));
+            println!("one more session");
+            sessions
+        },
+        |document| {
+            // Parsing each document would take too long without optimisation.
+            if !document.contains("the new one") || document.matches("one of many").count() < 700 {
+                return None;
+            }
+            let document: Value = serde_json::from_str(document).expect("JSON");
+            let sessions = document["sessions"].as_array().expect("sessions");
+            let ids = sessions.iter().map(|session| session["id"].as_u64());
+            (sessions.len() == 701).then(|| ids.collect::<Vec<_>>())
+        },
+    );
+    assert!(seen.iter().all(|ids| *ids == seen[0]), "{seen:?}");
+    println!("all saw it");
+    watched(
+        &mut watchers,
+        || drop(sessions),
+        |document| {
+            let ended = document.contains(r#""sessions":[]"#);
+            (ended && document.contains(r#""state":"ro""#)).then_some(())
+        },
+    );
+    println!("all saw the end");
+}
+
+/// Calls `change` while all these watchers read, each until `found` finds something in a document.
+fn watched<T, F: Send>(
+    watchers: &mut [Client],
+    change: impl FnOnce() -> T,
+    found: impl Fn(&str) -> Option<F> + Sync,
+) -> (T, Vec<F>) {
+    let found = &found;
+    std::thread::scope(|scope| {
+        let reading: Vec<_> = watchers
+            .iter_mut()
+            .map(|watcher| {
+                scope.spawn(move || {
+                    let mut documents = std::iter::repeat_with(|| watcher.document());
+                    documents.find_map(|document| found(&document))
+                })
+            })
+            .collect();
+        let changed = change();
+        let found = reading.into_iter().map(|thread| {
+            let found = thread.join().expect("a reader");
+            found.expect("documents do not end")
+        });
+        (changed, found.collect())
+    })
+}
+
 /// A session that is granted.
 fn granted(command: &[u8]) -> Client {
     let mut client = Client::greeted().expect("connect");
@@ -369,7 +437,7 @@ fn granted(command: &[u8]) -> Client {
     client
 }
 
-/// Many who watch and never read, while sessions come and go.
+/// Watchers that never read, while sessions come and go.
 fn blind_watchers() {
     let watchers: Vec<Client> = (0..200)
         .map(|_| {
@@ -389,8 +457,8 @@ fn blind_watchers() {
     drop(watchers);
 }
 
-/// Opens and closes a FIFO of the storage for writing, which is allowed while it is read-only, and of
-/// which the kernel tells the daemon each time.
+/// Opens and closes a FIFO of the storage for writing. This is allowed while the storage is read-only,
+/// and the kernel reports each close to the daemon.
 fn storm() {
     let mount = std::path::PathBuf::from(std::env::var_os("PST_MOUNT").expect("PST_MOUNT"));
     let fifo = mount.join("data/fifo");

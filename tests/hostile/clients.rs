@@ -1,5 +1,5 @@
-//! Hostile clients run in processes of their own, as other users: this very
-//! binary, told by its environment which attack to play.
+//! Hostile clients. They run in processes of their own, as other users: this binary again, with the
+//! attack in its environment.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,14 +12,14 @@ use pst::wire::{ClientMessage, DaemonMessage, Decoder, MAGIC, Message, VERSION};
 use crate::attacks;
 use crate::rig::{BOUND, Job, Person, Rig, start};
 
-/// Set when the test has seen enough: its end of our standard input is closed.
+/// Set when standard input ends: the test has seen enough.
 static ENOUGH: AtomicBool = AtomicBool::new(false);
 
 pub fn enough() -> bool {
     ENOUGH.load(Ordering::Relaxed)
 }
 
-/// Tells the test that the attack is on.
+/// Reports to the test that the attack has begun.
 pub fn begun() {
     println!("begun");
 }
@@ -31,7 +31,7 @@ pub fn hold() {
     }
 }
 
-/// Not a test: the client, when the environment says so.
+/// Not a test: runs the attack that the environment names.
 #[test]
 fn play() {
     let Ok(attack) = std::env::var("PST_ATTACK") else {
@@ -46,7 +46,7 @@ fn play() {
     println!("done");
 }
 
-/// Starts an attack as somebody, root for `None`; it goes on until the job ends.
+/// Starts an attack as this user, as root for `None`. It goes on until the job is ended.
 pub fn attack(rig: &Rig, who: Option<Person>, attack: &str) -> Job {
     let program = program(rig);
     let mut command = match who {
@@ -61,7 +61,7 @@ pub fn attack(rig: &Rig, who: Option<Person>, attack: &str) -> Job {
     start(&mut command)
 }
 
-/// This binary where everybody can run it.
+/// The path of a copy of this binary that every user can run.
 fn program(rig: &Rig) -> PathBuf {
     let to = rig.bin("hostile");
     if !to.exists() {
@@ -74,14 +74,14 @@ fn program(rig: &Rig) -> PathBuf {
     to
 }
 
-/// A connection, and what is sent and understood on it.
+/// A connection to the daemon.
 pub struct Client {
     pub stream: UnixStream,
     decoder: Decoder<DaemonMessage>,
 }
 
 impl Client {
-    /// Connects; `None` if the kernel says that it cannot be now.
+    /// Connects; `None` if the kernel refuses.
     pub fn connect() -> Option<Client> {
         let path = std::env::var_os("PST_SOCKET").expect("PST_SOCKET");
         let stream = UnixStream::connect(path).ok()?;
@@ -93,13 +93,13 @@ impl Client {
         })
     }
 
-    /// Connects and says the magic word.
+    /// Connects and sends the first four bytes.
     pub fn greeted() -> Option<Client> {
         let client = Client::connect()?;
         client.raw(&MAGIC).then_some(client)
     }
 
-    /// Sends bytes; whether all went out.
+    /// Sends bytes. Returns whether all were sent.
     pub fn raw(&self, bytes: &[u8]) -> bool {
         (&self.stream).write_all(bytes).is_ok()
     }
@@ -113,13 +113,13 @@ impl Client {
         self.say(&open(command))
     }
 
-    /// What comes next; `None`: the daemon has closed the connection.
+    /// The next message; `None` if the daemon has closed the connection.
     pub fn next(&mut self) -> Option<DaemonMessage> {
         loop {
             if let Some(message) = self.decoder.next_message().expect("the daemon's frames") {
                 return Some(message);
             }
-            let mut buffer = [0; 4096];
+            let mut buffer = [0; 32 << 10];
             match self.stream.read(&mut buffer) {
                 Ok(0) => return None,
                 Ok(count) => self.decoder.push(&buffer[..count]),
@@ -128,6 +128,22 @@ impl Client {
                     assert_eq!(kind, std::io::ErrorKind::ConnectionReset, "not closed");
                     return None;
                 }
+            }
+        }
+    }
+
+    /// The next status document.
+    pub fn document(&mut self) -> String {
+        let mut document = Vec::new();
+        loop {
+            match self.next() {
+                Some(DaemonMessage::Status { last, bytes, .. }) => {
+                    document.extend(bytes);
+                    if last {
+                        return String::from_utf8(document).expect("UTF-8");
+                    }
+                }
+                other => panic!("no status, but {other:?}"),
             }
         }
     }
@@ -154,13 +170,13 @@ impl Client {
         );
     }
 
-    /// Everything until the daemon closes the connection.
+    /// All messages until the daemon closes the connection.
     pub fn rest(mut self) -> Vec<DaemonMessage> {
         std::iter::from_fn(|| self.next()).collect()
     }
 
-    /// The daemon has closed it, after an `Error` with these words as its last. A reset
-    /// may have swallowed that.
+    /// Checks that the last message before the daemon closes the connection is an `Error` with these
+    /// words. A reset may drop the message.
     pub fn must_fail(self, words: &str) {
         match self.rest().last() {
             Some(DaemonMessage::Error { text, .. }) => assert!(text.contains(words), "{text}"),

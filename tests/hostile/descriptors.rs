@@ -1,4 +1,4 @@
-//! Clients that send descriptors along, SCM_RIGHTS of unix(7).
+//! Clients that pass descriptors to the daemon: SCM_RIGHTS of unix(7).
 
 use std::fs::File;
 use std::io::Write;
@@ -8,10 +8,10 @@ use std::os::unix::net::UnixStream;
 
 use crate::clients::{Client, begun, bytes, enough, open, status};
 
-/// The most that one message takes, SCM_MAX_FD.
+/// The most descriptors in one message, SCM_MAX_FD.
 const MOST: usize = 253;
 
-/// A file of the rig, many times, before, with and after messages.
+/// Passes a file of the rig, many times, before, with and after messages.
 pub fn send_many() {
     let socket = std::env::var_os("PST_SOCKET").expect("PST_SOCKET");
     let directory = std::path::Path::new(&socket).ancestors().nth(2);
@@ -38,8 +38,8 @@ pub fn send_many() {
     }
 }
 
-/// TCP sockets that take a minute to close, since their peer takes none of their data: the last
-/// who has one waits.
+/// Passes TCP sockets that take a minute to close, because their peer reads nothing: the process that
+/// closes the last descriptor waits.
 pub fn send_lingering() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let mut peers = Vec::new();
@@ -50,19 +50,19 @@ pub fn send_lingering() {
         socket.set_nonblocking(true).expect("non-blocking");
         while socket.write(&[0; 65536]).is_ok() {}
         let client = Client::connect().expect("connect");
-        // Read by the daemon; or left unread, when it has closed the connection.
+        // The daemon reads some of them; the others stay in the closed connection.
         let first: &[u8] = if i % 2 == 0 { b"\0PST" } else { b"GET" };
         client.raw(&first[..i / 2 * 3]);
         send(&client.stream, first, &[socket.as_raw_fd()]);
-        // What is ours is closed elsewhere: it may be we who wait.
+        // In a thread: this close may be the one that waits.
         std::thread::spawn(move || drop((socket, client)));
     }
     begun();
     crate::clients::hold();
 }
 
-/// As many descriptors as there may be, and mappings of a file with the longest of names: 200 MiB of
-/// /proc/PID/maps.
+/// Opens as many descriptors as allowed and maps a file with a very long path 60,000 times, which makes
+/// /proc/PID/maps 200 MiB long.
 pub fn hide() {
     let mount = std::path::PathBuf::from(std::env::var_os("PST_MOUNT").expect("PST_MOUNT"));
     std::env::set_current_dir(mount.with_file_name("bin")).expect("chdir");
@@ -74,7 +74,7 @@ pub fn hide() {
     std::fs::write("file", "x").expect("file");
     let file = File::open("file").expect("file");
     for _ in 0..60_000 {
-        // SAFETY: a new mapping, at a place of the kernel's choice, that nobody uses.
+        // SAFETY: a new mapping, at an address that the kernel chooses, and it is never accessed.
         let mapped = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -87,12 +87,12 @@ pub fn hide() {
         };
         assert_ne!(mapped, libc::MAP_FAILED);
     }
-    // SAFETY: takes no pointer; the new descriptors are nobody's.
+    // SAFETY: takes no pointer; nothing else owns the new descriptors.
     while unsafe { libc::dup(file.as_raw_fd()) } != -1 {}
     begun();
 }
 
-/// Whether it went out. The kernel may let a receiver refuse descriptors.
+/// Returns whether all was sent. A receiver can refuse descriptors on new kernels.
 fn send(stream: &UnixStream, data: &[u8], fds: &[RawFd]) -> bool {
     let size = size_of_val(fds) as u32;
     // SAFETY: arithmetic.

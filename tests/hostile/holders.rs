@@ -1,5 +1,4 @@
-//! P9 and P10: processes that keep the storage from going read-only and do what
-//! they can not to be found, or to make the search for them a burden.
+//! P9 and P10: processes that keep the storage writable and hide, or make the search for them expensive.
 
 use std::process::Stdio;
 
@@ -64,7 +63,7 @@ fn p9_many_holders_with_long_names_in_statuses_that_nobody_reads() {
     println!("VmHWM {peak} KiB");
     assert!(peak < MEMORY, "VmHWM {peak} KiB");
     unread.end().must(0);
-    // The allocator keeps something after so many at once: siege.rs shows that it stays at that.
+    // The allocator keeps some memory after such a peak. siege.rs shows that it does not grow.
     rig.renew_footprint();
     holder.end();
     rig.await_superblock("ro");
@@ -76,7 +75,7 @@ fn p10_a_holder_with_a_name_that_harms_is_named_harmlessly() {
     needs_root!("processes of others");
     let rig = Setup::new(Fs::Ext4).start();
     let session = rig.session();
-    // A path and a process name that clear a screen and begin a line of their own.
+    // A path and a process name that clear the screen and start a new line.
     let script = format!(
         "harm=$(printf '\\033[2J\\nERROR'); printf %s \"$harm\" >/proc/$$/comm; \
          exec 7>\"{}/leftover$harm\"; echo holds; exec cat",

@@ -1,7 +1,7 @@
-//! P8 and P9 against people who mean harm: the real binary, a real ext4, and
-//! clients that break every rule, as root, as members and as outsiders.
+//! P8 and P9 against attackers: the real binary, a real ext4, and clients that break every rule, as root,
+//! as members of the access group and as outsiders.
 
-#![allow(clippy::expect_used, unsafe_code)] // all of it is tests
+#![allow(clippy::expect_used, unsafe_code)] // only tests
 
 mod attacks;
 mod clients;
@@ -9,6 +9,6 @@ mod descriptors;
 mod holders;
 mod obstacles;
 #[path = "../e2e/rig/mod.rs"]
-#[allow(dead_code, unused_imports)] // shared; each of its users takes a part
+#[allow(dead_code, unused_imports)] // shared; each test binary uses a part
 mod rig;
 mod siege;

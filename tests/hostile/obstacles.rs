@@ -1,6 +1,5 @@
-//! P8: what people put in the way of `prepare` and of the daemon's start, in
-//! the storage and beside the socket. Nothing outside the storage changes, and
-//! one line says what is wrong.
+//! P8: obstacles to `prepare` and to the daemon's start, in the storage and beside the socket. Nothing
+//! outside the storage changes, and one line names the problem.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -16,7 +15,7 @@ use crate::clients::attack;
 use crate::needs_root;
 use crate::rig::{Fs, MEMBER, OUTSIDER, Outcome, Rig, RunToEnd, Setup};
 
-/// Things that are not the storage's, with everything about them that must stay as it is.
+/// Files and directories outside the storage, and their attributes, which must not change.
 struct Outside {
     paths: Vec<PathBuf>,
     before: Vec<(u32, u32, u32, i64, i64, u64)>,
@@ -78,7 +77,7 @@ fn refused(outcome: &Outcome, path: &Path) {
     assert!(line.contains(name) && line.contains("ERROR"), "{line}");
 }
 
-/// What stands in a path's place, each made by somebody who may write there.
+/// Things that a user with the right to write there can put in a path's place.
 const OBSTACLES: [&str; 6] = [
     "a symlink to a directory",
     "a symlink to a file",
@@ -124,7 +123,7 @@ fn p8_what_stands_in_the_place_of_the_storage_root_is_left_alone() {
     obstructed(&rig, &root);
 }
 
-/// Every obstacle in the place of `at`, one of the roots.
+/// Puts every obstacle in the place of `at`, the storage root or the data directory.
 #[track_caller]
 fn obstructed(rig: &Rig, at: &Path) {
     let outside = Outside::new(rig);
@@ -168,7 +167,7 @@ fn p8_what_is_swapped_for_the_data_root_meanwhile_is_left_alone() {
             Ok(_) => mended += 1,
             Err(_) => refused += 1,
         }
-        // As it was: ours, so that the member cannot remove it.
+        // Removed again by us: the member cannot remove what is ours.
         let _ = fs::remove_dir_all(rig.data()).or_else(|_| fs::remove_file(rig.data()));
         let _ = fs::remove_dir_all(rig.mount().join("own"));
     }
@@ -203,7 +202,7 @@ fn p8_what_stands_beside_the_socket_is_left_alone() {
     let lock = rig.run_dir().join("pst.sock.lock");
     for at in [rig.socket(), lock, device_lock] {
         for what in OBSTACLES {
-            // A socket that nobody listens at is a dead daemon's.
+            // A socket without a listener is left by a dead daemon and may be replaced.
             if what == "a socket" && at == rig.socket() {
                 continue;
             }
