@@ -115,7 +115,7 @@ fn makes_no_system_call(rig: &Rig, pids: &[u32], wake: impl FnOnce()) {
     // A timer that is no longer needed may stay armed: one late wake-up is allowed.
     wait_until("no timer is armed", || rig.armed_timers() == 0);
     let all = || pids.iter().map(|pid| switches(*pid)).collect::<Vec<_>>();
-    wait_until("they sleep", || stays(Duration::from_millis(250), &all));
+    wait_until("they sleep", || stays(Duration::from_millis(250), all));
     let log = rig.dir().join("calls");
     let mut strace = Command::new("strace");
     strace.args(["-f", "-ttt", "-o"]).arg(&log);
