@@ -154,6 +154,7 @@ struct CheckArgs {
 }
 
 /// Why no command is started.
+#[derive(Debug)]
 enum Stop {
     /// The user asked for this text.
     Show(String),

@@ -30,7 +30,7 @@ pub struct Config {
     pub kvmd_api: KvmdApiConfig,
 }
 
-/// The `[storage]` table as written; [`Config::place`] combines it with fstab.
+/// The `[storage]` table as written; [`Config::storage_location`] combines it with fstab.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StorageConfig {
     /// `None`: that of the fstab entry with an `X-kvmd.pst-*` option.

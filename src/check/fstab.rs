@@ -25,7 +25,7 @@ pub(super) fn look(
     findings: &mut Vec<Finding>,
 ) -> (Option<Entry>, Option<StorageLocation>) {
     let fstab = &config.storage.fstab;
-    let entry = match config.entry() {
+    let entry = match config.fstab_entry() {
         Ok(entry) => entry,
         Err(error) => {
             findings.push(Finding::told(
@@ -44,7 +44,7 @@ pub(super) fn look(
         findings.extend(options(entry));
         findings.push(marks(entry));
     }
-    let place = match config.place() {
+    let place = match config.storage_location() {
         Ok(place) => place,
         Err(error) => {
             findings.push(Finding::told(

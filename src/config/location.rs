@@ -42,7 +42,7 @@ pub struct StorageLocation {
 impl Config {
     /// Returns the storage's entry in fstab. Only if `storage.mount` is set, the file or the entry
     /// may be missing.
-    pub fn entry(&self) -> Result<Option<Entry>, Problem> {
+    pub fn fstab_entry(&self) -> Result<Option<Entry>, Problem> {
         let entries = read_fstab(&self.storage)?;
         let is_marked = |entry: &&Entry| entry.has_option_beginning(MARK);
         let Some(mount) = &self.storage.mount else {
@@ -59,8 +59,8 @@ impl Config {
 
     /// Returns where the storage is and who owns it. Reads fstab even if `storage.mount` is set, for
     /// the other options of its entry.
-    pub fn place(&self) -> Result<StorageLocation, Problem> {
-        let entry = self.entry()?;
+    pub fn storage_location(&self) -> Result<StorageLocation, Problem> {
+        let entry = self.fstab_entry()?;
         let storage = &self.storage;
         let sources = Sources {
             storage,

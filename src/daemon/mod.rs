@@ -69,7 +69,7 @@ pub(crate) fn main(
 
 /// Returns whether the storage is left as it should be.
 fn run(config: &Config) -> Result<bool, Problem> {
-    let location = config.place()?;
+    let location = config.storage_location()?;
     let owner = Owner::of(&location)?;
     let access_gid = access_gid(&config.group)?;
     if let Err(error) = current::raise_descriptor_limit() {

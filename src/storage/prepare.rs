@@ -30,7 +30,7 @@ pub(crate) fn main(config: Config) -> ExitCode {
 
 fn prepare(config: &Config) -> Result<(), Problem> {
     let location = config
-        .place()
+        .storage_location()
         .map_err(|error| Problem::new(error.to_string()))?;
     let owner = Owner::of(&location)?;
     let found = inspect::find(&location)?;

@@ -5,13 +5,14 @@ use std::os::unix::ffi::OsStrExt;
 use super::*;
 
 /// Decides the location by this fstab and these keys of `[storage]`.
-fn place(fstab: &[u8], keys: &str) -> Result<StorageLocation, String> {
+fn location(fstab: &[u8], keys: &str) -> Result<StorageLocation, Problem> {
     let file = File::new(fstab);
     let mut config = parse(&format!("[storage]\n{keys}")).unwrap();
     config.storage.fstab = file.0.clone();
-    config
-        .place()
-        .map_err(|error| error.to_string().replace(file.0.to_str().unwrap(), "FSTAB"))
+    config.storage_location().map_err(|problem| Problem {
+        what: problem.what.replace(file.0.to_str().unwrap(), "FSTAB"),
+        ..problem
+    })
 }
 
 const PIKVM: &[u8] = b"# pikvm\n\
@@ -33,8 +34,8 @@ fn pikvm() -> StorageLocation {
 
 #[test]
 fn the_marked_entry_is_the_storage() {
-    assert_eq!(place(PIKVM, "").unwrap(), pikvm());
-    let all = place(
+    assert_eq!(location(PIKVM, "").unwrap(), pikvm());
+    let all = location(
         b"x /a\\040b/ ext4 ro,noatime,X-kvmd.pst-root=/a\\040b/./c/,X-kvmd.pst-user=7,X-kvmd.pst-group=g",
         "volatile = true",
     );
@@ -49,10 +50,10 @@ fn the_marked_entry_is_the_storage() {
 fn any_option_of_ours_marks_an_entry_and_an_empty_one_has_no_value() {
     for option in ["root", "user=", "group", "root=,X-kvmd.pst-user", "new"] {
         let fstab = format!("x /m ext4 ro,X-kvmd.pst-{option}");
-        let place = place(fstab.as_bytes(), "").unwrap();
-        assert_eq!(place.root, Path::new("/m"), "{option}");
+        let location = location(fstab.as_bytes(), "").unwrap();
+        assert_eq!(location.root, Path::new("/m"), "{option}");
         assert_eq!(
-            (place.user.as_str(), place.group.as_str()),
+            (location.user.as_str(), location.group.as_str()),
             ("kvmd-pst", "kvmd-pst")
         );
     }
@@ -61,10 +62,13 @@ fn any_option_of_ours_marks_an_entry_and_an_empty_one_has_no_value() {
 #[test]
 fn the_config_wins_over_fstab() {
     let keys = "root = \"/var/lib/kvmd/pst/r\"\nuser = \"u\"\ngroup = \"g\"\ndata = \"\"";
-    let place = place(PIKVM, keys).unwrap();
-    assert_eq!(place.root, Path::new("/var/lib/kvmd/pst/r"));
-    assert_eq!((place.user.as_str(), place.group.as_str()), ("u", "g"));
-    assert_eq!(place.data, Path::new(""));
+    let location = location(PIKVM, keys).unwrap();
+    assert_eq!(location.root, Path::new("/var/lib/kvmd/pst/r"));
+    assert_eq!(
+        (location.user.as_str(), location.group.as_str()),
+        ("u", "g")
+    );
+    assert_eq!(location.data, Path::new(""));
 }
 
 #[test]
@@ -72,14 +76,14 @@ fn a_mount_that_is_set_still_gets_the_options_of_its_entry() {
     let fstab = b"a /a ext4 X-kvmd.pst-user=a\n\
         b /b ext4 relatime\n\
         b /b ext4 ro,noatime,X-kvmd.pst-user=b,X-kvmd.pst-root=/b/r";
-    let place = |keys| place(fstab, keys).unwrap();
-    let b = place("mount = \"/b/\"");
+    let location_of = |keys| location(fstab, keys).unwrap();
+    let b = location_of("mount = \"/b/\"");
     assert_eq!(
         (b.root.as_path(), b.user.as_str()),
         (Path::new("/b/r"), "b")
     );
     assert!(b.atime_named);
-    let elsewhere = place("mount = \"/c\"");
+    let elsewhere = location_of("mount = \"/c\"");
     assert_eq!(
         (elsewhere.root.as_path(), elsewhere.user.as_str()),
         (Path::new("/c"), "kvmd-pst")
@@ -90,9 +94,9 @@ fn a_mount_that_is_set_still_gets_the_options_of_its_entry() {
 #[test]
 fn a_mount_that_is_set_needs_no_fstab() {
     let mut config = parse("[storage]\nmount = \"/m\"\nfstab = \"/nonexistent/fstab\"").unwrap();
-    assert_eq!(config.place().unwrap().mount, Path::new("/m"));
+    assert_eq!(config.storage_location().unwrap().mount, Path::new("/m"));
     config.storage.mount = None;
-    let error = config.place().unwrap_err();
+    let error = config.storage_location().unwrap_err();
     let line = error.to_string();
     assert!(
         line.starts_with("cannot read /nonexistent/fstab: no such file"),
@@ -100,7 +104,7 @@ fn a_mount_that_is_set_needs_no_fstab() {
     );
     config.storage.mount = Some("/m".into());
     config.storage.fstab = "/".into();
-    assert!(config.place().is_err(), "there, but unreadable");
+    assert!(config.storage_location().is_err(), "there, but unreadable");
 }
 
 #[test]
@@ -174,7 +178,7 @@ fn a_wrong_location_is_named_with_the_next_step() {
             "fix storage.mount or storage.root",
         ),
     ] {
-        let line = place(fstab.as_bytes(), keys).unwrap_err();
+        let line = location(fstab.as_bytes(), keys).unwrap_err().to_string();
         assert!(line.starts_with(says) && line.contains(advice), "{line}");
         assert!(!line.contains('\n'));
     }
@@ -182,11 +186,13 @@ fn a_wrong_location_is_named_with_the_next_step() {
 
 #[test]
 fn names_in_fstab_are_text_and_paths_are_bytes() {
-    let line = place(b"x /m ext4 X-kvmd.pst-user=\xff", "").unwrap_err();
+    let line = location(b"x /m ext4 X-kvmd.pst-user=\xff", "")
+        .unwrap_err()
+        .to_string();
     assert!(
         line.contains("X-kvmd.pst-user=\\xff must be UTF-8"),
         "{line}"
     );
-    let place = place(b"x /m\\377 ext4 X-kvmd.pst-root=/m\xff/r", "").unwrap();
-    assert_eq!(place.root.as_os_str().as_bytes(), b"/m\xff/r");
+    let location = location(b"x /m\\377 ext4 X-kvmd.pst-root=/m\xff/r", "").unwrap();
+    assert_eq!(location.root.as_os_str().as_bytes(), b"/m\xff/r");
 }
