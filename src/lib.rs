@@ -1,6 +1,35 @@
 //! `pst` keeps a small storage partition read-only and makes it writable only while a client works with it.
 //!
 //! The crate is a library only for its own tests and fuzz targets: its interface is the binary's.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | `cli` | the commands and their options |
+//! | `daemon` | sessions, and when the storage is writable: `controller` owns the state, `arbiter` decides, `worker` does what blocks, `server` accepts, `native` and `kvmd` speak the protocols |
+//! | `run` | one session and its command: the process that the user started, and the supervisor of the command's tree |
+//! | `status`, `check` | what users see of the daemon, and of everything that a session needs |
+//! | `storage` | the mount: inspection, superblock, directories, lock, holders |
+//! | `client` | the way to the daemon's socket |
+//! | `wire` | messages, frames and the status document; no I/O |
+//! | `config`, `fstab` | where the storage is, and who may use it |
+//! | `systemd` | the service manager's socket, watchdog and states |
+//! | `table`, `units`, `escape`, `logging`, `problem` | text for users: tables, amounts, names from outside, the log, errors |
+//! | `sys` | system calls that std and rustix do not wrap, and the only `unsafe` code |
+//!
+//! Imports run from the top to the bottom of this table: `cli` starts the commands, these use `storage` and `client`, and
+//! everything may use `wire`, `problem` and `sys`. Nothing imports upwards.
+//!
+//! # One session
+//!
+//! 1. `main` and `cli` read the options and call `run`. It connects (`client`) and sends `Open` (`wire`).
+//! 2. `daemon/server` accepts the connection, `admission` counts it, and `native` reads the message.
+//! 3. `native` asks the controller for a session (`handle`). `controller` feeds the request to `arbiter`, which decides
+//!    that the storage must become writable.
+//! 4. `worker` inspects the storage and switches the superblock (`storage`). Its report goes back through `controller` to
+//!    `arbiter`, which grants the session; `native` sends `Granted`.
+//! 5. `run/verify` checks that the storage is writable here; `run/supervisor` starts the command and watches its tree.
+//! 6. The command ends, and `run` sends `Close`. The arbiter wants the storage read-only: `worker` remounts and syncs, and
+//!    `native` answers `Closed`. `run` returns the command's code.
 
 pub(crate) mod check;
 pub mod cli;
