@@ -1,6 +1,5 @@
-//! `pst check`: walks the whole chain from fstab to a session, and says of each link whether it
-//! holds, and what to do if not. It only looks: it opens no session, writes nothing, and switches
-//! nothing.
+//! `pst check`: checks everything that a session needs, from fstab to the socket, and says what to
+//! do about each fault. It only reads: it opens no session and changes nothing.
 
 mod access;
 mod card;
@@ -10,11 +9,11 @@ mod device;
 mod filesystem;
 mod finding;
 mod fstab;
+mod host;
 mod kernel;
 mod mount;
 mod path;
 mod show;
-mod sight;
 mod units;
 
 use std::io::{self, Write};
@@ -22,32 +21,33 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::sys::signal;
+use crate::table::Table;
 
 use finding::{Finding, Level};
-use sight::Sight;
+use host::Host;
 
 #[derive(Debug)]
 pub(crate) struct Options {
     pub config: PathBuf,
-    /// It was named by somebody, so it must be there.
+    /// The user named the config file, so it must exist.
     pub required: bool,
-    /// The socket, if something else than the config file says it.
+    /// Overrides the config file's socket.
     pub socket: Option<PathBuf>,
     pub json: bool,
 }
 
-/// Exit code 0 when all is well, 1 when there are warnings, 2 when there are errors.
+/// Returns exit code 0 if all is well, 1 if there are warnings, and 2 if there are errors.
 pub(crate) fn main(options: Options) -> ExitCode {
-    signal::restore_mask(); // ^C ends this as it ends any program
-    let findings = look(&options, &Sight::real());
+    signal::restore_mask(); // ^C ends this like any program
+    let findings = check(&options, &Host::real());
     let shown = match options.json {
         true => show::json(&findings),
-        false => show::text(&findings, show::Style::of_stdout()),
+        false => show::text(&findings, Table::for_stdout()),
     };
     let mut stdout = io::stdout();
     let written = stdout.write_all(shown.as_bytes());
     if let Err(error) = written.and_then(|()| stdout.flush()) {
-        // Who reads no further, as `head`, has seen enough.
+        // `pst check | head` is not an error.
         if error.kind() != io::ErrorKind::BrokenPipe {
             let _ = writeln!(io::stderr(), "pst: cannot write: {error}");
             return ExitCode::from(2);
@@ -61,30 +61,27 @@ pub(crate) fn main(options: Options) -> ExitCode {
     })
 }
 
-/// Everything, in the order in which things depend on each other. What cannot be looked at because
-/// something before it is missing is left out: that was said there.
-fn look(options: &Options, sight: &Sight) -> Vec<Finding> {
-    let mut findings = kernel::look(sight);
-    let config = config::look(options, &mut findings);
+/// Checks everything, causes before effects. A check that needs something missing is left out: an
+/// earlier finding names what is missing.
+fn check(options: &Options, host: &Host) -> Vec<Finding> {
+    let mut findings = vec![kernel::check(host)];
+    let config = config::check(options, &mut findings);
     let mut mount_point = None;
     if let Some(config) = &config {
-        let (entry, place) = fstab::look(config, sight, &mut findings);
-        let found = place
-            .as_ref()
-            .and_then(|place| mount::look(place, sight, &mut findings));
-        let device = device::look(sight, entry.as_ref(), found.as_ref(), &mut findings);
-        if let Some(device) = &device {
-            findings.extend(card::look(device));
-        }
+        let (entry, location) = fstab::check(config, host, &mut findings);
+        let location = location.as_ref();
+        let found = location.and_then(|location| mount::check(location, host, &mut findings));
+        let device = device::check(host, entry.as_ref(), found.as_ref(), &mut findings);
+        findings.extend(device.as_ref().map(card::check));
         if let Some(found) = &found {
-            let device = device.as_ref().map(|device| device.node.as_path());
-            findings.extend(filesystem::look(sight, found, device));
+            let node = device.as_ref().map(|device| device.node.as_path());
+            findings.extend(filesystem::check(host, found, node));
         }
-        findings.extend(access::look(config, place.as_ref(), sight));
-        findings.extend(daemon::look(config, place.as_ref(), found.as_ref(), sight));
-        mount_point = place.map(|place| place.mount);
+        findings.extend(access::check(config, location, host));
+        findings.extend(daemon::check(config, location, found.as_ref(), host));
+        mount_point = location.map(|location| location.mount.clone());
     }
-    findings.extend(units::look(sight, mount_point.as_deref()));
-    findings.extend(path::look(sight));
+    findings.extend(units::check(host, mount_point.as_deref()));
+    findings.push(path::check(host));
     findings
 }

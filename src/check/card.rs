@@ -1,170 +1,122 @@
-//! The SD card: who made it, whether it has a write cache in use, and whether it is one of those
-//! that are known to fail at emptying it.
+//! The SD card: its identity, and whether its write cache is known to be broken.
 
-use std::fs;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::device::Device;
 use super::finding::{Finding, Id};
-use crate::escape::escape;
-use crate::escape::escape_path;
+use super::host::read_line;
+use crate::escape::{escape, escape_path};
 
-/// What a card says of itself: its CID, as sysfs shows it.
+/// The card identification register (CID), as sysfs shows it.
 #[derive(Debug, PartialEq)]
 struct Identity {
     name: String,
-    manfid: u32,
-    oemid: u32,
-    year: u32,
-    month: u32,
+    manfid: String,
+    oemid: String,
+    /// Year and month.
+    date: (u32, u32),
 }
 
-/// Cards of one kind that do not empty their write cache when they are told to.
-struct Liar {
-    what: &'static str,
-    manfid: u32,
-    oemid: u32,
+/// Cards that do not flush their write cache when the kernel tells them to.
+struct BrokenCacheCard {
+    model: &'static str,
+    manfid: &'static str,
+    oemid: &'static str,
     /// `None`: any.
     name: Option<&'static str>,
-    year: u32,
-    /// `None`: any.
-    month: Option<u32>,
+    dates: RangeInclusive<(u32, u32)>,
 }
 
-/// StorageInfo from the kernel's table of cards for which it leaves the cache off
-/// (MMC_QUIRK_BROKEN_SD_CACHE), drivers/mmc/core/quirks.h with the makers' numbers in card.h: Linux
-/// has the first two, the Raspberry Pi's kernel (rpi-6.12.y and later) all of them.
-const LIARS: [Liar; 9] = [
-    kingston("SD64G", 2019, 11),
-    Liar {
-        what: "Gigastone Gaming Plus of 02/2022",
-        manfid: 0x12,
-        oemid: 0x3456,
-        name: Some("ASTC"),
-        year: 2022,
-        month: Some(2),
+/// The cards whose cache the Raspberry Pi's kernel (rpi-6.12.y) leaves off: those with
+/// MMC_QUIRK_BROKEN_SD_CACHE in drivers/mmc/core/quirks.h. Linux itself lists only some of them.
+const BROKEN_CACHE_CARDS: [BrokenCacheCard; 4] = [
+    BrokenCacheCard {
+        model: "Kingston Canvas Go! Plus of 2019 to 2022",
+        manfid: "0x00009f",
+        oemid: "0x5449",
+        name: None,
+        dates: (2019, 1)..=(2022, 12),
     },
-    any("Kingston Canvas Go! Plus of 2019", 0x9f, 0x5449, 2019),
-    any("Kingston Canvas Go! Plus of 2020", 0x9f, 0x5449, 2020),
-    any("Kingston Canvas Go! Plus of 2021", 0x9f, 0x5449, 2021),
-    any("Kingston Canvas Go! Plus of 2022", 0x9f, 0x5449, 2022),
-    any("Samsung Pro Plus and Evo Plus of 2023", 0x1b, 0x534d, 2023),
-    any("SanDisk Extreme (A2) of 2019", 0x03, 0x5344, 2019),
-    any("SanDisk Extreme (A2) of 2020", 0x03, 0x5344, 2020),
+    BrokenCacheCard {
+        model: "Gigastone Gaming Plus of 02/2022",
+        manfid: "0x000012",
+        oemid: "0x3456",
+        name: Some("ASTC"),
+        dates: (2022, 2)..=(2022, 2),
+    },
+    BrokenCacheCard {
+        model: "Samsung Pro Plus and Evo Plus of 2023",
+        manfid: "0x00001b",
+        oemid: "0x534d",
+        name: None,
+        dates: (2023, 1)..=(2023, 12),
+    },
+    BrokenCacheCard {
+        model: "SanDisk Extreme (A2) of 2019 and 2020",
+        manfid: "0x000003",
+        oemid: "0x5344",
+        name: None,
+        dates: (2019, 1)..=(2020, 12),
+    },
 ];
 
-const fn kingston(name: &'static str, year: u32, month: u32) -> Liar {
-    Liar {
-        what: "Kingston Canvas Go! Plus of 11/2019",
-        manfid: 0x9f,
-        oemid: 0x5449,
-        name: Some(name),
-        year,
-        month: Some(month),
-    }
-}
-
-const fn any(what: &'static str, manfid: u32, oemid: u32, year: u32) -> Liar {
-    Liar {
-        what,
-        manfid,
-        oemid,
-        name: None,
-        year,
-        month: None,
-    }
-}
-
-impl Liar {
-    fn is(&self, card: &Identity) -> bool {
-        (self.manfid, self.oemid, self.year) == (card.manfid, card.oemid, card.year)
-            && self.month.is_none_or(|month| month == card.month)
+impl BrokenCacheCard {
+    fn matches(&self, card: &Identity) -> bool {
+        (self.manfid, self.oemid) == (&*card.manfid, &*card.oemid)
             && self.name.is_none_or(|name| name == card.name)
+            && self.dates.contains(&card.date)
     }
 }
 
-/// The card, and its cache.
-pub(super) fn look(device: &Device) -> Vec<Finding> {
-    let cache = line(&device.disk.join("queue/write_cache"));
-    let cached = cache.as_deref().map(|word| word == "write back");
-    let card = match identity(&device.disk.join("device")) {
-        Some(card) => named(&card, cached),
-        None => Finding::ok(
-            Id::Card,
-            format!(
-                "{} is no SD card, or does not say which",
-                escape_path(&device.node)
-            ),
-        ),
-    };
+pub(super) fn check(device: &Device) -> Finding {
+    let cached = read_line(&device.disk.join("queue/write_cache")).map(|word| word == "write back");
     let cache = match cached {
-        Some(true) => Finding::ok(
-            Id::CardCache,
-            "a write cache, which is emptied before a session's end is called durable",
-        ),
-        Some(false) => Finding::ok(Id::CardCache, "no write cache in use"),
-        None => Finding::unseen(
-            Id::CardCache,
-            "whether it has a write cache: /sys does not say",
-        ),
+        Some(true) => "with a write cache, flushed before `pst run` returns",
+        Some(false) => "without a write cache in use",
+        None => "/sys does not show whether it has a write cache",
     };
-    vec![card, cache]
-}
-
-fn named(card: &Identity, cached: Option<bool>) -> Finding {
-    let shown = format!(
-        "{} (maker 0x{:02x}, 0x{:04x}) of {:02}/{}",
-        escape(&card.name),
-        card.manfid,
-        card.oemid,
-        card.month,
-        card.year
-    );
-    let Some(liar) = LIARS.iter().find(|liar| liar.is(card)) else {
-        return Finding::ok(Id::Card, shown);
+    let Some(card) = identity(&device.disk.join("device")) else {
+        let node = escape_path(&device.node);
+        return Id::Card.ok(format!("{node} is not an SD card; {cache}"));
     };
-    let known = format!(
-        "{shown}: {} are known not to empty their write cache",
-        liar.what
-    );
+    let (year, month) = card.date;
+    let Identity { manfid, oemid, .. } = &card;
+    let name = escape(&card.name);
+    let shown = format!("{name} (maker {manfid}, {oemid}) of {month:02}/{year}");
+    let broken = BROKEN_CACHE_CARDS.iter().find(|known| known.matches(&card));
+    let Some(BrokenCacheCard { model, .. }) = broken else {
+        return Id::Card.ok(format!("{shown}, {cache}"));
+    };
+    let text = format!("{shown}: {model} are known not to flush their write cache");
     match cached {
-        Some(false) => Finding::ok(Id::Card, format!("{known}, but it is not in use")),
-        _ => Finding::warning(
-            Id::Card,
-            format!("{known}: what `pst run` calls durable may be lost in a power cut"),
+        Some(false) => Id::Card.ok(format!("{text}, but it is not in use")),
+        _ => Id::Card.warning(
+            format!("{text}: a power cut can lose data that `pst run` reported as safe"),
             "replace the card, or run a kernel that leaves its cache off",
         ),
     }
 }
 
-/// `None` for what is no SD or MMC card.
+/// `None` if it is not an SD or MMC card.
 fn identity(device: &Path) -> Option<Identity> {
-    let date = line(&device.join("date"))?;
+    let date = read_line(&device.join("date"))?;
     let (month, year) = date.split_once('/')?;
     Some(Identity {
-        name: line(&device.join("name"))?,
-        manfid: hex(&line(&device.join("manfid"))?)?,
-        oemid: hex(&line(&device.join("oemid"))?)?,
-        year: year.parse().ok()?,
-        month: month.parse().ok()?,
+        name: read_line(&device.join("name"))?,
+        manfid: read_line(&device.join("manfid"))?,
+        oemid: read_line(&device.join("oemid"))?,
+        date: (year.parse().ok()?, month.parse().ok()?),
     })
-}
-
-fn hex(text: &str) -> Option<u32> {
-    u32::from_str_radix(text.strip_prefix("0x")?, 16).ok()
-}
-
-fn line(path: &Path) -> Option<String> {
-    Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::finding::Level;
-    use super::super::sight::tests::Tree;
+    use super::super::host::tests::Tree;
     use super::*;
 
-    /// The level of `card`, for a card in a tree that stands for /sys.
+    /// The level for a card in a tree that stands for /sys.
     fn level(cid: [&str; 4], cache: &str) -> Level {
         let tree = Tree::new();
         let [name, manfid, oemid, date] = cid;
@@ -180,18 +132,17 @@ mod tests {
                 &format!("{content}\n"),
             );
         }
-        let findings = look(&Device {
+        let found = check(&Device {
             node: "/dev/mmcblk0p4".into(),
             sys: tree.0.at("/sys/block/mmcblk0/mmcblk0p4"),
             disk: tree.0.at("/sys/block/mmcblk0"),
         });
-        assert!(findings[0].text.contains(name), "{findings:?}");
-        assert_eq!(findings[1].level, Level::Ok);
-        findings[0].level
+        assert!(found.text.contains(name), "{found:?}");
+        found.level
     }
 
     #[test]
-    fn cards_that_do_not_empty_their_cache_are_known() {
+    fn cards_with_a_broken_cache_are_known() {
         for cid in [
             ["SD64G", "0x00009f", "0x5449", "11/2019"],
             ["ASTC", "0x000012", "0x3456", "02/2022"],
@@ -218,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_card_has_no_identity() {
+    fn other_disks_have_no_identity() {
         let tree = Tree::new();
         assert_eq!(identity(&tree.0.at("/sys/block/loop0/device")), None);
         tree.file("/sys/block/sda/device/name", "a disk");

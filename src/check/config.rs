@@ -2,35 +2,30 @@
 
 use super::Options;
 use super::finding::{Finding, Id};
+use super::host::is_forbidden;
 use crate::config::Config;
 use crate::escape::escape_path;
 
-/// The config, unless it cannot be understood.
-pub(super) fn look(options: &Options, findings: &mut Vec<Finding>) -> Option<Config> {
+/// Returns the config, unless it cannot be understood.
+pub(super) fn check(options: &Options, findings: &mut Vec<Finding>) -> Option<Config> {
     let shown = escape_path(&options.config);
     match Config::load(&options.config, options.required) {
         Ok(mut config) => {
-            let text = match options.config.exists() {
+            findings.push(Id::Config.ok(match options.config.exists() {
                 true => shown,
-                false => format!("{shown} is not there: the defaults hold"),
-            };
-            findings.push(Finding::ok(Id::Config, text));
+                false => format!("{shown} does not exist: the defaults apply"),
+            }));
             if let Some(socket) = &options.socket {
                 config.socket.clone_from(socket);
             }
             Some(config)
         }
-        Err(error) => {
-            let text = error.to_string();
-            let advice = match text.contains("Permission denied") {
-                true => {
-                    "let everybody read it: there is no secret in it, and `pst run` needs it too"
-                }
-                false => {
-                    "mend it: pst.toml(5) says what may stand in it; what depends on it was not looked at"
-                }
+        Err(problem) => {
+            let advice = match is_forbidden(&options.config) {
+                true => "make it readable for all: it holds no secret, and `pst run` needs it too",
+                false => "fix it, see pst.toml(5); whatever depends on it was not checked",
             };
-            findings.push(Finding::error(Id::Config, text, advice));
+            findings.push(Id::Config.problem(&problem, advice));
             None
         }
     }

@@ -1,5 +1,4 @@
-//! The device: the one that fstab means, the one that is mounted, its label, and whether it takes
-//! writes at all.
+//! The device: the one that fstab names, the one that is mounted, and whether it takes writes.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,239 +6,147 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::filesystem::Superblock;
 use super::finding::{Finding, Id};
-use super::sight::Sight;
-use crate::escape::escape;
-use crate::escape::escape_path;
+use super::host::{Host, read_line};
+use crate::escape::{escape, escape_path};
 use crate::fstab::Entry;
 use crate::storage::inspect::MountedStorage;
 
 #[derive(Debug)]
 pub(super) struct Device {
     pub node: PathBuf,
+    /// Its directory in sysfs.
     pub sys: PathBuf,
-    /// That of the disk that it is a part of, or its own.
+    /// That of the whole disk; the same as `sys` if the device is not a partition.
     pub disk: PathBuf,
 }
 
-/// The storage's device, if it can be found: what is mounted, else what fstab means.
-pub(super) fn look(
-    sight: &Sight,
+/// Returns the storage's device: the one that is mounted, else the one that fstab names.
+pub(super) fn check(
+    host: &Host,
     entry: Option<&Entry>,
     found: Option<&MountedStorage>,
     findings: &mut Vec<Finding>,
 ) -> Option<Device> {
-    let mounted = found.filter(|found| found.has_block_device());
-    let spec = entry.map(|entry| entry.spec.as_os_str());
-    let meant = spec.map(|spec| meant(sight, spec));
-    let node = match (mounted, &meant) {
-        (Some(found), _) => found.mount.source.clone(),
-        (None, Some(Meant::Node(node))) if found.is_none() => node.clone(),
-        _ => PathBuf::new(),
-    };
-    // What has no device is `mount`'s business.
-    if let (Some(spec), Some(meant), true) = (spec, meant, mounted.is_some() == found.is_some()) {
-        findings.push(is_meant(spec, meant, mounted));
+    if found.is_some_and(|found| !found.has_block_device()) {
+        return None; // the finding mount-filesystem says so
     }
-    let number = number(sight, &node)?;
-    let sys = fs::canonicalize(sight.at(format!("/sys/dev/block/{}:{}", number.0, number.1)));
-    let sys = sys.ok()?;
+    let source = found.map(|found| found.mount.source.as_path());
+    let named = entry.and_then(|entry| {
+        let node = fs::canonicalize(named_path(host, &entry.spec)?);
+        findings.push(compare(&entry.spec, node.as_deref().ok(), source));
+        node.ok()
+    });
+    let device = device(host, source.or(named.as_deref())?)?;
+    findings.extend(write_protected(&device));
+    Some(device)
+}
+
+/// Returns the path that fstab's first field stands for; `None` if that cannot be known.
+fn named_path(host: &Host, spec: &OsStr) -> Option<PathBuf> {
+    if spec.as_bytes().starts_with(b"/dev/") {
+        return Some(host.at(spec));
+    }
+    let (tag, value) = spec.to_str()?.split_once('=')?;
+    if !["LABEL", "UUID", "PARTLABEL", "PARTUUID"].contains(&tag) {
+        return None;
+    }
+    let links = host
+        .at("/dev/disk")
+        .join(format!("by-{}", tag.to_lowercase()));
+    // udev removes a directory with its last link, but /dev/disk stays.
+    let is_udev = host.at("/dev/disk").is_dir();
+    is_udev.then(|| links.join(udev_name(value.trim_matches('"'))))
+}
+
+/// Encodes a label as udev does in the names of links: a space becomes `\x20`.
+fn udev_name(label: &str) -> String {
+    let encode = |letter: char| match letter {
+        letter if letter.is_ascii_alphanumeric() || !letter.is_ascii() => letter.to_string(),
+        '#' | '+' | '-' | '.' | ':' | '=' | '@' | '_' => letter.to_string(),
+        other => format!("\\x{:02x}", u32::from(other)),
+    };
+    label.chars().map(encode).collect()
+}
+
+/// Compares the device that fstab names, if it exists, with the mounted one.
+fn compare(spec: &OsStr, named: Option<&Path>, mounted: Option<&Path>) -> Finding {
+    let spec = escape(spec.as_bytes());
+    let Some(named) = named else {
+        return Id::Device.error(
+            format!("there is no device {spec}"),
+            "is the card inserted? `lsblk -f` lists devices and labels; correct the entry in fstab, \
+             or the label with `e2label`",
+        );
+    };
+    let node = escape_path(named);
+    match mounted {
+        Some(source) if fs::canonicalize(source).ok().as_deref() != Some(named) => Id::Device
+            .warning(
+                format!(
+                    "{} is mounted, but fstab names {node} ({spec})",
+                    escape_path(source)
+                ),
+                "mount it again, or correct the entry: the next boot mounts the other device",
+            ),
+        _ => Id::Device.ok(format!("{node} ({spec})")),
+    }
+}
+
+fn device(host: &Host, node: &Path) -> Option<Device> {
+    let metadata = fs::metadata(host.at(node)).ok()?;
+    if !metadata.file_type().is_block_device() {
+        return None;
+    }
+    let (major, minor) = (libc::major(metadata.rdev()), libc::minor(metadata.rdev()));
+    let sys = fs::canonicalize(host.at(format!("/sys/dev/block/{major}:{minor}"))).ok()?;
     let disk = match sys.join("partition").exists() {
         true => sys.parent()?.to_owned(),
         false => sys.clone(),
     };
-    let device = Device { node, sys, disk };
-    findings.extend(label(sight, spec, &device));
-    findings.extend(read_only(&device));
-    Some(device)
+    let node = node.to_owned();
+    Some(Device { node, sys, disk })
 }
 
-/// What fstab's first field stands for.
-enum Meant {
-    Node(PathBuf),
-    /// There is no such device.
-    Nothing,
-    /// Nobody here keeps a list of labels.
-    Unknown,
-}
-
-fn meant(sight: &Sight, spec: &OsStr) -> Meant {
-    let bytes = spec.as_bytes();
-    let tags = [
-        (&b"LABEL="[..], "by-label"),
-        (b"UUID=", "by-uuid"),
-        (b"PARTLABEL=", "by-partlabel"),
-        (b"PARTUUID=", "by-partuuid"),
-    ];
-    let tag = tags
-        .iter()
-        .find_map(|(tag, directory)| Some((bytes.strip_prefix(*tag)?, directory)));
-    let path = match tag {
-        Some((value, directory)) => {
-            let list = Path::new("/dev/disk").join(directory);
-            // A directory goes with the last link in it; /dev/disk stays while there is udev.
-            if !sight.at("/dev/disk").is_dir() {
-                return Meant::Unknown;
-            }
-            let name = udev_name(unquoted(value));
-            list.join(OsStr::from_bytes(&name))
-        }
-        None if bytes.starts_with(b"/dev/") => PathBuf::from(spec),
-        None => return Meant::Unknown,
-    };
-    match fs::canonicalize(sight.at(path)) {
-        Ok(node) => Meant::Node(node),
-        Err(_) => Meant::Nothing,
-    }
-}
-
-fn unquoted(value: &[u8]) -> &[u8] {
-    let inner = value.strip_prefix(b"\"");
-    inner
-        .and_then(|inner| inner.strip_suffix(b"\""))
-        .unwrap_or(value)
-}
-
-/// How udev names a link: what could be misread becomes `\x20` and the like.
-fn udev_name(label: &[u8]) -> Vec<u8> {
-    let mut name = Vec::new();
-    for byte in label {
-        match byte {
-            b'0'..=b'9'
-            | b'A'..=b'Z'
-            | b'a'..=b'z'
-            | b'#'
-            | b'+'
-            | b'-'
-            | b'.'
-            | b':'
-            | b'='
-            | b'@'
-            | b'_'
-            | 0x80.. => name.push(*byte),
-            other => name.extend(format!("\\x{other:02x}").bytes()),
-        }
-    }
-    name
-}
-
-/// Whether what is mounted is what fstab means.
-fn is_meant(spec: &OsStr, meant: Meant, mounted: Option<&MountedStorage>) -> Finding {
-    let shown = escape(spec.as_bytes());
-    match (meant, mounted) {
-        (Meant::Nothing, _) => Finding::error(
-            Id::Device,
-            format!("there is no device {shown}"),
-            "is the card in? `lsblk -f` lists devices and labels; mend the entry in fstab, or the label (`e2label`)",
-        ),
-        (Meant::Unknown, None) => Finding::unseen(
-            Id::Device,
-            format!("which device {shown} is: nobody keeps a list of labels here"),
-        ),
-        (Meant::Unknown, Some(found)) => Finding::ok(Id::Device, escape_path(&found.mount.source)),
-        (Meant::Node(node), None) => {
-            Finding::ok(Id::Device, format!("{shown} is {}", escape_path(&node)))
-        }
-        (Meant::Node(node), Some(found)) => {
-            let source = &found.mount.source;
-            let same = fs::canonicalize(source).is_ok_and(|source| source == node);
-            match same {
-                true => Finding::ok(Id::Device, escape_path(&node)),
-                false => Finding::warning(
-                    Id::Device,
-                    format!(
-                        "{} is mounted, but fstab means {} ({shown})",
-                        escape_path(source),
-                        escape_path(&node)
-                    ),
-                    "unmount it and mount it anew, or mend the entry: after the next boot it is the other",
-                ),
-            }
-        }
-    }
-}
-
-fn number(sight: &Sight, node: &Path) -> Option<(u32, u32)> {
-    let metadata = fs::metadata(sight.at(node)).ok()?;
-    let number = metadata.rdev();
-    let is_block = metadata.file_type().is_block_device();
-    is_block.then(|| (libc::major(number), libc::minor(number)))
-}
-
-/// The label, if fstab looks for one: as the filesystem has it, else as udev heard.
-fn label(sight: &Sight, spec: Option<&OsStr>, device: &Device) -> Option<Finding> {
-    let wanted = unquoted(spec?.as_bytes().strip_prefix(b"LABEL=")?);
-    let shown = escape(wanted);
-    let node = escape_path(&device.node);
-    let there = match Superblock::read(&sight.at(&device.node)) {
-        Ok(Some(superblock)) => superblock.label,
-        Ok(None) => return None, // another filesystem; the device was found by it
-        Err(error) => {
-            let text = format!("{node}'s label, which should be {shown}: {error}");
-            return Some(Finding::unseen(Id::DeviceLabel, text));
-        }
-    };
-    Some(match there == wanted {
-        true => Finding::ok(Id::DeviceLabel, shown.to_string()),
-        false => Finding::warning(
-            Id::DeviceLabel,
+/// An error if the device, or the disk that it is a part of, takes no writes.
+fn write_protected(device: &Device) -> Option<Finding> {
+    let is_set = |sys: &Path| read_line(&sys.join("ro")).is_some_and(|ro| ro != "0");
+    (is_set(&device.sys) || is_set(&device.disk)).then(|| {
+        Id::Device.error(
             format!(
-                "{node} has the label '{}', but fstab looks for {shown}",
-                escape(&there)
+                "{} itself is read-only: no remount can make it writable",
+                escape_path(&device.node)
             ),
-            format!(
-                "`e2label {node} {shown}`, or mend the entry in fstab: it is not found at the next boot"
-            ),
-        ),
-    })
-}
-
-fn read_only(device: &Device) -> Option<Finding> {
-    let says = |sys: &Path| fs::read_to_string(sys.join("ro")).ok();
-    let (own, disk) = (says(&device.sys)?, says(&device.disk)?);
-    let node = escape_path(&device.node);
-    Some(match own.trim() == "0" && disk.trim() == "0" {
-        true => Finding::ok(Id::DeviceReadOnly, format!("{node} takes writes")),
-        false => Finding::error(
-            Id::DeviceReadOnly,
-            format!("{node} is read-only itself: no remount can make it writable"),
-            "look for the card's lock switch; a card at its end of life locks itself, too: replace it; `blockdev --setrw` undoes what somebody set by hand, and a loop device must be made without -r",
-        ),
+            "check the card's lock switch; replace a worn-out card, which locks itself; undo a \
+             manual setting with `blockdev --setrw`; set loop devices up without -r",
+        )
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::finding::Level;
-    use super::super::sight::tests::Tree;
+    use super::super::host::tests::Tree;
     use super::*;
 
     #[test]
     fn labels_are_found_as_udev_names_them() {
-        assert_eq!(udev_name(b"PIPST"), b"PIPST");
-        assert_eq!(udev_name(b"my card/1"), b"my\\x20card\\x2f1");
+        assert_eq!(udev_name("PIPST"), "PIPST");
+        assert_eq!(udev_name("my card/1"), "my\\x20card\\x2f1");
         let tree = Tree::new();
-        assert!(matches!(
-            meant(&tree.0, OsStr::new("LABEL=PIPST")),
-            Meant::Unknown
-        ));
+        let path = |spec: &str| named_path(&tree.0, OsStr::new(spec));
+        assert_eq!(path("LABEL=PIPST"), None);
         tree.file("/dev/mmcblk0p4", "");
         tree.link("/dev/disk/by-label/my\\x20card", "../../mmcblk0p4");
-        let is_node = |spec: &str| match meant(&tree.0, OsStr::new(spec)) {
-            Meant::Node(node) => node.ends_with("dev/mmcblk0p4"),
-            _ => false,
-        };
-        assert!(is_node("LABEL=my card"));
-        assert!(is_node("LABEL=\"my card\""));
-        assert!(is_node("/dev/mmcblk0p4"));
-        for spec in ["LABEL=PIPST", "UUID=1", "/dev/sda1"] {
-            assert!(
-                matches!(meant(&tree.0, OsStr::new(spec)), Meant::Nothing),
-                "{spec}"
-            );
+        for spec in ["LABEL=my card", "LABEL=\"my card\"", "/dev/mmcblk0p4"] {
+            let node = path(spec).unwrap().canonicalize().unwrap();
+            assert!(node.ends_with("dev/mmcblk0p4"), "{spec}");
         }
-        let missing = is_meant(OsStr::new("LABEL=PIPST"), Meant::Nothing, None);
+        for spec in ["LABEL=PIPST", "UUID=1", "/dev/sda1"] {
+            assert!(!path(spec).unwrap().exists(), "{spec}");
+        }
+        assert_eq!(path("tmpfs"), None);
+        let missing = compare(OsStr::new("LABEL=PIPST"), None, None);
         assert_eq!(missing.level, Level::Error);
     }
 
@@ -248,14 +155,14 @@ mod tests {
         let tree = Tree::new();
         let device = |own: &str, disk: &str| {
             tree.file("/sys/d/ro", disk).file("/sys/d/p/ro", own);
-            read_only(&Device {
+            write_protected(&Device {
                 node: "/dev/p".into(),
                 sys: tree.0.at("/sys/d/p"),
                 disk: tree.0.at("/sys/d"),
             })
             .map(|found| found.level)
         };
-        assert_eq!(device("0\n", "0\n"), Some(Level::Ok));
+        assert_eq!(device("0\n", "0\n"), None);
         assert_eq!(device("0\n", "1\n"), Some(Level::Error));
         assert_eq!(device("1\n", "0\n"), Some(Level::Error));
     }

@@ -1,302 +1,170 @@
-//! The filesystem: whether it lives, what errors it has met, whether its journal is empty, and how
-//! full it is.
+//! The filesystem: its health, the errors that ext4 counted, its journal and its free space.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use super::finding::{Finding, Id};
-use super::sight::Sight;
-use crate::escape::escape;
-use crate::escape::escape_path;
-use crate::storage::inspect::{MountedStorage, journal_error};
-use crate::storage::mountinfo;
+use super::finding::{Finding, Id, Level};
+use super::host::{Host, read_line};
+use crate::escape::{escape, escape_path};
+use crate::storage::inspect::MountedStorage;
+use crate::storage::{mountinfo, stats};
 use crate::sys::file;
+use crate::units::{HumanBytes, HumanDuration};
 
-/// Less than this of the whole is little.
-const LITTLE_PERCENT: u64 = 10;
+/// Less free space than this is a warning.
+const LOW_PERCENT: u64 = 10;
 
-/// All of it. `node` is its device, where it has one.
-pub(super) fn look(sight: &Sight, found: &MountedStorage, node: Option<&Path>) -> Vec<Finding> {
-    let mut findings = vec![alive(sight, found)];
+/// `node` is the filesystem's device, if it has one.
+pub(super) fn check(host: &Host, found: &MountedStorage, node: Option<&Path>) -> Vec<Finding> {
+    let mut findings = vec![health(host, found)];
     if found.mount.fstype.starts_with("ext") {
-        findings.extend(errors(sight, found));
-        findings.extend(node.and_then(|node| recovery(sight, found, &sight.at(node))));
+        findings.extend(errors(found));
+        findings.extend(node.and_then(|node| journal(found, &host.at(node))));
     }
     findings.extend(space(found));
-    findings.extend(inodes(found));
     findings
 }
 
-fn alive(sight: &Sight, found: &MountedStorage) -> Finding {
+fn health(host: &Host, found: &MountedStorage) -> Finding {
+    if let Some(problem) = found.fault() {
+        return Id::FsHealth.problem(&problem, "check it with `e2fsck -fy`");
+    }
     let kind = escape(&found.mount.fstype);
-    if found.mount.shut_down().is_none() && !is_read_only(sight, found) {
-        // Asked, it would be written back now.
-        return Finding::ok(
-            Id::FsAlive,
-            format!("{kind}, writable now, so its journal is not asked"),
-        );
+    match found.mount.superblock_read_only() {
+        // Asking would write the journal back.
+        false => Id::FsHealth.ok(format!("{kind}, writable now, so its journal is not asked")),
+        true if host.is_root() => Id::FsHealth.ok(format!("{kind}, its journal works")),
+        true => Id::FsHealth.skipped("only root can ask whether its journal works"),
     }
-    let fault = match found.mount.shut_down() {
-        Some(_) => found.fault(),
-        // Read-only now, whatever it was when it was found: the journal may be asked.
-        None => journal_error(found.root.as_fd()).map(|error| found.damaged(&error)),
+}
+
+/// The errors that ext4 counted since the last e2fsck. `None` if /sys does not show them.
+fn errors(found: &MountedStorage) -> Option<Finding> {
+    let folder = stats::ext4_directory(found.mount.device)?;
+    let count: u64 = read_line(&folder.join("errors_count"))?.parse().ok()?;
+    let [first, last] = ["first", "last"].map(|which| incident(&folder, which));
+    let text = match count {
+        0 => return Some(Id::FsErrors.ok("no error since the last e2fsck")),
+        1 => format!("1 error since the last e2fsck: {last}"),
+        _ => format!("{count} errors since the last e2fsck: the first {first}, the last {last}"),
     };
-    match fault {
-        Some(fault) => Finding::error(Id::FsAlive, fault.what, fault.hint.unwrap_or_default()),
-        None if !sight.is_root() => {
-            Finding::unseen(Id::FsAlive, "whether its journal lives: this takes root")
-        }
-        None => Finding::ok(Id::FsAlive, format!("{kind}, and nothing is wrong with it")),
-    }
+    let advice = format!(
+        "`dmesg` may say more; unmount it, run `e2fsck -fy {}`, mount it again; if errors come \
+         back, replace the card",
+        escape_path(&found.mount.source)
+    );
+    Some(Id::FsErrors.warning(text, advice))
 }
 
-/// Whether its superblock is read-only now. A session may have come since it was found.
-fn is_read_only(sight: &Sight, found: &MountedStorage) -> bool {
-    let file = File::open(sight.at("/proc/self/mountinfo"));
-    let now = file.and_then(|file| mountinfo::read(&file));
-    let now = now.unwrap_or_default();
-    let now = now
-        .iter()
-        .find(|mount| mount.point == found.mount.point && mount.id == found.mount.id);
-    now.unwrap_or(&found.mount).superblock_read_only()
-}
-
-/// What ext4 has counted since it was last checked.
-fn errors(sight: &Sight, found: &MountedStorage) -> Option<Finding> {
-    let (major, minor) = found.mount.device;
-    let link = fs::read_link(sight.at(format!("/sys/dev/block/{major}:{minor}"))).ok()?;
-    let own = Path::new("/sys/fs/ext4").join(link.file_name()?);
-    let says = |name: &str| sight.line(own.join(name));
-    let count: u64 = says("errors_count")?.parse().ok()?;
-    if count == 0 {
-        return Some(Finding::ok(Id::FsErrors, "none since it was last checked"));
-    }
-    let when = says("last_error_time").and_then(|seconds| seconds.parse().ok());
-    let whence = says("last_error_func").filter(|name| !name.is_empty());
-    let code = says("last_error_errcode").and_then(|code| code.parse().ok());
-    Some(Finding::warning(
-        Id::FsErrors,
-        format!(
-            "{count} error{} since it was last checked, the last {}{}in {}",
-            if count == 1 { "" } else { "s" },
-            code.and_then(error_name)
-                .map(|name| format!("({name}) "))
-                .unwrap_or_default(),
-            when.map(|seconds| format!("at {} ", utc(seconds)))
-                .unwrap_or_default(),
-            escape(&whence.unwrap_or_else(|| "an unnamed function".into()))
-        ),
-        format!(
-            "`dmesg` may say more; unmount it, run `e2fsck -fy {}`, and mount it again; if they come back, replace the card",
-            escape_path(&found.mount.source)
-        ),
-    ))
-}
-
-/// What a superblock's error code stands for; fs/ext4/ext4.h of the kernel, EXT4_ERR_*. The first is
-/// "unknown".
-fn error_name(code: usize) -> Option<&'static str> {
-    const NAMES: [&str; 16] = [
-        "EIO",
-        "ENOMEM",
-        "EFSBADCRC",
-        "EFSCORRUPTED",
-        "ENOSPC",
-        "ENOKEY",
-        "EROFS",
-        "EFBIG",
-        "EEXIST",
-        "ERANGE",
-        "EOVERFLOW",
-        "EBUSY",
-        "ENOTDIR",
-        "ENOTEMPTY",
-        "ESHUTDOWN",
-        "EFAULT",
-    ];
-    NAMES.get(code.checked_sub(2)?).copied()
+/// When and where ext4 met its `first` or `last` error.
+fn incident(folder: &Path, which: &str) -> String {
+    let read = |name| read_line(&folder.join(format!("{which}_error_{name}")));
+    let [function, line] = ["func", "line"].map(|name| read(name).unwrap_or_default());
+    let since_epoch = read("time").and_then(|seconds| seconds.parse().ok());
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(since_epoch.unwrap_or(0));
+    let age = SystemTime::now().duration_since(time).unwrap_or_default();
+    format!("{} ago in {}:{line}", HumanDuration(age), escape(&function))
 }
 
 /// Whether a power cut now would cost a replay of the journal.
-fn recovery(sight: &Sight, found: &MountedStorage, node: &Path) -> Option<Finding> {
+fn journal(found: &MountedStorage, node: &Path) -> Option<Finding> {
     if found.mount.shut_down().is_some() {
-        return None; // what to do about that was said
+        return None; // the finding fs-health says what to do
     }
-    let superblock = match Superblock::read(node) {
-        Ok(superblock) => superblock?,
+    let needs_recovery = match needs_recovery(node) {
+        Ok(needs_recovery) => needs_recovery?,
         Err(error) => {
-            let text = format!(
-                "whether its journal is empty: {}: {error}",
-                escape_path(node)
-            );
-            return Some(Finding::unseen(Id::FsRecovery, text));
+            let text = format!("cannot read {}: {error}", escape_path(node));
+            return Some(Id::FsJournal.skipped(text));
         }
     };
-    // Looked up before and after that was read: a session may have come in between.
-    let writable = !found.mount.superblock_read_only() || !is_read_only(sight, found);
-    Some(match (superblock.needs_recovery, writable) {
-        (false, false) => Finding::ok(
-            Id::FsRecovery,
-            "its journal is empty: a power cut costs nothing",
-        ),
-        (_, true) => Finding::ok(
-            Id::FsRecovery,
-            "its journal is in use, as it is while writable",
-        ),
-        (true, false) => Finding::warning(
-            Id::FsRecovery,
-            "its journal is not empty though it is read-only: it must be replayed after a power cut",
-            "`pst run -- true` empties it; if it does not, unmount it and run `e2fsck -fy`",
+    // A session may have begun before the superblock was read.
+    let mounts = File::open("/proc/self/mountinfo").and_then(|file| mountinfo::read(&file));
+    let mounts = mounts.unwrap_or_default();
+    let now = mounts.iter().find(|mount| mount.id == found.mount.id);
+    let read_only = found.mount.superblock_read_only()
+        && now.is_none_or(mountinfo::Mount::superblock_read_only);
+    Some(match (read_only, needs_recovery) {
+        (false, _) => Id::FsJournal.ok("in use, because the storage is writable"),
+        (true, false) => Id::FsJournal.ok("empty: a power cut costs nothing"),
+        (true, true) => Id::FsJournal.warning(
+            "not empty although the storage is read-only: a power cut costs a replay",
+            "`pst run -- true` empties it; if not, unmount it, run `e2fsck -fy` and mount it again",
         ),
     })
 }
 
+/// Reads the flag from the superblock on the device; `None` unless it is ext2, ext3 or ext4.
+/// See Documentation/filesystems/ext4/super.rst of Linux.
+fn needs_recovery(device: &Path) -> io::Result<Option<bool>> {
+    const INCOMPAT_RECOVER: u8 = 0x4;
+    let mut superblock = [0; 1024];
+    File::open(device)?.read_exact_at(&mut superblock, 1024)?;
+    let is_ext = superblock[0x38..0x3a] == [0x53, 0xef];
+    Ok(is_ext.then_some(superblock[0x60] & INCOMPAT_RECOVER != 0))
+}
+
 fn space(found: &MountedStorage) -> Option<Finding> {
     let space = file::space(found.root.as_fd()).ok()?;
-    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let text = format!(
-        "{:.1} of {:.1} MiB free",
-        mebibytes(space.free),
-        mebibytes(space.size)
+    let (inodes, free_inodes) = file::inodes(found.root.as_fd()).ok()?;
+    let mut text = format!(
+        "{} of {} free",
+        HumanBytes(space.free),
+        HumanBytes(space.size)
     );
-    Some(left(Id::FsSpace, text, space.size, space.free))
-}
-
-fn inodes(found: &MountedStorage) -> Option<Finding> {
-    let (all, free) = file::inodes(found.root.as_fd()).ok()?;
-    let text = format!("{free} of {all} inodes free");
-    (all > 0).then(|| left(Id::FsInodes, text, all, free))
-}
-
-fn left(id: Id, text: String, all: u64, free: u64) -> Finding {
+    // Some filesystems have no fixed number of inodes.
+    if inodes > 0 {
+        text += &format!(", {free_inodes} of {inodes} inodes free");
+    }
     let advice =
-        "remove what is not needed: `pst run -- bash` and there `du -a $KVMD_PST_DATA | sort -n`";
+        "remove what is not needed: `pst run -- bash`, then `du -a $KVMD_PST_DATA | sort -n`";
+    let level = fill_level(space.free, space.size).max(fill_level(free_inodes, inodes));
+    Some(match level {
+        Level::Error => Id::FsSpace.error(format!("{text}: nothing can be written"), advice),
+        Level::Warning => Id::FsSpace.warning(format!("{text}: nearly full"), advice),
+        _ => Id::FsSpace.ok(text),
+    })
+}
+
+fn fill_level(free: u64, all: u64) -> Level {
     match free {
-        0 => Finding::error(id, format!("{text}: nothing can be written"), advice),
-        _ if free.saturating_mul(100) < all.saturating_mul(LITTLE_PERCENT) => {
-            Finding::warning(id, format!("{text}, less than {LITTLE_PERCENT} %"), advice)
-        }
-        _ => Finding::ok(id, text),
+        _ if all == 0 => Level::Ok,
+        0 => Level::Error,
+        _ if free.saturating_mul(100) < all.saturating_mul(LOW_PERCENT) => Level::Warning,
+        _ => Level::Ok,
     }
-}
-
-/// What is of interest in an ext2, 3 or 4 superblock as it is on the device.
-#[derive(Debug, PartialEq)]
-pub(super) struct Superblock {
-    /// The journal has something in it.
-    pub needs_recovery: bool,
-    pub label: Vec<u8>,
-}
-
-impl Superblock {
-    /// Reads it; `None` if there is another filesystem, or none.
-    pub(super) fn read(device: &Path) -> io::Result<Option<Superblock>> {
-        let mut bytes = [0; 1024];
-        File::open(device)?.read_exact_at(&mut bytes, 1024)?;
-        Ok(Superblock::parse(&bytes))
-    }
-
-    /// Documentation/filesystems/ext4/super.rst of the kernel has the offsets.
-    fn parse(bytes: &[u8; 1024]) -> Option<Superblock> {
-        const MAGIC: [u8; 2] = [0x53, 0xef];
-        const INCOMPAT_RECOVER: u8 = 0x4;
-        let label = &bytes[0x78..0x88];
-        let end = label.iter().position(|byte| *byte == 0);
-        (bytes[0x38..0x3a] == MAGIC).then(|| Superblock {
-            needs_recovery: bytes[0x60] & INCOMPAT_RECOVER != 0,
-            label: label[..end.unwrap_or(label.len())].to_vec(),
-        })
-    }
-}
-
-/// Seconds since 1970 as a date and time. Days are counted in eras of 400 years, from March on, so
-/// that the leap day is a year's last.
-fn utc(seconds: u64) -> String {
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let days = days + 719_468; // since 0000-03-01
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (year, month) = match month {
-        0..10 => (year, month + 3),
-        _ => (year + 1, month - 9),
-    };
-    format!(
-        "{:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC",
-        era * 400 + year,
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Level;
+    use super::super::host::tests::Tree;
     use super::*;
 
     #[test]
-    fn dates_are_what_date_says_they_are() {
-        for (seconds, text) in [
-            (0, "1970-01-01 00:00:00 UTC"),
-            (951_782_399, "2000-02-28 23:59:59 UTC"),
-            (951_782_400, "2000-02-29 00:00:00 UTC"),
-            (951_868_800, "2000-03-01 00:00:00 UTC"),
-            (1_709_164_800, "2024-02-29 00:00:00 UTC"),
-            (1_735_689_599, "2024-12-31 23:59:59 UTC"),
-            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
-        ] {
-            assert_eq!(utc(seconds), text);
-        }
+    fn the_time_and_place_of_an_error_are_shown() {
+        let tree = Tree::new();
+        let ago = SystemTime::now() - Duration::from_secs(7_205);
+        let since_epoch = ago
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        tree.file("/d/last_error_time", &format!("{since_epoch}\n"))
+            .file("/d/last_error_func", "ext4_find_entry\n")
+            .file("/d/last_error_line", "1612\n");
+        let shown = incident(&tree.0.at("/d"), "last");
+        assert_eq!(shown, "2 h 0 min ago in ext4_find_entry:1612");
     }
 
     #[test]
-    fn a_superblock_is_understood_and_nothing_else() {
-        let mut bytes = [0; 1024];
-        assert_eq!(Superblock::parse(&bytes), None);
-        bytes[0x38..0x3a].copy_from_slice(&[0x53, 0xef]);
-        bytes[0x78..0x7d].copy_from_slice(b"PIPST");
-        let superblock = |needs_recovery, label: &[u8]| {
-            Some(Superblock {
-                needs_recovery,
-                label: label.to_vec(),
-            })
-        };
-        assert_eq!(Superblock::parse(&bytes), superblock(false, b"PIPST"));
-        bytes[0x60] = 0x42 | 0x4;
-        bytes[0x78..0x88].copy_from_slice(b"sixteen-letters!");
-        bytes[0x88] = b'/'; // the next field
-        assert_eq!(
-            Superblock::parse(&bytes),
-            superblock(true, b"sixteen-letters!")
-        );
-    }
-
-    #[test]
-    fn errors_have_the_names_that_ext4_gives_them() {
-        let named = [0, 1, 2, 5, 17, 18].map(error_name);
-        let expected = [
-            None,
-            None,
-            Some("EIO"),
-            Some("EFSCORRUPTED"),
-            Some("EFAULT"),
-            None,
-        ];
-        assert_eq!(named, expected);
-    }
-
-    #[test]
-    fn under_ten_percent_is_little() {
-        let level = |all, free| left(Id::FsSpace, String::new(), all, free).level;
-        assert_eq!(level(1000, 100), Level::Ok);
-        assert_eq!(level(1000, 99), Level::Warning);
-        assert_eq!(level(1000, 0), Level::Error);
-        assert_eq!(level(u64::MAX, u64::MAX), Level::Ok);
+    fn less_than_ten_percent_is_a_warning() {
+        assert_eq!(fill_level(100, 1000), Level::Ok);
+        assert_eq!(fill_level(99, 1000), Level::Warning);
+        assert_eq!(fill_level(0, 1000), Level::Error);
+        assert_eq!(fill_level(u64::MAX, u64::MAX), Level::Ok);
+        assert_eq!(fill_level(0, 0), Level::Ok, "btrfs has no number of inodes");
     }
 }

@@ -1,24 +1,24 @@
-//! What a look comes to: findings, and the ids by which they are known for ever.
+//! A finding: what it is about, how bad it is, what was found and what to do about it.
 
 use serde::Serialize;
 
 use crate::logging::OneLine;
+use crate::problem::Problem;
 
-/// The ids, and all of them in a list: each is a heading of pst-check(8).
 macro_rules! ids {
     ($($id:ident = $text:literal,)*) => {
-        /// What a finding is about.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Id {
-            $(#[doc = $text] $id,)*
+        /// What a finding is about. Each id is a heading of pst-check(8).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+        pub(super) enum Id {
+            $(#[serde(rename = $text)] $id,)*
         }
 
         impl Id {
-            /// Every one, in the order of the manual.
+            /// All ids, in the order of the manual.
             #[cfg(test)]
-            pub const ALL: &[Id] = &[$(Id::$id),*];
+            const ALL: &[Id] = &[$(Id::$id),*];
 
-            pub fn as_str(self) -> &'static str {
+            pub(super) fn as_str(self) -> &'static str {
                 match self {
                     $(Id::$id => $text,)*
                 }
@@ -29,59 +29,44 @@ macro_rules! ids {
 
 ids! {
     Kernel = "kernel",
-    KernelCalls = "kernel-calls",
     Config = "config",
     Fstab = "fstab",
-    FstabNodev = "fstab-nodev",
-    FstabNosuid = "fstab-nosuid",
-    FstabNoexec = "fstab-noexec",
-    FstabRo = "fstab-ro",
-    FstabErrors = "fstab-errors",
-    FstabNofail = "fstab-nofail",
-    FstabKvmd = "fstab-kvmd",
+    FstabOptions = "fstab-options",
     Owner = "owner",
     Mount = "mount",
     MountOptions = "mount-options",
-    MountOverlay = "mount-overlay",
-    MountShared = "mount-shared",
+    MountFilesystem = "mount-filesystem",
     MountPrepared = "mount-prepared",
-    Roots = "roots",
+    Directories = "directories",
     Device = "device",
-    DeviceLabel = "device-label",
-    DeviceReadOnly = "device-read-only",
     Card = "card",
-    CardCache = "card-cache",
-    FsAlive = "fs-alive",
+    FsHealth = "fs-health",
     FsErrors = "fs-errors",
-    FsRecovery = "fs-recovery",
+    FsJournal = "fs-journal",
     FsSpace = "fs-space",
-    FsInodes = "fs-inodes",
     Group = "group",
     Access = "access",
     Socket = "socket",
-    SocketMode = "socket-mode",
     Daemon = "daemon",
     DaemonVersion = "daemon-version",
     DaemonConfig = "daemon-config",
     DaemonCapabilities = "daemon-capabilities",
     State = "state",
-    UnitService = "unit-service",
-    UnitSocket = "unit-socket",
-    UnitMounted = "unit-mounted",
-    UnitKvmdPst = "unit-kvmd-pst",
-    Symlinks = "symlinks",
-    PathOrder = "path-order",
+    Units = "units",
+    KvmdPst = "kvmd-pst",
+    Path = "path",
 }
 
-/// How bad it is; the worst decides about the exit code.
+/// How bad a finding is. The worst one decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
     Ok,
-    /// Could not be looked at by this user.
-    Unseen,
-    /// Works, but not as well or as safely as it could.
+    /// This user may not look.
+    Skipped,
+    /// Works, but less well or less safely than it could.
     Warning,
+    /// Keeps something from working.
     Error,
 }
 
@@ -89,63 +74,51 @@ impl Level {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
-            Self::Unseen => "unseen",
+            Self::Skipped => "skipped",
             Self::Warning => "warning",
             Self::Error => "error",
         }
     }
 }
 
-/// One line of the result. Whoever makes one escapes the foreign names in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
     pub id: Id,
     pub level: Level,
     pub text: String,
-    /// What to do about it.
+    /// What to do; `None` if there is nothing to do.
     pub advice: Option<String>,
 }
 
-impl Finding {
-    fn new(id: Id, level: Level, text: &str, advice: Option<&str>) -> Finding {
-        // Messages of other modules may quote what is not theirs.
-        let harmless = |text: &str| OneLine(text).to_string();
+impl Id {
+    pub(super) fn ok(self, text: impl AsRef<str>) -> Finding {
+        self.finding(Level::Ok, text, None)
+    }
+
+    pub(super) fn skipped(self, text: impl AsRef<str>) -> Finding {
+        self.finding(Level::Skipped, text, None)
+    }
+
+    pub(super) fn warning(self, text: impl AsRef<str>, advice: impl AsRef<str>) -> Finding {
+        self.finding(Level::Warning, text, Some(advice.as_ref()))
+    }
+
+    pub(super) fn error(self, text: impl AsRef<str>, advice: impl AsRef<str>) -> Finding {
+        self.finding(Level::Error, text, Some(advice.as_ref()))
+    }
+
+    /// An error with the problem's hint as the advice; `otherwise` if it has none.
+    pub(super) fn problem(self, problem: &Problem, otherwise: &str) -> Finding {
+        self.error(&problem.what, problem.hint.as_deref().unwrap_or(otherwise))
+    }
+
+    fn finding(self, level: Level, text: impl AsRef<str>, advice: Option<&str>) -> Finding {
         Finding {
-            id,
+            id: self,
             level,
-            text: harmless(text),
-            advice: advice.map(harmless),
-        }
-    }
-
-    /// It is as it should be.
-    pub(super) fn ok(id: Id, text: impl AsRef<str>) -> Finding {
-        Finding::new(id, Level::Ok, text.as_ref(), None)
-    }
-
-    /// This user could not look.
-    pub(super) fn unseen(id: Id, text: impl AsRef<str>) -> Finding {
-        Finding::new(id, Level::Unseen, text.as_ref(), None)
-    }
-
-    /// It works, but should be better.
-    pub(super) fn warning(id: Id, text: impl AsRef<str>, advice: impl AsRef<str>) -> Finding {
-        Finding::new(id, Level::Warning, text.as_ref(), Some(advice.as_ref()))
-    }
-
-    /// It keeps something from working.
-    pub(super) fn error(id: Id, text: impl AsRef<str>, advice: impl AsRef<str>) -> Finding {
-        Finding::new(id, Level::Error, text.as_ref(), Some(advice.as_ref()))
-    }
-
-    /// An error whose message, as other applets show it, may end with what to do; `otherwise` if it
-    /// does not.
-    pub(super) fn told(id: Id, message: &str, otherwise: &str) -> Finding {
-        let order = message.find(": run `").map(|at| (at, at + 2));
-        let order = message.find("; ").map(|at| (at, at + 2)).or(order);
-        match order {
-            Some((end, start)) => Finding::error(id, &message[..end], &message[start..]),
-            None => Finding::error(id, message, otherwise),
+            // Errors from outside may be quoted in it.
+            text: OneLine(text.as_ref()).to_string(),
+            advice: advice.map(|advice| OneLine(advice).to_string()),
         }
     }
 }
@@ -155,19 +128,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_message_says_to_do_is_its_advice() {
-        for (message, text, advice) in [
-            ("a: b; mend c; or d", "a: b", "mend c; or d"),
-            ("a is not: run `b`", "a is not", "run `b`"),
-            ("a: run `b`; or c", "a: run `b`", "or c"),
-            ("a: b", "a: b", "x"),
-        ] {
-            let found = Finding::told(Id::State, message, "x");
-            assert_eq!(
-                (&*found.text, found.advice.as_deref()),
-                (text, Some(advice))
-            );
-        }
+    fn a_problems_hint_is_the_advice() {
+        let problem = Problem::new("it failed; really");
+        let found = Id::State.problem(&problem, "see `dmesg`");
+        assert_eq!(found.text, "it failed; really");
+        assert_eq!(found.advice.as_deref(), Some("see `dmesg`"));
+        let found = Id::State.problem(&problem.hint("run `x`"), "see `dmesg`");
+        assert_eq!(found.advice.as_deref(), Some("run `x`"));
     }
 
     #[test]

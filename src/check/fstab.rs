@@ -1,249 +1,156 @@
-//! The storage's line in fstab: that it is there, and what each of its options is for.
+//! The storage's entry in fstab, and each of its options.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::finding::{Finding, Id};
-use super::sight::Sight;
+use super::host::Host;
 use super::units;
 use crate::config::{Config, StorageLocation};
-use crate::escape::escape;
-use crate::escape::escape_path;
+use crate::escape::{escape, escape_path};
 use crate::fstab::Entry;
 use crate::storage::directories::Owner;
 use crate::sys::user;
 
-/// The options that are read from it.
 const KNOWN: [&str; 3] = ["X-kvmd.pst-root", "X-kvmd.pst-user", "X-kvmd.pst-group"];
-const PREFIX: &str = "X-kvmd.pst-";
 
-/// The storage's entry, and its place as config and entry have it; `None` for what there is not.
-pub(super) fn look(
+/// Returns the storage's entry and location, as far as config and fstab name them.
+pub(super) fn check(
     config: &Config,
-    sight: &Sight,
+    host: &Host,
     findings: &mut Vec<Finding>,
 ) -> (Option<Entry>, Option<StorageLocation>) {
-    let fstab = &config.storage.fstab;
-    let entry = match config.fstab_entry() {
-        Ok(entry) => entry,
-        Err(error) => {
-            findings.push(Finding::told(
-                Id::Fstab,
-                &error.to_string(),
-                "mend the file",
-            ));
-            return (None, None);
-        }
-    };
-    findings.push(match &entry {
-        Some(entry) => Finding::ok(Id::Fstab, line(entry, fstab)),
-        None => no_entry(config, sight),
-    });
+    let fstab = escape_path(&config.storage.fstab);
+    let entry = config.fstab_entry().unwrap_or_default(); // storage_location fails, too
     if let Some(entry) = &entry {
+        let mount = escape_path(&entry.mount);
+        findings.push(Id::Fstab.ok(format!("{fstab}, line {}: {mount}", entry.line)));
         findings.extend(options(entry));
-        findings.push(marks(entry));
     }
-    let place = match config.storage_location() {
-        Ok(place) => place,
-        Err(error) => {
-            findings.push(Finding::told(
-                Id::Fstab,
-                &error.to_string(),
-                "mend the entry",
-            ));
-            return (entry, None);
+    match config.storage_location() {
+        Ok(location) => {
+            if entry.is_none() {
+                findings.push(no_entry(config, host));
+            }
+            findings.push(owner(config, &location));
+            (entry, Some(location))
         }
-    };
-    findings.push(owner(config, &place));
-    (entry, Some(place))
+        Err(problem) => {
+            findings.push(Id::Fstab.problem(&problem, "correct the entry"));
+            (entry, None)
+        }
+    }
 }
 
-/// The config file says where the storage is; something else than fstab may mount it there.
-fn no_entry(config: &Config, sight: &Sight) -> Finding {
+/// fstab may lack the entry if the config file names the mount point and a mount unit mounts it.
+fn no_entry(config: &Config, host: &Host) -> Finding {
     let mount = config.storage.mount.as_deref().unwrap_or(Path::new("/"));
-    let unit = format!("{}.mount", units::unit_name(mount));
-    match units::is_installed(sight, &unit) {
-        true => Finding::ok(Id::Fstab, format!("no entry, but {unit} mounts it")),
-        false => Finding::warning(
-            Id::Fstab,
+    let shown = escape_path(mount);
+    match units::has_mount_unit(host, mount) {
+        true => Id::Fstab.ok(format!("no entry for {shown}, but a mount unit mounts it")),
+        false => Id::Fstab.warning(
             format!(
-                "{} has no entry for {}",
-                escape_path(&config.storage.fstab),
-                escape_path(mount)
+                "{} has no entry for {shown}",
+                escape_path(&config.storage.fstab)
             ),
             "add one, or nothing mounts it at the next boot",
         ),
     }
 }
 
-/// That they exist, and that who may open sessions may then write.
-fn owner(config: &Config, place: &StorageLocation) -> Finding {
-    let (user, group) = (escape(&place.user), escape(&place.group));
-    let owner = match Owner::of(place) {
+/// Checks that user and group exist, and that the members of the access group can write.
+fn owner(config: &Config, location: &StorageLocation) -> Finding {
+    let (user, group) = (escape(&location.user), escape(&location.group));
+    let owner = match Owner::of(location) {
         Ok(owner) => owner,
         Err(problem) => {
-            let advice = problem.hint.unwrap_or("check the user database".into());
-            return Finding::error(Id::Owner, problem.what, advice);
+            return Id::Owner.problem(&problem, "check nsswitch.conf(5)");
         }
     };
     match user::gid_by_name(&config.group) {
-        Ok(Some(gid)) if gid != owner.gid => Finding::warning(
-            Id::Owner,
+        Ok(Some(gid)) if gid != owner.gid => Id::Owner.warning(
             format!(
-                "the storage's group is {group}, but members of {} open sessions: they cannot create anything there",
+                "members of {} may open sessions, but cannot write: the storage's group is {group}",
                 escape(&config.group)
             ),
-            "name the same group in X-kvmd.pst-group (or storage.group) and `group` in the config file",
+            "name the same group in X-kvmd.pst-group and as `group` in the config file",
         ),
-        _ => Finding::ok(Id::Owner, format!("{user}:{group}")),
+        _ => Id::Owner.ok(format!("{user}:{group}")),
     }
 }
 
-fn line(entry: &Entry, fstab: &Path) -> String {
-    format!(
-        "{}:{}: {} on {} ({})",
-        escape_path(fstab),
-        entry.line,
-        escape(entry.spec.as_bytes()),
-        escape_path(&entry.mount),
-        escape(entry.fstype.as_bytes())
-    )
-}
+/// Options that the entry should have, and the opposite of each; mount(8).
+const WANTED: [(&str, &str); 6] = [
+    ("nodev", "dev"),
+    ("nosuid", "suid"),
+    ("noexec", "exec"),
+    ("ro", "rw"),
+    ("errors=remount-ro", "errors="),
+    ("nofail", "fail"),
+];
+/// The opposites that `defaults` stands for.
+const DEFAULTS: [&str; 4] = ["dev", "suid", "exec", "rw"];
 
-/// What mount(8) does with its options.
+/// Checks the options for mount(8) and for pst.
 fn options(entry: &Entry) -> Vec<Finding> {
-    let mut findings = vec![
-        wanted(
-            entry,
-            Id::FstabNodev,
-            "nodev",
-            &["dev", "defaults"],
-            "device files on it work: whoever puts a card of their own in has every device",
-        ),
-        wanted(
-            entry,
-            Id::FstabNosuid,
-            "nosuid",
-            &["suid", "defaults"],
-            "set-id programs on it work: whoever puts a card of their own in is root",
-        ),
-        wanted(
-            entry,
-            Id::FstabNoexec,
-            "noexec",
-            &["exec", "defaults"],
-            "programs on it can be run, though it is made for data",
-        ),
-        wanted(
-            entry,
-            Id::FstabRo,
-            "ro",
-            &["rw", "defaults"],
-            "it is writable from its mounting until the daemon comes: a power cut in between costs a journal replay",
-        ),
-    ];
-    let fstype = entry.fstype.as_bytes();
-    if fstype.starts_with(b"ext") || fstype == b"auto" {
-        findings.push(errors(entry));
+    let is_ext = entry.fstype.as_bytes().starts_with(b"ext") || entry.fstype == "auto";
+    let mut findings: Vec<Finding> = WANTED
+        .iter()
+        .filter(|(_, opposite)| is_ext || *opposite != "errors=")
+        .filter_map(|(option, opposite)| missing(entry, option, opposite))
+        .collect();
+    findings.extend(entry.options.iter().filter_map(|option| misspelt(option)));
+    if findings.is_empty() {
+        let options = entry.options.join(OsStr::new(","));
+        findings.push(Id::FstabOptions.ok(escape(options.as_bytes()).to_string()));
     }
-    findings.push(wanted(
-        entry,
-        Id::FstabNofail,
-        "nofail",
-        &["fail"],
-        "a machine whose storage cannot be mounted (a superblock torn by a power cut) does not boot, but waits for somebody at its console",
-    ));
     findings
 }
 
-/// An option that should be there; `without` is what happens otherwise. The last of it and its
-/// opposites counts.
-fn wanted(entry: &Entry, id: Id, option: &str, opposites: &[&str], without: &str) -> Finding {
-    let opposes = |word: &OsString| opposites.iter().any(|opposite| word == opposite);
-    let last = entry
-        .options
-        .iter()
-        .rfind(|word| *word == option || opposes(word));
-    match last {
-        Some(word) if word == option => Finding::ok(id, option),
-        Some(word) => Finding::warning(
-            id,
-            format!("{}: {without}", escape(word.as_bytes())),
-            format!("put {option} in its place in the entry's options"),
-        ),
-        None => Finding::warning(
-            id,
-            format!("no {option}: {without}"),
-            format!("add {option} to the entry's options"),
-        ),
-    }
-}
-
-fn errors(entry: &Entry) -> Finding {
-    let goes_on = "the filesystem goes on after an error and may damage itself further";
-    let (text, advice) = match entry.option("errors") {
-        Some(value) if value == "remount-ro" => {
-            return Finding::ok(Id::FstabErrors, "errors=remount-ro");
-        }
-        Some(value) if value == "panic" => (
-            "errors=panic: an error on the card stops the machine".to_owned(),
-            "put errors=remount-ro in its place in the entry's options",
-        ),
-        Some(value) => (
-            format!("errors={}: {goes_on}", escape(value.as_bytes())),
-            "put errors=remount-ro in its place in the entry's options",
+/// The last of an option and its opposites counts.
+fn missing(entry: &Entry, option: &str, opposite: &str) -> Option<Finding> {
+    let opposes = |word: &OsStr| match word.as_bytes() {
+        b"defaults" => DEFAULTS.contains(&opposite),
+        word if opposite.ends_with('=') => word.starts_with(opposite.as_bytes()),
+        word => word == opposite.as_bytes(),
+    };
+    let mut options = entry.options.iter().rev();
+    let (shown, advice) = match options.find(|word| *word == option || opposes(word)) {
+        Some(word) if word == option => return None,
+        Some(word) => (
+            escape(word.as_bytes()).to_string(),
+            format!("replace it with {option} in the entry's options"),
         ),
         None => (
-            format!("no errors=remount-ro: {goes_on}, unless its superblock says otherwise"),
-            "add errors=remount-ro to the entry's options",
+            format!("no {option}"),
+            format!("add {option} to the entry's options"),
         ),
     };
-    Finding::warning(Id::FstabErrors, text, advice)
+    let risk = match option {
+        "nodev" => "device files on a foreign card give access to every device",
+        "nosuid" => "set-user-ID programs on a foreign card make its user root",
+        "noexec" => "programs on it can be executed, although it is for data",
+        "ro" => "a power cut before the daemon starts costs a journal replay",
+        "nofail" => "if it cannot be mounted, for example after a power cut, nothing boots",
+        _ => "after an error ext4 may do more damage, or stop the machine",
+    };
+    Some(Id::FstabOptions.warning(format!("{shown}: {risk}"), advice))
 }
 
-/// The options that are ours.
-fn marks(entry: &Entry) -> Finding {
-    let ours = || {
-        let options = entry.options.iter();
-        options.filter(|option| option.as_bytes().starts_with(PREFIX.as_bytes()))
+/// Checks that an option of ours is known and has a value.
+fn misspelt(option: &OsStr) -> Option<Finding> {
+    let option = option.to_string_lossy();
+    if !option.starts_with("X-kvmd.pst-") {
+        return None;
+    }
+    let (name, value) = option.split_once('=').unwrap_or((&option, ""));
+    let (fault, advice) = match KNOWN.contains(&name) {
+        false => ("is unknown", format!("known are {}", KNOWN.join(", "))),
+        true if value.is_empty() => ("has no value", "give it one, or remove it".to_owned()),
+        true => return None,
     };
-    let name = |option: &[u8]| {
-        option
-            .split(|byte| *byte == b'=')
-            .next()
-            .map(<[u8]>::to_vec)
-    };
-    let unknown = ours().find(|option| {
-        let name = name(option.as_bytes()).unwrap_or_default();
-        !KNOWN.iter().any(|known| known.as_bytes() == name)
-    });
-    if let Some(option) = unknown {
-        return Finding::warning(
-            Id::FstabKvmd,
-            format!("{} means nothing", escape(option.as_bytes())),
-            format!("mend it: {} are known", KNOWN.join(", ")),
-        );
-    }
-    let empty = ours()
-        .find(|option| !option.as_bytes().contains(&b'=') || option.as_bytes().ends_with(b"="));
-    if let Some(option) = empty {
-        return Finding::warning(
-            Id::FstabKvmd,
-            format!("{} has no value", escape(option.as_bytes())),
-            "give it one, or remove it",
-        );
-    }
-    let shown: Vec<String> = ours()
-        .map(|option| escape(option.as_bytes()).to_string())
-        .collect();
-    match shown.is_empty() {
-        true => Finding::ok(
-            Id::FstabKvmd,
-            "no X-kvmd.pst-* option, which is well as long as the config file names the mount",
-        ),
-        false => Finding::ok(Id::FstabKvmd, shown.join(" ")),
-    }
+    Some(Id::FstabOptions.warning(format!("{} {fault}", escape(&*option)), advice))
 }
 
 #[cfg(test)]
@@ -254,83 +161,72 @@ mod tests {
 
     const WELL: &str = "nodev,nosuid,noexec,ro,errors=remount-ro,nofail,X-kvmd.pst-user=kvmd-pst";
 
-    fn bad(fstype: &str, words: &str) -> Vec<(&'static str, Level)> {
+    /// The advice for an entry with these options.
+    fn advice(fstype: &str, words: &str) -> Vec<String> {
         let text = format!("LABEL=PIPST /mnt {fstype} {words} 0 2\n");
         let entry = parse(text.as_bytes()).unwrap().remove(0);
-        let mut findings = options(&entry);
-        findings.push(marks(&entry));
+        let findings = options(&entry);
         assert!(
             findings
                 .iter()
                 .all(|found| (found.level == Level::Ok) == found.advice.is_none())
         );
-        findings.retain(|found| found.level != Level::Ok);
-        findings
-            .iter()
-            .map(|found| (found.id.as_str(), found.level))
-            .collect()
+        let warnings = findings
+            .into_iter()
+            .filter(|found| found.level == Level::Warning);
+        warnings.filter_map(|found| found.advice).collect()
     }
 
     #[test]
-    fn an_entry_as_it_should_be_has_nothing_to_be_said_of() {
-        assert_eq!(bad("ext4", WELL), []);
+    fn a_good_entry_has_no_warnings() {
+        assert!(advice("ext4", WELL).is_empty());
     }
 
     #[test]
-    fn each_option_that_is_missing_is_found_by_its_id() {
-        for (option, id) in [
-            ("nodev", "fstab-nodev"),
-            ("nosuid", "fstab-nosuid"),
-            ("noexec", "fstab-noexec"),
-            ("ro", "fstab-ro"),
-            ("errors=remount-ro", "fstab-errors"),
-            ("nofail", "fstab-nofail"),
+    fn each_missing_option_is_found() {
+        for option in [
+            "nodev",
+            "nosuid",
+            "noexec",
+            "ro",
+            "errors=remount-ro",
+            "nofail",
         ] {
             let words: Vec<&str> = WELL.split(',').filter(|word| *word != option).collect();
-            assert_eq!(
-                bad("ext4", &words.join(",")),
-                [(id, Level::Warning)],
-                "without {option}"
-            );
+            let expected = format!("add {option} to the entry's options");
+            assert_eq!(advice("ext4", &words.join(",")), [expected]);
         }
     }
 
     #[test]
     fn the_last_of_an_option_and_its_opposite_counts() {
-        assert_eq!(
-            bad("ext4", &format!("{WELL},rw")),
-            [("fstab-ro", Level::Warning)]
-        );
-        assert_eq!(bad("ext4", &format!("rw,exec,defaults,{WELL}")), []);
-        assert_eq!(bad("ext4", &format!("{WELL},defaults")).len(), 4);
+        let expected = "replace it with ro in the entry's options";
+        assert_eq!(advice("ext4", &format!("{WELL},rw")), [expected]);
+        assert!(advice("ext4", &format!("rw,exec,defaults,{WELL}")).is_empty());
+        assert_eq!(advice("ext4", &format!("{WELL},defaults")).len(), 4);
     }
 
     #[test]
-    fn what_ext4_does_with_errors_is_no_matter_elsewhere() {
+    fn only_ext_has_an_errors_option() {
         let words = WELL.replace("errors=remount-ro,", "");
-        assert_eq!(bad("xfs", &words), []);
+        assert!(advice("xfs", &words).is_empty());
+        let expected = "replace it with errors=remount-ro in the entry's options";
         for errors in ["continue", "panic", ""] {
             let words = WELL.replace("=remount-ro", &format!("={errors}"));
-            assert_eq!(
-                bad("ext4", &words),
-                [("fstab-errors", Level::Warning)],
-                "{errors}"
-            );
+            assert_eq!(advice("ext4", &words), [expected], "{errors}");
         }
     }
 
     #[test]
-    fn an_option_of_ours_that_is_misspelt_or_empty_is_found() {
-        for option in [
-            "X-kvmd.pst-usr=kvmd-pst",
-            "X-kvmd.pst-user",
-            "X-kvmd.pst-group=",
+    fn a_misspelt_or_empty_option_of_ours_is_found() {
+        for (option, expected) in [
+            ("X-kvmd.pst-usr=kvmd-pst", "known are X-kvmd.pst-root, "),
+            ("X-kvmd.pst-user", "give it one"),
+            ("X-kvmd.pst-group=", "give it one"),
         ] {
-            assert_eq!(
-                bad("ext4", &format!("{WELL},{option}")),
-                [("fstab-kvmd", Level::Warning)],
-                "{option}"
-            );
+            let advice = advice("ext4", &format!("{WELL},{option}"));
+            assert_eq!(advice.len(), 1, "{option}");
+            assert!(advice[0].starts_with(expected), "{advice:?}");
         }
     }
 }

@@ -1,97 +1,46 @@
-//! Findings for people, and for programs.
-
-use std::env;
-use std::fmt::Write;
-use std::io;
+//! Shows the findings: as text for people, as JSON for programs.
 
 use serde::Serialize;
 
 use super::finding::{Finding, Level};
-use crate::sys::terminal;
+use crate::table::{Cell, Style, Table};
 
-/// How a terminal, or what is none, wants it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Style {
-    pub colour: bool,
-    /// Columns; `None`: lines are as long as they are.
-    pub width: Option<usize>,
-}
-
-impl Style {
-    /// What stdout is, and NO_COLOR says.
-    pub(super) fn of_stdout() -> Style {
-        let size = terminal::size(io::stdout());
-        let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Style {
-            colour: size.is_some() && !plain && !dumb,
-            width: size.map(|size| size.columns),
-        }
-    }
-}
-
-/// A line for each finding, what to do below it, and how many there are.
-pub(super) fn text(findings: &[Finding], style: Style) -> String {
-    let ids = findings.iter().map(|finding| finding.id.as_str().len());
-    let ids = ids.max().unwrap_or(0);
-    let levels = findings.iter().map(|finding| finding.level.as_str().len());
-    let levels = levels.max().unwrap_or(0);
+/// A line for each finding, its advice below it, and a summary at the end.
+pub(super) fn text(findings: &[Finding], mut table: Table) -> String {
+    let levels = findings.iter().map(|found| found.level.as_str().len());
+    let ids = findings.iter().map(|found| found.id.as_str().len());
+    let (levels, ids) = (levels.max().unwrap_or(0), ids.max().unwrap_or(0));
     let margin = levels + ids + 4;
-    let mut out = String::new();
-    for finding in findings {
-        let (on, off) = colour(finding.level, style);
-        let (level, id) = (finding.level.as_str(), finding.id.as_str());
-        // Writing to a string cannot fail.
-        let _ = write!(out, "{on}{level:<levels$}{off}  {id:<ids$}  ");
-        put(&mut out, &finding.text, margin, style);
-        if let Some(advice) = &finding.advice {
-            let _ = write!(out, "{:margin$}-> ", "");
-            put(&mut out, advice, margin + 3, style);
+    for Finding {
+        id,
+        level,
+        text,
+        advice,
+    } in findings
+    {
+        let (id, word) = (id.as_str(), level.as_str());
+        let gap = levels - word.len();
+        let head = [
+            Cell::new(word, style(*level)),
+            Cell::plain(format!("{:gap$}  {id:<ids$}  ", "")),
+        ];
+        table.paragraph(margin, &head, text);
+        if let Some(advice) = advice {
+            let head = Cell::plain(format!("{:margin$}-> ", ""));
+            table.paragraph(margin + 3, &[head], advice);
         }
     }
-    out.push_str(&summary(findings));
-    out
+    table.paragraph(0, &[], summary(findings));
+    table.to_string()
 }
 
-fn colour(level: Level, style: Style) -> (&'static str, &'static str) {
-    if !style.colour {
-        return ("", "");
+fn style(level: Level) -> Style {
+    match level {
+        Level::Ok => Style::Good,
+        Level::Skipped => Style::Faint,
+        Level::Warning => Style::Notable,
+        Level::Error => Style::Bad,
     }
-    let on = match level {
-        Level::Ok => "\x1b[32m",
-        Level::Unseen => "\x1b[36m",
-        Level::Warning => "\x1b[33m",
-        Level::Error => "\x1b[31;1m",
-    };
-    (on, "\x1b[0m")
-}
-
-/// A text that begins after `margin` columns, broken where the terminal ends: between words, and
-/// within those that are longer than a line.
-fn put(out: &mut String, text: &str, margin: usize, style: Style) {
-    let room = style
-        .width
-        .map_or(usize::MAX, |width| width.saturating_sub(margin).max(20));
-    let mut column = 0;
-    for word in text.split(' ') {
-        let length = word.chars().count();
-        if column > 0 && column + 1 + length > room {
-            let _ = write!(out, "\n{:margin$}", "");
-            column = 0;
-        } else if column > 0 {
-            out.push(' ');
-            column += 1;
-        }
-        for letter in word.chars() {
-            if column == room {
-                let _ = write!(out, "\n{:margin$}", "");
-                column = 0;
-            }
-            out.push(letter);
-            column += 1;
-        }
-    }
-    out.push('\n');
 }
 
 fn summary(findings: &[Finding]) -> String {
@@ -100,56 +49,36 @@ fn summary(findings: &[Finding]) -> String {
         1 => format!("1 {word}"),
         _ => format!("{count} {word}s"),
     };
-    let mut text = match (count(Level::Error), count(Level::Warning)) {
+    let result = match (count(Level::Error), count(Level::Warning)) {
         (0, 0) => "All is well".to_owned(),
         (errors, warnings) => format!(
-            "{}, {}; pst-check(8) says more about each",
+            "{}, {}; see pst-check(8)",
             plural(errors, "error"),
             plural(warnings, "warning")
         ),
     };
-    match count(Level::Unseen) {
-        0 => {}
-        unseen => {
-            let _ = write!(
-                text,
-                "; {} could not be seen, root may see more",
-                plural(unseen, "thing")
-            );
-        }
+    match count(Level::Skipped) {
+        0 => format!("{result}."),
+        skipped => format!(
+            "{result}; {} skipped, run it as root for more.",
+            plural(skipped, "check")
+        ),
     }
-    text.push_str(".\n");
-    text
 }
 
 #[derive(Serialize)]
 struct Report<'a> {
     version: &'static str,
-    findings: Vec<Row<'a>>,
+    findings: &'a [Finding],
 }
 
-#[derive(Serialize)]
-struct Row<'a> {
-    id: &'static str,
-    level: Level,
-    text: &'a str,
-    /// What to do; `null` if nothing is to be done.
-    advice: Option<&'a str>,
-}
-
-/// One object, and a newline. Fields are only ever added.
+/// One object and a newline. Fields are only ever added.
 pub(super) fn json(findings: &[Finding]) -> String {
-    let findings = findings.iter().map(|finding| Row {
-        id: finding.id.as_str(),
-        level: finding.level,
-        text: &finding.text,
-        advice: finding.advice.as_deref(),
-    });
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
-        findings: findings.collect(),
+        findings,
     };
-    // It fails only for maps whose keys are no strings; there are none.
+    // It fails only for maps with keys that are not strings, and there are none.
     let mut text = serde_json::to_string(&report).unwrap_or_default();
     text.push('\n');
     text
@@ -160,41 +89,36 @@ mod tests {
     use super::super::finding::Id;
     use super::*;
 
-    const PLAIN: Style = Style {
-        colour: false,
-        width: None,
-    };
-
     fn some() -> Vec<Finding> {
         vec![
-            Finding::ok(Id::Kernel, "Linux 6.18"),
-            Finding::warning(Id::FstabNofail, "no nofail", "add nofail"),
-            Finding::unseen(Id::FsAlive, "it takes root"),
+            Id::Kernel.ok("Linux 6.18"),
+            Id::FstabOptions.warning("no nofail", "add nofail"),
+            Id::FsHealth.skipped("only root can see it"),
         ]
     }
 
-    #[test]
-    fn columns_are_as_wide_as_what_is_in_them() {
-        let expected = "\
-ok       kernel        Linux 6.18
-warning  fstab-nofail  no nofail
-                       -> add nofail
-unseen   fs-alive      it takes root
-0 errors, 1 warning; pst-check(8) says more about each; 1 thing could not be seen, root may see more.
-";
-        assert_eq!(text(&some(), PLAIN), expected);
-        let well = text(&some()[..1], PLAIN);
-        assert_eq!(well, "ok  kernel  Linux 6.18\nAll is well.\n");
+    fn plain(findings: &[Finding]) -> String {
+        text(findings, Table::new(None, false))
     }
 
     #[test]
-    fn on_a_terminal_words_go_to_the_next_line_where_it_ends() {
-        let style = Style {
-            colour: false,
-            width: Some(40),
-        };
+    fn columns_are_as_wide_as_their_widest_text() {
+        let expected = "\
+ok       kernel         Linux 6.18
+warning  fstab-options  no nofail
+                        -> add nofail
+skipped  fs-health      only root can see it
+0 errors, 1 warning; see pst-check(8); 1 check skipped, run it as root for more.
+";
+        assert_eq!(plain(&some()), expected);
+        let well = "ok  kernel  Linux 6.18\nAll is well.\n";
+        assert_eq!(plain(&some()[..1]), well);
+    }
+
+    #[test]
+    fn text_wraps_where_the_terminal_ends() {
         let long = "ab ".repeat(9) + "a-very-long-word-that-has-no-space-in-it";
-        let shown = text(&[Finding::error(Id::Fstab, &*long, &*long)], style);
+        let findings = [Id::Fstab.error(&*long, &*long)];
         let expected = "\
 error  fstab  ab ab ab ab ab ab ab ab ab
               a-very-long-word-that-has-
@@ -203,23 +127,19 @@ error  fstab  ab ab ab ab ab ab ab ab ab
                  ab
                  a-very-long-word-that-h
                  as-no-space-in-it
-1 error, 0 warnings; pst-check(8) says more about each.
+1 error, 0 warnings; see pst-check(8).
 ";
-        assert_eq!(shown, expected);
+        assert_eq!(text(&findings, Table::new(Some(40), false)), expected);
     }
 
     #[test]
     fn colours_change_nothing_but_the_colour() {
-        let style = Style {
-            colour: true,
-            width: None,
-        };
-        let mut shown = text(&some(), style);
-        assert!(shown.contains("\x1b[33mwarning\x1b[0m  "));
-        for code in ["32m", "33m", "36m", "0m"] {
+        let mut shown = text(&some(), Table::new(None, true));
+        assert!(shown.contains("\x1b[1;33mwarning\x1b[0m  "), "{shown:?}");
+        for code in ["1;32m", "1;33m", "2m", "0m"] {
             shown = shown.replace(&format!("\x1b[{code}"), "");
         }
-        assert_eq!(shown, text(&some(), PLAIN));
+        assert_eq!(shown, plain(&some()));
     }
 
     #[test]
@@ -228,8 +148,9 @@ error  fstab  ab ab ab ab ab ab ab ab ab
         assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
         let row = &report["findings"][1];
         let fields = ["id", "level", "text", "advice"].map(|key| row[key].as_str());
-        let expected = ["fstab-nofail", "warning", "no nofail", "add nofail"].map(Some);
+        let expected = ["fstab-options", "warning", "no nofail", "add nofail"].map(Some);
         assert_eq!(fields, expected);
         assert!(report["findings"][0]["advice"].is_null());
+        assert_eq!(report["findings"][2]["level"], "skipped");
     }
 }

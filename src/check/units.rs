@@ -1,275 +1,251 @@
-//! systemd's units: that the daemon is started at boot, and that the one it takes the place of is
-//! not.
+//! systemd's units: that pst's start at boot, and that kvmd's own daemon does not.
 
-use std::fmt::Write;
-use std::fs;
-use std::os::unix::ffi::OsStrExt;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use super::finding::{Finding, Id};
-use super::sight::Sight;
+use super::host::Host;
 use crate::escape::escape_path;
 
-/// Where units and their `.wants` directories are, systemd.unit(5).
-const DIRECTORIES: [&str; 5] = [
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
-const OLD: &str = "kvmd-pst.service";
-/// The processes of a service: cgroups version 2, and 1.
-const CGROUPS: [&str; 2] = [
-    "/sys/fs/cgroup/system.slice",
-    "/sys/fs/cgroup/systemd/system.slice",
-];
+/// What `systemctl show` prints for one unit.
+pub(super) type Properties = HashMap<String, String>;
 
-/// Ours, the one for the storage's mount point, and the old one.
-pub(super) fn look(sight: &Sight, mount: Option<&Path>) -> Vec<Finding> {
-    let has_systemd = sight.at("/run/systemd/system").is_dir();
-    let own = [
-        (
-            Id::UnitService,
-            "pst.service",
-            "nothing starts the daemon at boot",
-        ),
-        (
-            Id::UnitSocket,
-            "pst.socket",
-            "clients that come before the daemon, or while it restarts, are refused",
-        ),
-    ];
-    let own = own.map(|(id, unit, without)| match has_systemd {
-        true => ours(sight, id, unit, without),
-        false => Finding::ok(id, "no systemd here: something else starts the daemon"),
-    });
-    let mounted = mount.filter(|_| has_systemd);
-    let mounted = mounted.map(|mount| mounted_anew(sight, mount));
-    own.into_iter().chain(mounted).chain([old(sight)]).collect()
-}
-
-fn ours(sight: &Sight, id: Id, unit: &str, without: &str) -> Finding {
-    let file = |directory: &&str| sight.at(directory).join(unit);
-    let masked = DIRECTORIES
-        .iter()
-        .map(file)
-        .any(|path| fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null")));
-    if masked {
-        return Finding::error(
-            id,
-            format!("{unit} is masked: {without}"),
-            format!("`systemctl unmask {unit} && systemctl enable --now {unit}`"),
-        );
+/// Checks our units, kvmd's, and the unit of the storage's mount point.
+pub(super) fn check(host: &Host, mount: Option<&Path>) -> Vec<Finding> {
+    if !is_booted(host) {
+        return vec![
+            Id::Units.ok("systemd does not run here: something else must start the daemon"),
+        ];
     }
-    if !is_installed(sight, unit) {
-        return Finding::warning(
-            id,
-            format!("{unit} is not installed: {without}"),
-            "install the package, or `make install`",
-        );
-    }
-    match is_wanted(sight, unit) {
-        true => Finding::ok(id, format!("{unit} is enabled")),
-        false => Finding::warning(
-            id,
-            format!("{unit} is not enabled: {without}"),
-            format!("`systemctl enable --now {unit}`"),
-        ),
+    let names = ["pst.service", "pst.socket", "kvmd-pst.service"].map(OsStr::new);
+    match show(names.into_iter().chain(mount.map(Path::as_os_str))) {
+        Ok(units) => judge(&units, mount),
+        Err(error) => vec![Id::Units.skipped(format!("cannot ask systemctl: {error}"))],
     }
 }
 
-/// Whether there is a file for the unit.
-pub(super) fn is_installed(sight: &Sight, unit: &str) -> bool {
-    DIRECTORIES
-        .iter()
-        .any(|directory| sight.at(directory).join(unit).exists())
+/// Whether systemd runs; sd_booted(3).
+fn is_booted(host: &Host) -> bool {
+    host.at("/run/systemd/system").is_dir()
 }
 
-/// Whether a unit is enabled: another one pulls it in.
-fn is_wanted(sight: &Sight, unit: &str) -> bool {
-    DIRECTORIES.iter().any(|directory| {
-        let entries = fs::read_dir(sight.at(directory)).into_iter().flatten();
-        entries.flatten().any(|entry| {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let pulls = name.ends_with(".wants") || name.ends_with(".requires");
-            // A link to what is not there, too.
-            pulls && entry.path().join(unit).symlink_metadata().is_ok()
-        })
-    })
+/// Whether a unit file mounts something at `mount`.
+pub(super) fn has_mount_unit(host: &Host, mount: &Path) -> bool {
+    let units = show([mount.as_os_str()]).unwrap_or_default();
+    is_booted(host)
+        && units
+            .iter()
+            .any(|unit| !property(unit, "FragmentPath").is_empty())
 }
 
-/// The unit that prepares a storage which is mounted while the daemon runs. The mount wants it, and
-/// gives it its name.
-fn mounted_anew(sight: &Sight, mount: &Path) -> Finding {
-    let name = unit_name(mount);
-    let unit = format!("pst-mounted@{name}.service");
-    let wants = DIRECTORIES.iter().any(|directory| {
-        let directory = sight.at(directory);
-        let link = directory.join(format!("{name}.mount.wants")).join(&unit);
-        link.symlink_metadata().is_ok()
-            || has_drop_in(&directory.join(format!("{name}.mount.d")), &unit)
-    });
-    if wants {
-        return Finding::ok(Id::UnitMounted, format!("{name}.mount wants {unit}"));
+/// Asks systemd about each unit, in that order. A mount point stands for its mount unit.
+fn show<'a>(units: impl IntoIterator<Item = &'a OsStr>) -> io::Result<Vec<Properties>> {
+    let output = Command::new("systemctl")
+        .arg("show")
+        .arg("--property=Id,LoadState,UnitFileState,ActiveState,Wants,FragmentPath")
+        .arg("--")
+        .args(units)
+        .stdin(Stdio::null())
+        .output()?;
+    if !output.status.success() {
+        let reason = String::from_utf8_lossy(&output.stderr);
+        return Err(io::Error::other(reason.trim().to_owned()));
     }
-    Finding::warning(
-        Id::UnitMounted,
+    Ok(parse(&String::from_utf8_lossy(&output.stdout)))
+}
+
+fn parse(output: &str) -> Vec<Properties> {
+    let pair = |line: &str| {
+        let (name, value) = line.split_once('=')?;
+        Some((name.to_owned(), value.to_owned()))
+    };
+    output
+        .trim()
+        .split("\n\n")
+        .map(|unit| unit.lines().filter_map(pair).collect())
+        .collect()
+}
+
+fn property<'a>(unit: &'a Properties, name: &str) -> &'a str {
+    unit.get(name).map_or("", String::as_str)
+}
+
+fn judge(units: &[Properties], mount: Option<&Path>) -> Vec<Finding> {
+    let [service, socket, kvmd, mount_unit @ ..] = units else {
+        return vec![Id::Units.skipped("systemctl shows no units")];
+    };
+    let mut findings = Vec::new();
+    findings.extend(enabled(service, "nothing starts the daemon at boot"));
+    findings.extend(enabled(
+        socket,
+        "clients are refused while the daemon restarts",
+    ));
+    if let (Some(mount), Some(unit)) = (mount, mount_unit.first()) {
+        findings.extend(prepared_on_mount(unit, mount));
+    }
+    if findings.is_empty() {
+        let text = "pst.service and pst.socket are enabled, and a new mount is prepared";
+        findings.push(Id::Units.ok(text));
+    }
+    findings.push(kvmd_pst(kvmd));
+    findings
+}
+
+fn enabled(unit: &Properties, otherwise: &str) -> Option<Finding> {
+    let name = property(unit, "Id");
+    let enable = format!("`systemctl enable --now {name}`");
+    match (property(unit, "LoadState"), property(unit, "UnitFileState")) {
+        ("masked", _) => Some(Id::Units.error(
+            format!("{name} is masked: {otherwise}"),
+            format!("`systemctl unmask {name}`, then {enable}"),
+        )),
+        ("not-found", _) => Some(Id::Units.warning(
+            format!("{name} is not installed: {otherwise}"),
+            "install the package, or run `make install`",
+        )),
+        (_, state) if state.starts_with("enabled") => None,
+        _ => Some(Id::Units.warning(format!("{name} is not enabled: {otherwise}"), enable)),
+    }
+}
+
+/// Checks that the mount unit wants the service that prepares a new mount while the daemon runs.
+fn prepared_on_mount(unit: &Properties, mount: &Path) -> Option<Finding> {
+    let unit_name = property(unit, "Id");
+    let instance = unit_name.strip_suffix(".mount").unwrap_or(unit_name);
+    let wanted = format!("pst-mounted@{instance}.service");
+    let mut wants = property(unit, "Wants").split_whitespace();
+    if wants.any(|other| other == wanted) {
+        return None;
+    }
+    Some(Id::Units.warning(
         format!(
-            "{} is not prepared when it is mounted anew while the daemon runs",
+            "{} is not prepared if it is mounted again while the daemon runs",
             escape_path(mount)
         ),
         format!(
-            "put `[Unit]` and `Wants=pst.service {unit}` into /etc/systemd/system/{name}.mount.d/pst.conf, then `systemctl daemon-reload`; pst-check(8) has the rest"
+            "put `[Unit]` and `Wants=pst.service {wanted}` into \
+             /etc/systemd/system/{unit_name}.d/pst.conf, then `systemctl daemon-reload`; \
+             pst-check(8) has the rest"
         ),
-    )
+    ))
 }
 
-/// Whether a unit's drop-in directory has a file by which it wants the other unit.
-fn has_drop_in(directory: &Path, other: &str) -> bool {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let files = entries.map(|entry| entry.path());
-    files
-        .filter(|path| path.extension().is_some_and(|ending| ending == "conf"))
-        .filter_map(|path| fs::read_to_string(path).ok())
-        .any(|text| {
-            let wants = text.lines().filter_map(|line| line.strip_prefix("Wants="));
-            wants
-                .flat_map(str::split_whitespace)
-                .any(|unit| unit == other)
-        })
-}
-
-/// A path as the name of a unit: "String Escaping for Inclusion in Unit Names" of systemd.unit(5).
-pub(super) fn unit_name(path: &Path) -> String {
-    let bytes = path.as_os_str().as_bytes();
-    let mut name = String::new();
-    for (at, byte) in bytes.iter().skip(1).enumerate() {
-        match byte {
-            b'/' => name.push('-'),
-            b'.' if at > 0 => name.push('.'),
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b':' | b'_' => name.push(char::from(*byte)),
-            // Writing to a string cannot fail.
-            other => drop(write!(name, "\\x{other:02x}")),
-        }
-    }
-    name
-}
-
-fn old(sight: &Sight) -> Finding {
-    let runs = CGROUPS.iter().any(|slice| {
-        let procs = sight.line(Path::new(slice).join(OLD).join("cgroup.procs"));
-        procs.is_some_and(|pids| !pids.is_empty())
-    });
-    let away = "`systemctl disable --now kvmd-pst`, then `systemctl restart pst`";
-    if runs {
-        return Finding::error(
-            Id::UnitKvmdPst,
-            format!("{OLD} is running: two managers of one storage undo each other's work"),
-            away,
+fn kvmd_pst(unit: &Properties) -> Finding {
+    let disable = "`systemctl disable --now kvmd-pst`, then `systemctl restart pst`";
+    let active = property(unit, "ActiveState");
+    if !["", "inactive", "failed"].contains(&active) {
+        return Id::KvmdPst.error(
+            format!("kvmd-pst.service is {active}: it and pst undo each other's work"),
+            disable,
         );
     }
-    match is_wanted(sight, OLD) {
-        true => Finding::warning(
-            Id::UnitKvmdPst,
-            format!("{OLD} is enabled: at boot it and pst.service stop one another"),
-            away,
+    match property(unit, "UnitFileState").starts_with("enabled") {
+        true => Id::KvmdPst.warning(
+            "kvmd-pst.service is enabled: at boot it and pst.service stop each other",
+            disable,
         ),
-        false => Finding::ok(Id::UnitKvmdPst, "kvmd's own is neither enabled nor running"),
+        false => Id::KvmdPst.ok("kvmd-pst.service is neither enabled nor active"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::finding::Level;
-    use super::super::sight::tests::Tree;
     use super::*;
 
-    const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
-    const SOCKETS: &str = "/etc/systemd/system/sockets.target.wants";
+    const WELL: &str = r"
+Id=pst.service
+LoadState=loaded
+UnitFileState=enabled
+ActiveState=active
 
-    fn booted() -> Tree {
-        let tree = Tree::new();
-        std::fs::create_dir_all(tree.0.at("/run/systemd/system")).unwrap();
-        for unit in ["pst.service", "pst.socket"] {
-            tree.file(&format!("/usr/lib/systemd/system/{unit}"), "");
-        }
-        tree
-    }
+Id=pst.socket
+LoadState=loaded
+UnitFileState=enabled
+ActiveState=active
 
-    fn levels(tree: &Tree) -> [Level; 3] {
-        let levels: Vec<Level> = look(&tree.0, None)
-            .iter()
-            .map(|found| found.level)
-            .collect();
-        levels.try_into().unwrap()
-    }
+Id=kvmd-pst.service
+LoadState=loaded
+UnitFileState=disabled
+ActiveState=inactive
 
-    #[test]
-    fn units_that_are_enabled_are_known_by_their_links() {
-        let tree = booted();
-        assert_eq!(levels(&tree), [Level::Warning, Level::Warning, Level::Ok]);
-        let unit = "/usr/lib/systemd/system/pst.service";
-        tree.link(&format!("{WANTS}/pst.service"), unit);
-        assert_eq!(levels(&tree), [Level::Ok, Level::Warning, Level::Ok]);
-        let unit = "/usr/lib/systemd/system/pst.socket";
-        tree.link(&format!("{SOCKETS}/pst.socket"), unit);
-        assert_eq!(levels(&tree), [Level::Ok; 3]);
-        tree.link("/etc/systemd/system/pst.socket", "/dev/null");
-        assert_eq!(levels(&tree), [Level::Ok, Level::Error, Level::Ok]);
-    }
+Id=srv-my\x2dnotes.mount
+Wants=pst.service pst-mounted@srv-my\x2dnotes.service
+LoadState=loaded
+";
 
-    #[test]
-    fn units_that_are_not_installed_and_no_systemd_at_all() {
-        let tree = Tree::new();
-        assert_eq!(levels(&tree), [Level::Ok; 3]);
-        std::fs::create_dir_all(tree.0.at("/run/systemd/system")).unwrap();
-        let findings = look(&tree.0, None);
-        assert!(findings[0].text.contains("not installed"), "{findings:?}");
+    /// The level and the text of what is not well after a change of systemctl's answer.
+    fn after(old: &str, new: &str) -> Vec<(Level, String)> {
+        assert!(WELL.contains(old), "{old}");
+        let units = parse(&WELL.replacen(old, new, 1));
+        let findings = judge(&units, Some(Path::new("/srv/my-notes")));
+        let bad = findings
+            .into_iter()
+            .filter(|found| found.level != Level::Ok);
+        bad.map(|found| (found.level, found.text)).collect()
     }
 
     #[test]
-    fn the_old_daemon_is_found_enabled_and_running() {
-        let tree = booted();
-        let unit = "/usr/lib/systemd/system/kvmd-pst.service";
-        tree.link(&format!("{WANTS}/{OLD}"), unit);
-        assert_eq!(levels(&tree)[2], Level::Warning);
-        let procs = "/sys/fs/cgroup/system.slice/kvmd-pst.service/cgroup.procs";
-        tree.file(procs, "");
-        assert_eq!(levels(&tree)[2], Level::Warning, "it ended");
-        tree.file(procs, "812\n813\n");
-        assert_eq!(levels(&tree)[2], Level::Error);
-    }
-
-    #[test]
-    fn another_mount_point_needs_its_own_link() {
-        let tree = booted();
-        let level = || look(&tree.0, Some(Path::new("/srv/my-notes")))[2].level;
-        assert_eq!(level(), Level::Warning);
-        let drop_in = "/etc/systemd/system/srv-my\\x2dnotes.mount.d/pst.conf";
-        tree.file(drop_in, "[Unit]\nWants=pst.service\n");
-        assert_eq!(level(), Level::Warning);
-        let wants = "[Unit]\nWants=pst.service pst-mounted@srv-my\\x2dnotes.service\n";
-        tree.file(drop_in, wants);
-        assert_eq!(level(), Level::Ok);
-        tree.file(drop_in, "");
-        assert_eq!(level(), Level::Warning);
-        let link = r"srv-my\x2dnotes.mount.wants/pst-mounted@srv-my\x2dnotes.service";
-        let unit = "/usr/lib/systemd/system/pst-mounted@.service";
-        tree.link(&format!("/etc/systemd/system/{link}"), unit);
-        assert_eq!(level(), Level::Ok);
-    }
-
-    #[test]
-    fn units_are_named_as_systemd_escapes_paths() {
-        for (path, name) in [
-            ("/var/lib/kvmd/pst", "var-lib-kvmd-pst"),
-            ("/srv/a b", r"srv-a\x20b"),
-            ("/.hidden/x.y", r"\x2ehidden-x.y"),
-            ("/mnt/\u{e4}", r"mnt-\xc3\xa4"),
+    fn units_that_do_not_start_at_boot_are_found() {
+        assert_eq!(after("", ""), []);
+        assert_eq!(
+            after("UnitFileState=enabled", "UnitFileState=enabled-runtime"),
+            []
+        );
+        let socket = "Id=pst.socket\nLoadState=loaded\nUnitFileState=enabled";
+        for (old, new, level, text) in [
+            (
+                "UnitFileState=enabled",
+                "UnitFileState=disabled",
+                Level::Warning,
+                "pst.service is not enabled",
+            ),
+            (
+                socket,
+                "Id=pst.socket\nLoadState=masked\nUnitFileState=masked",
+                Level::Error,
+                "pst.socket is masked",
+            ),
+            (
+                socket,
+                "Id=pst.socket\nLoadState=not-found",
+                Level::Warning,
+                "pst.socket is not installed",
+            ),
+            (
+                "UnitFileState=disabled",
+                "UnitFileState=enabled",
+                Level::Warning,
+                "kvmd-pst.service is enabled",
+            ),
+            (
+                "ActiveState=inactive",
+                "ActiveState=active",
+                Level::Error,
+                "kvmd-pst.service is active",
+            ),
+            (
+                " pst-mounted@",
+                " other@",
+                Level::Warning,
+                "/srv/my-notes is not prepared",
+            ),
         ] {
-            assert_eq!(unit_name(Path::new(path)), name);
+            let found = after(old, new);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert_eq!(found[0].0, level, "{found:?}");
+            assert!(found[0].1.starts_with(text), "{found:?}");
         }
+    }
+
+    #[test]
+    fn without_systemd_something_else_starts_the_daemon() {
+        let tree = super::super::host::tests::Tree::new();
+        let findings = check(&tree.0, None);
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].level, Level::Ok);
     }
 }

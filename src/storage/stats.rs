@@ -84,7 +84,7 @@ fn bytes_written(statistics: &str) -> Option<u64> {
 }
 
 /// The directory in which ext4 shows its attributes; `None` if there is no such device.
-pub(super) fn ext4_directory((major, minor): (u32, u32)) -> Option<PathBuf> {
+pub(crate) fn ext4_directory((major, minor): (u32, u32)) -> Option<PathBuf> {
     let link = fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok()?;
     Some(Path::new("/sys/fs/ext4").join(link.file_name()?))
 }

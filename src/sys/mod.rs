@@ -9,12 +9,10 @@ pub(crate) mod fanotify;
 pub mod file;
 pub mod mount;
 pub mod poll;
-pub(crate) mod probe;
 pub mod process;
 pub mod signal;
 pub(crate) mod socket;
 pub mod stream;
-pub(crate) mod terminal;
 pub(crate) mod user;
 
 use std::io;

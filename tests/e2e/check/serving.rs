@@ -8,7 +8,7 @@ use std::process::Command;
 use pst::sys::mount::Mode;
 use pst::wire::{DaemonMessage, Message, VERSION};
 
-use super::{check, findings, inside, machine, must_be_well, must_find, word};
+use super::{check, findings, inside, machine, must_be_well, must_find, unit, word};
 use crate::needs_root;
 use crate::rig::{Fs, Rig, Setup, tool};
 
@@ -39,10 +39,10 @@ fn check_finds_a_socket_of_the_wrong_mode_and_what_is_none() {
     let mut rig = machine(Setup::new(Fs::Ext4));
     let socket = rig.socket().display().to_string();
     inside(&rig, &format!("chmod 666 {socket} && chgrp 64199 {socket}"));
-    let screen = must_find(&rig, &[("warning", "socket-mode")]);
+    let screen = must_find(&rig, &[("warning", "socket")]);
     assert!(screen.contains("64199 0666, but the config file wants the group 64100 and 0660"));
     inside(&rig, &format!("chown 64102 {socket}"));
-    must_find(&rig, &[("error", "socket-mode")]);
+    must_find(&rig, &[("error", "socket")]);
     inside(
         &rig,
         &format!("chown 64110:64100 {socket} && chmod 660 {socket}"),
@@ -191,31 +191,29 @@ fn check_finds_a_daemon_that_is_silent() {
 fn check_finds_units_that_are_not_enabled_and_the_old_daemon() {
     needs_root!("ext4");
     let rig = machine(Setup::new(Fs::Ext4));
-    inside(
-        &rig,
-        "cd /etc/systemd/system && rm */pst.service && ln -sf /dev/null pst.socket",
-    );
-    must_find(
-        &rig,
-        &[("warning", "unit-service"), ("error", "unit-socket")],
-    );
-    let old = "cd /etc/systemd/system && rm pst.socket && touch pst.socket &&
-        ln -s ../pst.service multi-user.target.wants/ &&
-        ln -s /usr/lib/systemd/system/kvmd-pst.service multi-user.target.wants/";
-    inside(&rig, old);
-    must_find(&rig, &[("warning", "unit-kvmd-pst")]);
-    inside(&rig, "rm -r /etc/systemd/system/*.mount.wants");
-    let bad = [("warning", "unit-mounted"), ("warning", "unit-kvmd-pst")];
-    let screen = must_find(&rig, &bad);
+    let enabled = "LoadState=loaded\nUnitFileState=enabled\nActiveState=active";
+    unit(&rig, "pst.service", &enabled.replace("enabled", "disabled"));
+    unit(&rig, "pst.socket", "LoadState=masked\nUnitFileState=masked");
+    let screen = must_find(&rig, &[("warning", "units"), ("error", "units")]);
+    for text in ["pst.service is not enabled", "pst.socket is masked"] {
+        assert!(screen.contains(text), "{screen}");
+    }
+    unit(&rig, "pst.service", enabled);
+    unit(&rig, "pst.socket", enabled);
+    let old = "LoadState=loaded\nUnitFileState=enabled\nActiveState=inactive";
+    unit(&rig, "kvmd-pst.service", old);
+    must_find(&rig, &[("warning", "kvmd-pst")]);
+    unit(&rig, "x.mount", "Wants=other.service");
+    let screen = must_find(&rig, &[("warning", "units"), ("warning", "kvmd-pst")]);
     assert!(
-        screen.contains("Wants=pst.service pst-mounted@"),
+        screen.contains("Wants=pst.service pst-mounted@x.service"),
         "{screen}"
     );
-    let running = "mount -t tmpfs tmpfs /sys/fs/cgroup && cd /sys/fs/cgroup &&
-        mkdir -p system.slice/kvmd-pst.service && echo 7 >system.slice/kvmd-pst.service/cgroup.procs";
-    inside(&rig, running);
-    let bad = [("warning", "unit-mounted"), ("error", "unit-kvmd-pst")];
-    must_find(&rig, &bad);
+    unit(&rig, "kvmd-pst.service", &old.replace("inactive", "active"));
+    must_find(&rig, &[("warning", "units"), ("error", "kvmd-pst")]);
+    let systemctl = rig.dir().join("bin/systemctl");
+    fs::write(systemctl, "#!/bin/sh\nexit 1\n").expect("script");
+    must_find(&rig, &[("skipped", "units")]);
 }
 
 #[test]
@@ -223,8 +221,8 @@ fn check_finds_programs_that_come_first_in_path() {
     needs_root!("ext4");
     let rig = machine(Setup::new(Fs::Ext4));
     let old = rig.dir().join("old");
-    let script =
-        "mkdir $0 && echo '#!/usr/bin/python3' >$0/kvmd-pstrun && chmod 755 $0/kvmd-pstrun";
+    let script = "mkdir $0 $0/systemd && echo '#!/usr/bin/python3' >$0/kvmd-pstrun &&
+        chmod 755 $0/kvmd-pstrun && cp $0/../bin/systemctl $0/systemd";
     tool(Command::new("sh").args(["-c", script]).arg(&old));
     let path = |path: String| {
         let mut command = check(&rig);
@@ -239,17 +237,17 @@ fn check_finds_programs_that_come_first_in_path() {
     let (old, bin) = (old.display(), rig.dir().join("bin"));
     let bin = bin.display();
     let found = path(format!("{old}:{bin}:/usr/bin:/bin"));
-    let first = format!("path-order {old}/kvmd-pstrun comes before {bin}/kvmd-pstrun in PATH");
+    let first = format!("path {old}/kvmd-pstrun comes before {bin}/kvmd-pstrun in PATH");
     assert_eq!(found, (vec![first], 1));
-    let (found, code) = path(format!("{old}:/usr/bin:/bin"));
+    let (found, code) = path(format!("{old}:{old}/systemd:/usr/bin:/bin"));
     assert!(
-        found[0].starts_with("symlinks kvmd-pstrun is another program: "),
+        found[0].starts_with("path kvmd-pstrun is another program: "),
         "{found:?}"
     );
     assert_eq!((found.len(), code), (1, 1));
-    let (found, _) = path("/usr/bin:/bin".into());
+    let (found, _) = path(format!("{old}/systemd:/usr/bin:/bin"));
     assert!(
-        found[0].starts_with("symlinks there is no kvmd-pstrun"),
+        found[0].starts_with("path there is no kvmd-pstrun"),
         "{found:?}"
     );
 }

@@ -2,29 +2,31 @@
 
 use std::fs;
 
-use super::{WELL, entry, entry_of, inside, machine, must_be_well, must_find, unit_name};
+use super::{WELL, entry, entry_of, inside, machine, must_be_well, must_find, unit};
 use crate::needs_root;
-use crate::rig::{Fs, Setup, tool};
+use crate::rig::{Fs, Setup};
 
 #[test]
 fn check_finds_each_option_that_fstab_lacks() {
     needs_root!("ext4");
     let rig = machine(Setup::new(Fs::Ext4));
-    for (option, id) in [
-        ("nofail", "fstab-nofail"),
-        ("nodev", "fstab-nodev"),
-        ("nosuid", "fstab-nosuid"),
-        ("noexec", "fstab-noexec"),
-        ("errors=remount-ro", "fstab-errors"),
-        ("ro", "fstab-ro"),
-    ] {
+    let options = [
+        "nofail",
+        "nodev",
+        "nosuid",
+        "noexec",
+        "errors=remount-ro",
+        "ro",
+    ];
+    for option in options {
         let rest: Vec<&str> = WELL.split(',').filter(|word| *word != option).collect();
         entry(&rig, &rest.join(","));
-        let screen = must_find(&rig, &[("warning", id)]);
+        let screen = must_find(&rig, &[("warning", "fstab-options")]);
         assert!(screen.contains(&format!("-> add {option} to")), "{screen}");
     }
     entry(&rig, &format!("{WELL},X-kvmd.pst-ownr=1"));
-    must_find(&rig, &[("warning", "fstab-kvmd")]);
+    let screen = must_find(&rig, &[("warning", "fstab-options")]);
+    assert!(screen.contains("X-kvmd.pst-ownr=1 is unknown"), "{screen}");
     entry(&rig, WELL);
     must_be_well(&rig);
 }
@@ -61,8 +63,12 @@ fn check_finds_a_config_that_is_not_understood() {
     let text = config.replace("[storage]", &format!("{mount}\n{named}"));
     fs::write(rig.config(), text).expect("config");
     must_find(&rig, &[("warning", "fstab")]);
-    let unit = "touch \"/etc/systemd/system/$0.mount\"";
-    tool(rig.command("sh").args(["-c", unit, &unit_name(&rig)]));
+    let mounts = "FragmentPath=/etc/systemd/system/x.mount";
+    unit(
+        &rig,
+        "x.mount",
+        &format!("Wants=pst-mounted@x.service\n{mounts}"),
+    );
     must_be_well(&rig);
     entry(&rig, WELL);
     fs::write(
@@ -70,11 +76,14 @@ fn check_finds_a_config_that_is_not_understood() {
         config.replace("[storage]", "[storage]\ndata = \"x\""),
     )
     .expect("config");
-    must_find(&rig, &[("warning", "roots"), ("warning", "daemon-config")]);
+    must_find(
+        &rig,
+        &[("warning", "directories"), ("warning", "daemon-config")],
+    );
 }
 
 #[test]
-fn check_finds_a_device_that_is_another_or_has_another_label() {
+fn check_finds_a_device_that_is_missing_or_another() {
     needs_root!("ext4");
     let rig = machine(Setup::new(Fs::Ext4));
     // A /dev with links as udev makes them.
@@ -87,14 +96,11 @@ fn check_finds_a_device_that_is_another_or_has_another_label() {
     );
     inside(&rig, &links);
     entry_of(&rig, "LABEL=NOTES", WELL);
-    must_find(&rig, &[("warning", "device-label")]);
-    entry_of(&rig, "LABEL=OTHER", WELL);
-    must_find(&rig, &[("warning", "device"), ("warning", "device-label")]);
-    entry_of(&rig, "LABEL=NOBODYS", WELL);
-    must_find(&rig, &[("error", "device"), ("warning", "device-label")]);
-    inside(&rig, "cd /dev/disk/by-label && mv NOTES PIPST");
-    entry_of(&rig, "LABEL=PIPST", WELL);
     must_be_well(&rig);
+    entry_of(&rig, "LABEL=OTHER", WELL);
+    must_find(&rig, &[("warning", "device")]);
+    entry_of(&rig, "LABEL=NOBODYS", WELL);
+    must_find(&rig, &[("error", "device")]);
     inside(&rig, "umount /dev");
 }
 
@@ -103,13 +109,13 @@ fn check_finds_a_device_that_takes_no_writes() {
     needs_root!("ext4");
     let rig = machine(Setup::new(Fs::Ext4));
     inside(&rig, &format!("blockdev --setro {}", rig.device()));
-    must_find(&rig, &[("error", "device-read-only")]);
+    must_find(&rig, &[("error", "device")]);
     inside(&rig, &format!("blockdev --setrw {}", rig.device()));
     must_be_well(&rig);
 }
 
 #[test]
-fn check_finds_a_card_that_does_not_empty_its_cache() {
+fn check_finds_a_card_that_does_not_flush_its_cache() {
     needs_root!("ext4");
     let rig = machine(Setup::new(Fs::Ext4));
     let name = rig.device().trim_start_matches("/dev/").to_owned();
@@ -124,7 +130,7 @@ fn check_finds_a_card_that_does_not_empty_its_cache() {
     inside(&rig, &script);
     let screen = must_find(&rig, &[("warning", "card")]);
     assert!(
-        screen.contains("Kingston Canvas Go! Plus of 11/2019"),
+        screen.contains(" of 11/2019: Kingston Canvas Go! Plus of 2019 to 2022 are known"),
         "{screen}"
     );
     inside(&rig, "umount /sys/dev/block");
@@ -161,7 +167,7 @@ fn check_finds_a_mount_that_is_not_prepared() {
         &rig,
         &[
             ("error", "mount-prepared"),
-            ("warning", "roots"),
+            ("warning", "directories"),
             ("error", "socket"),
             ("error", "daemon"),
         ],
@@ -192,7 +198,7 @@ fn check_finds_an_overlay_and_a_tmpfs() {
     );
     rig.mount_over(&["-t", "overlay", "-o", &options, "overlay"]);
     let silent = [("error", "socket"), ("error", "daemon")];
-    let bad = [("error", "mount-overlay"), ("warning", "roots")];
+    let bad = [("error", "mount-filesystem"), ("warning", "directories")];
     must_find(&rig, &[&bad[..], &silent[..]].concat());
     rig.umount(&[]);
     rig.mount_over(&["-t", "tmpfs", "-o", "nodev,nosuid,noexec", "tmpfs"]);
@@ -211,7 +217,7 @@ fn check_finds_a_filesystem_that_others_share() {
         &rig,
         &format!("mount --bind {} {}", rig.data().display(), other.display()),
     );
-    must_find(&rig, &[("error", "mount-shared")]);
+    must_find(&rig, &[("error", "mount-filesystem")]);
     inside(&rig, &format!("umount {}", other.display()));
     must_be_well(&rig);
 }
@@ -227,16 +233,16 @@ fn check_finds_a_filesystem_that_the_kernel_gave_up() {
     let screen = must_find(
         &rig,
         &[
-            ("error", "fs-alive"),
+            ("error", "fs-health"),
             ("warning", "fs-errors"),
             ("error", "state"),
         ],
     );
     assert!(
-        screen.contains("1 error since it was last checked, the last "),
+        screen.contains("1 error since the last e2fsck: "),
         "{screen}"
     );
-    assert!(screen.contains(" UTC in trigger_test_error"), "{screen}");
+    assert!(screen.contains(" s ago in trigger_test_error:"), "{screen}");
     rig.repair();
     rig.await_state("ro");
     must_be_well(&rig);
@@ -264,7 +270,7 @@ fn check_finds_a_journal_that_is_not_empty() {
     let silent = [("error", "socket"), ("error", "daemon")];
     must_find(
         &rig,
-        &[&[("warning", "fs-recovery")][..], &silent[..]].concat(),
+        &[&[("warning", "fs-journal")][..], &silent[..]].concat(),
     );
 }
 
@@ -277,7 +283,7 @@ fn check_finds_a_storage_that_is_nearly_full() {
     must_find(&rig, &[("warning", "fs-space")]);
     rig.sh("cd $KVMD_PST_DATA && rm large && seq 7800 | xargs touch")
         .must(0);
-    must_find(&rig, &[("warning", "fs-inodes")]);
+    must_find(&rig, &[("warning", "fs-space")]);
     rig.sh("cd $KVMD_PST_DATA && seq 7800 | xargs rm").must(0);
     must_be_well(&rig);
 }

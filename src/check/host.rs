@@ -1,27 +1,34 @@
-//! What a check looks at: the host's own files, or a tree that stands for them; and who looks.
+//! The host under examination: its files, or a directory tree that stands for them in tests.
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::sys::current;
+use rustix::process;
 
-/// Where everything is, and whose eyes these are.
 #[derive(Clone, Debug)]
-pub(super) struct Sight {
+pub(super) struct Host {
     /// `/`, or the tree that stands for it.
     pub root: PathBuf,
+    /// The caller's PATH.
     pub path: OsString,
+    /// The caller's effective user.
     pub user: u32,
+    /// The caller's effective and supplementary groups.
+    pub groups: Vec<u32>,
 }
 
-impl Sight {
-    /// This machine, seen by this process.
-    pub(super) fn real() -> Sight {
-        Sight {
+impl Host {
+    /// This machine and this process.
+    pub(super) fn real() -> Host {
+        let supplementary = process::getgroups().unwrap_or_default();
+        let groups = supplementary.into_iter().chain([process::getegid()]);
+        Host {
             root: "/".into(),
             path: std::env::var_os("PATH").unwrap_or_default(),
-            user: current::effective_uid(),
+            user: process::geteuid().as_raw(),
+            groups: groups.map(|gid| gid.as_raw()).collect(),
         }
     }
 
@@ -31,16 +38,21 @@ impl Sight {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// What a file of one line says, as in /proc and /sys.
-    pub(super) fn line(&self, path: impl AsRef<Path>) -> Option<String> {
-        let bytes = fs::read(self.at(path)).ok()?;
-        let text = String::from_utf8_lossy(&bytes);
-        Some(text.lines().next().unwrap_or_default().trim().to_owned())
-    }
-
     pub(super) fn is_root(&self) -> bool {
         self.user == 0
     }
+}
+
+/// Reads the first line of a file in /proc or /sys.
+pub(super) fn read_line(path: &Path) -> Option<String> {
+    let bytes = fs::read(path).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    Some(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+/// Whether this user may not read a file or directory.
+pub(super) fn is_forbidden(path: &Path) -> bool {
+    fs::File::open(path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
 }
 
 #[cfg(test)]
@@ -49,7 +61,7 @@ pub mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     /// A tree that stands for `/`; removed at the end, also of a failed test.
-    pub struct Tree(pub Sight);
+    pub struct Tree(pub Host);
 
     impl Tree {
         pub fn new() -> Tree {
@@ -58,10 +70,11 @@ pub mod tests {
             let name = format!("pst-check-{}-{number}", std::process::id());
             let root = std::env::temp_dir().join(name);
             fs::create_dir(&root).unwrap();
-            Tree(Sight {
+            Tree(Host {
                 root,
                 path: OsString::new(),
                 user: 0,
+                groups: Vec::new(),
             })
         }
 
