@@ -1,11 +1,13 @@
 //! Checks and repairs the storage root and the data directory: existence, owner and mode.
 //! Uses only descriptors and follows no symlink, because others may write there.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::fchown;
 use std::path::{Component, Path};
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
 
 use crate::config::StorageLocation;
 use crate::escape::escape_path;
@@ -130,10 +132,9 @@ fn walk<E: From<Problem>>(
 
 fn open_or_create(parent: BorrowedFd<'_>, name: &Path) -> io::Result<OwnedFd> {
     if name != Path::new(".") {
-        let c_name = CString::new(name.as_os_str().as_bytes())?;
-        match file::make_directory(parent, &c_name, 0o700) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+        match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     file::open_directory_beneath(parent, name)
@@ -144,8 +145,8 @@ fn is_right(status: &file::Status, owner: Owner) -> bool {
 }
 
 fn set_owner_and_mode(directory: BorrowedFd<'_>, owner: Owner) -> io::Result<()> {
-    file::set_owner(directory, owner.uid, owner.gid)?;
-    file::set_mode(directory, MODE)
+    fchown(directory, Some(owner.uid), Some(owner.gid))?;
+    Ok(rustix::fs::fchmod(directory, Mode::from_raw_mode(MODE))?)
 }
 
 fn not_changed(path: &Path, owner: Owner, error: &io::Error) -> Problem {

@@ -192,7 +192,7 @@ fn parse_device(field: &[u8]) -> Option<u64> {
     let (major, minor) = std::str::from_utf8(field).ok()?.split_once(':')?;
     let major = u32::from_str_radix(major, 16).ok()?;
     let minor = u32::from_str_radix(minor, 16).ok()?;
-    Some(file::device_number(major, minor))
+    Some(rustix::fs::makedev(major, minor))
 }
 
 /// Whether the file behind a link of /proc is deleted; `None` if it is not on the device.

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ impl DeviceLock {
         let ours = current::effective_uid();
         check_lock_file(&file, &[0, ours, owner], &path).map_err(LockError::Failed)?;
         if created && ours == 0 && owner != 0 {
-            file::set_owner(file.as_fd(), owner, u32::MAX).map_err(failed)?;
+            fchown(&file, Some(owner), None).map_err(failed)?;
         }
         match file::lock_exclusive(file.as_fd()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -1,13 +1,12 @@
 //! Descriptors of files and directories: opening beneath a root, identity, space, the journal.
 
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, ResolveFlags, StatVfsMountFlags,
-    StatxAttributes, StatxFlags, Uid,
+    AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags, StatVfsMountFlags, StatxAttributes,
+    StatxFlags,
 };
 use rustix::ioctl::{Setter, opcode};
 
@@ -35,26 +34,6 @@ pub fn open_directory_beneath(root: BorrowedFd<'_>, path: &Path) -> io::Result<O
         Mode::empty(),
         resolve,
     )?)
-}
-
-/// mkdirat(2).
-pub fn make_directory(parent: BorrowedFd<'_>, name: &CStr, mode: u32) -> io::Result<()> {
-    Ok(rustix::fs::mkdirat(
-        parent,
-        name,
-        Mode::from_raw_mode(mode),
-    )?)
-}
-
-/// fchown(2).
-pub fn set_owner(file: BorrowedFd<'_>, uid: u32, gid: u32) -> io::Result<()> {
-    let group = Some(Gid::from_raw_unchecked(gid)); // u32::MAX: unchanged
-    Ok(rustix::fs::fchown(file, Some(Uid::from_raw(uid)), group)?)
-}
-
-/// Sets the permission bits. fchmod(2).
-pub fn set_mode(file: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
-    Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?)
 }
 
 /// Identity, owner and mode of an open file.
@@ -119,11 +98,6 @@ pub fn peek(path: &Path) -> io::Result<(u64, u32)> {
     let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::NLINK)?;
     let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
     Ok((device, stat.stx_nlink))
-}
-
-/// `st_dev` of a device's two numbers. makedev(3).
-pub fn device_number(major: u32, minor: u32) -> u64 {
-    rustix::fs::makedev(major, minor)
 }
 
 /// Space and flags of the filesystem and mount of an open file, in bytes. fstatvfs(3).
@@ -268,9 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn device_numbers_are_put_together_as_stat_has_them() {
-        assert_eq!(device_number(8, 1), 0x801);
-        assert_eq!(device_number(0x12345, 0x6789a), 0x0001_2000_6783_459a);
+    fn a_device_has_the_number_that_stat_shows() {
         let root = fs::metadata("/").unwrap();
         assert_eq!(peek(Path::new("/")).unwrap().0, root.dev());
     }
