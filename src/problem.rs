@@ -85,7 +85,7 @@ pub(crate) fn uncapitalized(text: &str) -> String {
 }
 
 /// Says where to raise a limit that any program can reach.
-pub(crate) fn limit_hint(error: &io::Error) -> Option<&'static str> {
+fn limit_hint(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error()? {
         libc::EMFILE => Some("see `ulimit -n`, or the unit's LimitNOFILE="),
         libc::ENFILE => Some("see `sysctl fs.file-nr`"),

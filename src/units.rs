@@ -50,7 +50,6 @@ impl fmt::Display for HumanDuration {
 
 /// Displays a number of bytes in full: `1536 bytes (1.5 KiB)`.
 #[derive(Clone, Copy, Debug)]
-#[allow(dead_code)] // until `--need` is checked here
 pub(crate) struct ExactBytes(pub u64);
 
 impl fmt::Display for ExactBytes {

@@ -1,143 +1,97 @@
-//! What `run` and its keeper tell each other. The end of either one's side is a
-//! message too: the keeper ends the tree, `run` takes over from the keeper.
+//! The messages between `pst run` and its supervisor. A closed end is a message too: the supervisor
+//! then ends the tree, and `pst run` does so in the supervisor's place.
 
 use std::io;
-use std::time::Duration;
 
-use crate::sys::poll::{self, Watch};
 use crate::sys::process::WaitStatus;
 use crate::sys::signal::Received;
 use crate::sys::stream::Stream;
-use crate::wire::PATH_MAX;
 
+/// What `pst run` asks of the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Report {
-    /// The command could not be started: an errno.
-    NotStarted(i32),
-    /// The command ended by itself.
+pub(super) enum SupervisorRequest {
+    /// Send this signal to the command, unless it reached the whole process group.
+    Forward(Received),
+    EndTree,
+}
+
+/// The supervisor's last message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SupervisorReport {
+    /// The command ended by itself, or its exec failed.
     Finished(WaitStatus),
-    /// The tree was ended; how the command ended, if it did.
+    /// The tree was ended. `None`: the command does not die, or was not started.
     Ended(Option<WaitStatus>),
 }
 
-/// What has come over the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard<M> {
+pub(super) enum ControlEvent<M> {
     Message(M),
     Nothing,
-    /// The other side is closed, and all it sent was received.
-    End,
+    /// The other end is closed, and everything it sent was received.
+    Closed,
 }
 
 type Packet = [i32; 2];
 
-/// The first thing that is said: the command may start, with this grace and this data path. A
-/// keeper that is gone is no error here: its end is heard.
-pub(super) fn order(link: &Stream, kill_grace: Duration, data: &[u8]) -> io::Result<()> {
-    let grace = u32::try_from(kill_grace.as_millis()).unwrap_or(u32::MAX);
-    match link.send(&[&grace.to_ne_bytes(), data].concat()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        sent => sent,
-    }
+/// If the supervisor is stopped and its queue full, the signal is lost.
+pub(super) fn forward(link: &Stream, received: Received) {
+    send(link, [received.signal, received.sender]);
 }
 
-/// Waits for the order; `None`: it never comes, `run` is gone.
-pub(super) fn await_order(link: &Stream) -> Option<(Duration, Vec<u8>)> {
-    let mut bytes = [0; 4 + PATH_MAX];
-    loop {
-        match link.receive(&mut bytes) {
-            Ok(got) => {
-                let (grace, data) = bytes.get(..got)?.split_first_chunk()?;
-                let grace = u32::from_ne_bytes(*grace);
-                return Some((Duration::from_millis(grace.into()), data.to_vec()));
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // It fails for want of kernel memory only; then it is tried again.
-                let _ = poll::wait(&mut [Watch::new(link, libc::POLLIN)], None);
-            }
-            Err(_) => return None,
-        }
-    }
-}
-
-/// What `run` wants of the keeper.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
-    /// That the command gets this signal. If the keeper has it from the same sender, it has.
-    Pass(Received),
-    End,
-}
-
-/// The keeper hears what is wanted. An end without a wish is `run`'s death.
-pub(super) fn hear_wish(link: &Stream) -> Heard<Wish> {
-    receive(link).map(|[signal, sender]| match signal {
-        0 => Wish::End,
-        _ => Wish::Pass(Received { signal, sender }),
-    })
-}
-
-/// Wants the tree's end. The end of our side follows, in case the queue is full.
-pub(super) fn end(link: &Stream) {
-    let _ = send(link, [0, 0]);
+/// The end of sending follows, in case the queue is full.
+pub(super) fn request_end(link: &Stream) {
+    send(link, [0, 0]);
     link.end_sending();
 }
 
-/// A signal more or less: if the keeper is stopped and its queue full, it is lost.
-pub(super) fn pass(link: &Stream, passed: Received) {
-    let _ = send(link, [passed.signal, passed.sender]);
-}
-
-/// `run` hears the keeper's report.
-pub(super) fn hear_report(link: &Stream) -> Heard<Report> {
-    receive(link).map(|[kind, value]| match kind {
-        0 => Report::NotStarted(value),
-        1 => Report::Finished(WaitStatus(value)),
-        2 => Report::Ended(Some(WaitStatus(value))),
-        _ => Report::Ended(None),
+/// `Closed` means that `pst run` is dead.
+pub(super) fn next_request(link: &Stream) -> ControlEvent<SupervisorRequest> {
+    receive(link, |[signal, sender]| match signal {
+        0 => SupervisorRequest::EndTree,
+        _ => SupervisorRequest::Forward(Received { signal, sender }),
     })
 }
 
-/// Says the keeper's last word; without anybody to hear it, it is lost.
-pub(super) fn report(link: &Stream, report: Report) {
+pub(super) fn report(link: &Stream, report: SupervisorReport) {
     let packet = match report {
-        Report::NotStarted(errno) => [0, errno],
-        Report::Finished(status) => [1, status.0],
-        Report::Ended(Some(status)) => [2, status.0],
-        Report::Ended(None) => [3, 0],
+        SupervisorReport::Finished(status) => [0, status.0],
+        SupervisorReport::Ended(Some(status)) => [1, status.0],
+        SupervisorReport::Ended(None) => [2, 0],
     };
-    let _ = send(link, packet);
+    send(link, packet);
 }
 
-impl<M> Heard<M> {
-    fn map<N>(self, f: impl FnOnce(M) -> N) -> Heard<N> {
-        match self {
-            Self::Message(message) => Heard::Message(f(message)),
-            Self::Nothing => Heard::Nothing,
-            Self::End => Heard::End,
-        }
-    }
+pub(super) fn next_report(link: &Stream) -> ControlEvent<SupervisorReport> {
+    receive(link, |[kind, value]| match kind {
+        0 => SupervisorReport::Finished(WaitStatus(value)),
+        1 => SupervisorReport::Ended(Some(WaitStatus(value))),
+        _ => SupervisorReport::Ended(None),
+    })
 }
 
-fn send(link: &Stream, packet: Packet) -> io::Result<()> {
+/// A failure is not an error: the other end is gone, which is seen by its closed end.
+fn send(link: &Stream, packet: Packet) {
     let [a, b] = packet.map(i32::to_ne_bytes);
-    link.send(&[a, b].concat())
+    let _ = link.send(&[a, b].concat());
 }
 
-fn receive(link: &Stream) -> Heard<Packet> {
+fn receive<M>(link: &Stream, read: impl Fn(Packet) -> M) -> ControlEvent<M> {
     let mut bytes = [0; 8];
     loop {
         return match link.receive(&mut bytes) {
-            Ok(0) => Heard::End,
+            Ok(0) => ControlEvent::Closed,
             Ok(_) => {
                 let [a, b, c, d, e, f, g, h] = bytes;
-                Heard::Message([[a, b, c, d], [e, f, g, h]].map(i32::from_ne_bytes))
+                let packet = [[a, b, c, d], [e, f, g, h]].map(i32::from_ne_bytes);
+                ControlEvent::Message(read(packet))
             }
             Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => Heard::Nothing,
-                // The other side ended with something of ours unread. This is told
-                // once, and before what it has sent.
+                io::ErrorKind::WouldBlock => ControlEvent::Nothing,
+                // The other end closed before it read everything. The kernel reports this
+                // once, and before what that end sent.
                 io::ErrorKind::ConnectionReset => continue,
-                _ => Heard::End,
+                _ => ControlEvent::Closed,
             },
         };
     }

@@ -1,132 +1,127 @@
 //! `pst run`: one session and its command.
 //!
-//! Three processes: this one, which the caller knows and which alone talks with
-//! the daemon; its child, the keeper, which starts the command; the command.
-//! Whichever of the first two loses the other, or the daemon, ends everything
-//! that descends from the command, so no single SIGKILL leaves it unwatched.
+//! Three processes: `pst run` itself, which alone talks with the daemon; its child, the supervisor,
+//! which starts the command; and the command. When either of the first two loses the other, or the
+//! daemon, it ends every descendant of the command: no single SIGKILL leaves one unwatched.
 
-mod closing;
 mod command;
 mod control;
-mod opening;
 mod output;
+mod session;
 mod supervisor;
 mod tree;
 mod verify;
 mod watch;
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::client::Connection;
-use crate::escape::escape;
+use crate::escape::escape_path;
 use crate::problem::Problem;
 use crate::sys::process::{self, Reaped};
 use crate::sys::signal::{self, Signals};
-use crate::wire::{ClientMessage, VERSION};
-use opening::Patience;
 use output::Output;
-use supervisor::Means;
-use tree::Reserve;
-use watch::Ending;
+use session::Session;
+use tree::FdReserve;
+use watch::CommandEnd;
 
 #[derive(Debug)]
 pub(crate) struct Options {
     pub socket: PathBuf,
     pub quiet: bool,
-    /// So many bytes must be free; 0: it does not matter.
-    #[allow(dead_code)] // checked by the client from the next commit on
+    /// Bytes that must be free on the storage; 0 skips the check.
     pub need: u64,
-    /// The command and its arguments; at least the former.
+    /// The command and its arguments; never empty.
     pub command: Vec<OsString>,
 }
 
-/// Why there is no session, in a line for the user, and the exit code.
-struct Failure {
-    code: u8,
-    text: String,
+/// One run, from the grant on. The supervisor has a copy, since it is a fork.
+struct Context {
+    command: Vec<OsString>,
+    session: Session,
+    /// A signalfd: each process reads its own signals from it.
+    signals: Signals,
+    output: Output,
+    reserve: FdReserve,
 }
 
-impl Failure {
-    fn new(text: impl std::fmt::Display) -> Self {
-        let text = text.to_string();
-        Self { code: 1, text }
+/// Why `pst run` fails, and its exit code unless the command's own code goes first.
+struct RunError {
+    problem: Problem,
+    code: u8,
+}
+
+impl From<Problem> for RunError {
+    fn from(problem: Problem) -> Self {
+        Self { problem, code: 1 }
     }
 }
 
 /// Runs the command while the storage is writable. `main` must have called
-/// [`signal::begin`] first, and started no thread.
+/// [`signal::begin`] first and started no thread.
 ///
 /// The exit code is the command's own if it is not 0 (128+N if signal N killed
 /// it); 126 if it is not executable; 127 if it is not found; 1 if the storage was
-/// denied, revoked, or its data not committed; 128+N if signal N came before the
-/// storage was granted, or while a successful command's data was being committed.
+/// denied or lost, or the data not synced; 128+N if signal N ended the wait for the
+/// grant, or for the sync after a successful command.
 pub(crate) fn main(options: Options) -> ExitCode {
     let output = Output {
         quiet: options.quiet,
     };
-    match run(options, output) {
-        Ok(code) => code.into(),
-        Err(failure) => {
-            output.error(failure.text);
-            failure.code.into()
-        }
-    }
+    let code = run(options, output).unwrap_or_else(|error| {
+        output.error(error.problem);
+        error.code
+    });
+    code.into()
 }
 
-fn run(options: Options, output: Output) -> Result<u8, Failure> {
+fn run(options: Options, output: Output) -> Result<u8, RunError> {
     let signals = Signals::new(signal::HANDLED.into_iter().chain([libc::SIGCHLD]))
-        .map_err(|error| Failure::new(Problem::io("cannot read signals", &error)))?;
+        .map_err(|error| Problem::io("cannot read signals", &error))?;
+    // Before the grant: without descriptors the storage need not become writable.
+    let reserve = FdReserve::new(&signals).map_err(watch::cannot_watch)?;
     output.info("Opening PST session ...");
-    let command = options.command.join(OsStr::new(" "));
-    let open = ClientMessage::Open {
-        version: VERSION,
-        command: command.into_vec(),
-    };
-    let mut patience = Patience::new(output);
-    let mut connection = opening::ask(&options.socket, &open, &signals, &mut patience)?;
-    let reserve = Reserve::new(&signals).map_err(watch::failed)?;
-    let means = Means {
-        connection: &connection,
-        signals: &signals,
-        output,
-        reserve: &reserve,
-    };
-    let prepared = watch::prepare(means, options.command)?;
-    let granted = opening::await_grant(&mut connection, &signals, &mut patience);
-    let grant = match granted.and_then(|grant| verify::check(&grant).map(|()| grant)) {
-        Ok(grant) => grant,
-        Err(failure) => {
-            prepared.dismiss();
-            return Err(failure);
-        }
-    };
+    let mut session = session::open(&options, &signals, output)?;
+    let space = verify::inspect_data_directory(&session.grant)?;
+    if let Err(problem) = verify::check_free_space(options.need, &space, &session.grant.data) {
+        session.send_close();
+        let _ = session.await_closed(&signals, output); // nothing was written
+        return Err(problem.into());
+    }
     output.info(format_args!(
         "PST write is allowed: {}",
-        escape(&grant.data)
+        escape_path(&session.grant.data)
     ));
-    let ending = watch::run(
-        &mut connection,
-        &signals,
-        prepared,
-        &grant,
+    let mut context = Context {
+        command: options.command,
+        session,
+        signals,
         output,
-        &reserve,
-    )?;
-    let code = finish(ending, connection, &signals, output);
-    // The keeper has ended by now, mostly: no zombie for a slow init.
+        reserve,
+    };
+    let code = match watch::run(&mut context)? {
+        CommandEnd::Finished(status) => close(&mut context, status.code()),
+        CommandEnd::SessionLost(code) => code,
+    };
+    // Leaves no zombie to a slow init: the supervisor has usually ended by now.
     while let Reaped::Child(..) = process::reap() {}
     Ok(code)
 }
 
-/// From how the command ended to the exit code: P7.
-fn finish(ending: Ending, connection: Connection, signals: &Signals, output: Output) -> u8 {
-    match ending {
-        Ending::Finished(status) => closing::close(connection, status.code(), signals, output),
-        Ending::Revoked(Some(status)) => or(status.code(), 1),
-        Ending::Revoked(None) | Ending::Failed => 1,
+/// Closes the session of a command that returned `code`; returns the exit code.
+fn close(context: &mut Context, code: u8) -> u8 {
+    let output = context.output;
+    // These signals were for the command: ^C must not end the wait.
+    while session::ending_signal(&context.signals).is_some() {}
+    context.session.send_close();
+    output.info(format_args!("Process finished: returncode={code}"));
+    match context.session.await_closed(&context.signals, output) {
+        Ok(()) => code,
+        Err(error) => {
+            output.error(error.problem);
+            or(code, error.code)
+        }
     }
 }
 

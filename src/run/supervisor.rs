@@ -1,241 +1,165 @@
-//! The keeper: starts the command, passes signals on to it, reports its end; and
-//! ends its whole tree when `run` or the daemon is gone. It talks with nobody else.
-//!
-//! It is there before the grant, so that it gets ready while the daemon works: on a
-//! machine with several processors its making costs no time. Until it is told to
-//! start the command it only waits, and ends when `run` does.
+//! The supervisor: starts the command, sends it the signals that `pst run` forwards, and reports
+//! its end. It ends the command's whole tree when `pst run` or the daemon is gone.
 
-use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::time::Duration;
 
-use super::command;
-use super::control::{self, Heard, Report, Wish};
-use super::opening::Grant;
-use super::output::Output;
-use super::tree::{self, Reserve};
-use crate::client::Connection;
+use super::control::{self, ControlEvent, SupervisorReport, SupervisorRequest};
+use super::{Context, command, tree, watch};
 use crate::sys::current;
 use crate::sys::poll::{self, Watch};
-use crate::sys::process::{self, Fork, Pid, Reaped, WaitStatus};
-use crate::sys::signal::{Received, Signals};
+use crate::sys::process::{self, Fork, Pid};
+use crate::sys::signal::Received;
 use crate::sys::stream::Stream;
 
-/// The keeper as `run` knows it.
-#[derive(Debug)]
+/// The supervisor as `pst run` sees it.
 pub(super) struct Supervisor {
     pub pid: Pid,
-    /// To pass signals on and to hear its report.
+    /// See [`control`].
     pub link: Stream,
 }
 
-/// What the keeper is given before it knows what it is for.
-#[derive(Clone, Copy)]
-pub(super) struct Means<'a> {
-    /// Watched for its end, and ended if nobody else does; never read.
-    pub connection: &'a Connection,
-    /// A signalfd: it reads the signals of whoever reads it.
-    pub signals: &'a Signals,
-    /// For the names of those that cannot be ended.
-    pub output: Output,
-    /// For the end of the command's tree.
-    pub reserve: &'a Reserve,
-}
-
 impl Supervisor {
-    /// Forks the keeper, for this command.
-    pub(super) fn prepare(means: Means<'_>, words: Vec<OsString>) -> io::Result<Supervisor> {
-        let (ours, theirs) = Stream::pair()?;
+    /// Forks the supervisor, which starts the command.
+    pub(super) fn start(context: &mut Context) -> io::Result<Supervisor> {
+        let (link, its_link) = Stream::pair()?;
+        // The supervisor may be killed while `pst run` is stopped.
+        link.wake_this_process()?;
         match process::fork()? {
-            Fork::Parent(pid) => Ok(Supervisor { pid, link: ours }),
+            Fork::Parent(pid) => Ok(Supervisor { pid, link }),
             Fork::Child => {
-                drop(ours);
-                keep(means, words, &theirs);
+                drop(link);
+                let mut supervision = Supervision {
+                    context,
+                    link: &its_link,
+                    received: Vec::new(),
+                    child_ended: false,
+                };
+                control::report(&its_link, supervision.run());
                 process::exit_now(0)
             }
         }
     }
-
-    /// Has it start the command. If it is gone, that is seen soon after.
-    pub(super) fn start(&self, grant: &Grant) -> io::Result<()> {
-        // Should the keeper be killed while `run` is stopped.
-        self.link.wake_this_process()?;
-        control::order(&self.link, grant.kill_grace, &grant.data)
-    }
-
-    /// Does without it: it has not started anything.
-    pub(super) fn dismiss(self) {
-        let _ = self.pid.signal_child(libc::SIGKILL);
-        process::await_child(self.pid);
-    }
 }
 
-fn keep(means: Means<'_>, words: Vec<OsString>, link: &Stream) {
-    let prepared = prepare(link);
-    // That it went wrong is said to who waits for the command's start.
-    let Some((kill_grace, data)) = control::await_order(link) else {
-        return;
-    };
-    let started = prepared.and_then(|()| start(means, link, &words, OsStr::from_bytes(&data)));
-    match started {
-        Ok(Some(Ok(command))) => watch(means, kill_grace, link, command),
-        Ok(Some(Err(code))) => control::report(link, Report::Finished(WaitStatus::exited(code))),
-        Ok(None) => control::report(link, Report::Ended(None)),
-        Err(error) => {
-            let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            control::report(link, Report::NotStarted(errno));
-        }
-    }
+/// The work of the supervisor's process.
+struct Supervision<'a> {
+    context: &'a mut Context,
+    link: &'a Stream,
+    /// What the supervisor itself received, the last one of each kind. A signal to the whole
+    /// process group reached the command as well and must not be sent again. The kernel signals a
+    /// group's newest member first, so it is here before `pst run` forwards it.
+    received: Vec<Received>,
+    child_ended: bool,
 }
 
-fn prepare(link: &Stream) -> io::Result<()> {
-    process::become_subreaper()?;
-    // So that neither `killall pst` nor `pkill -f pst` takes both that watch the command: the
-    // second would look like a signal to the group, which need not be passed on.
-    process::set_name(c"keeper");
-    current::rename_arguments(b"keeper");
-    link.wake_this_process()
-}
+impl Supervision<'_> {
+    fn run(&mut self) -> SupervisorReport {
+        match self.start() {
+            Ok(command) => self.watch(command),
+            Err(report) => report,
+        }
+    }
 
-/// `None`: `run` or the daemon is gone already, or wants the end; nothing was started.
-fn start(
-    means: Means<'_>,
-    link: &Stream,
-    words: &[OsString],
-    data: &OsStr,
-) -> io::Result<Option<Result<Pid, u8>>> {
-    // Whatever came before it could wake us is seen here, or the kernel woke us.
-    if poll::has_hung_up(link) || poll::has_hung_up(means.connection) {
-        return Ok(None);
+    fn prepare(&self) -> io::Result<()> {
+        process::become_subreaper()?;
+        // `killall pst` or `pkill -f pst` must not signal both processes that watch the command:
+        // that would look like a signal to their group, which is not forwarded.
+        process::set_name(c"supervisor");
+        current::rename_arguments(b"supervisor");
+        self.link.wake_this_process()
     }
-    // A signal to the group that came before the command was there has not reached it. What a
-    // process sent `run` passes on, so it must not be known here; what the terminal sent it does not.
-    let mut early = Vec::new();
-    while let Ok(Some(received)) = means.signals.next() {
-        if received.from_terminal() {
-            early.push(received.signal);
-        }
-    }
-    let command = command::start(words, data, means.output)?;
-    for signal in early {
-        if let Ok(command) = command {
-            let _ = command.signal_child(signal); // it may be another user's by now
-        }
-    }
-    Ok(Some(command))
-}
 
-fn watch(means: Means<'_>, kill_grace: Duration, link: &Stream, command: Pid) {
-    let signals = means.signals;
-    let mut own = Own::default();
-    let run = loop {
-        let mut watches = [
-            Watch::new(signals, libc::POLLIN),
-            Watch::new(link, libc::POLLIN),
-            Watch::new(means.connection, libc::POLLRDHUP),
-        ];
-        // It fails for want of kernel memory only; then nothing is seen, and it is tried again.
-        let _ = poll::wait(&mut watches, None);
-        let [signal, message, hangup] = watches.map(|watch| watch.seen());
-        if signal {
-            own.read(signals);
+    /// # Errors
+    /// The report that says why there is no command to watch.
+    fn start(&mut self) -> Result<Pid, SupervisorReport> {
+        let context = &*self.context;
+        if let Err(error) = self.prepare() {
+            context.output.error(watch::cannot_watch(error));
+            return Err(SupervisorReport::Ended(None));
         }
-        let run = match message {
-            true => pass_on(signals, link, command, &mut own),
-            false => Heard::Nothing,
-        };
-        if let Some(status) = own.take_child().then(|| reap_command(command)).flatten() {
-            return control::report(link, Report::Finished(status));
+        // What happened before the link could wake this process is seen here.
+        if poll::has_hung_up(self.link) || poll::has_hung_up(&context.session.connection) {
+            return Err(SupervisorReport::Ended(None));
         }
-        if run != Heard::Nothing || hangup {
-            break run;
+        // A terminal's signals are for the command too, and `pst run` does not forward them. It
+        // does forward those of a process, so they must not be known here.
+        self.read_signals();
+        self.received.retain(Received::from_terminal);
+        let command = command::start(self.context)?;
+        for early in &self.received {
+            let _ = command.signal_child(early.signal); // may have another user
         }
-    };
-    let mut status = None;
-    let Means { reserve, .. } = means;
-    let survivors = tree::end(
-        signals,
-        reserve,
-        Some(command),
-        &[],
-        kill_grace,
-        |pid, how| {
-            if pid == command {
-                status = Some(how);
+        Ok(command)
+    }
+
+    fn watch(&mut self, command: Pid) -> SupervisorReport {
+        let request = loop {
+            let mut watches = [
+                Watch::new(&self.context.signals, libc::POLLIN),
+                Watch::new(self.link, libc::POLLIN),
+                Watch::new(&self.context.session.connection, libc::POLLRDHUP),
+            ];
+            // Fails only if the kernel has no memory: nothing is seen, and the loop tries again.
+            let _ = poll::wait(&mut watches, None);
+            let [signal, message, hangup] = watches.map(|watch| watch.seen());
+            if signal {
+                self.read_signals();
             }
-        },
-    );
-    if run == Heard::End {
-        // Who reads the messages may take its time; the session must not last as long.
-        means.connection.hang_up();
-        let output = means.output;
-        output.error("`pst run` was killed, so its command had to end");
-    }
-    tree::name(&survivors, means.output);
-    control::report(link, Report::Ended(status));
-}
-
-/// The command's status if it has ended. Orphans that came to us are reaped too.
-fn reap_command(command: Pid) -> Option<WaitStatus> {
-    loop {
-        match process::reap() {
-            Reaped::Child(pid, status) if pid == command => return Some(status),
-            Reaped::Child(..) => {}
-            Reaped::NoneEnded | Reaped::NoChildren => return None,
-        }
-    }
-}
-
-/// Passes on what `run` was sent; gives what else it said: its wish to end the
-/// tree, or that it is gone.
-fn pass_on(signals: &Signals, link: &Stream, command: Pid, own: &mut Own) -> Heard<()> {
-    loop {
-        match control::hear_wish(link) {
-            Heard::Message(Wish::Pass(passed)) => {
-                own.read(signals); // ours may have come together with it
-                if !(own.take(passed) && command.shares_group()) {
-                    // It may not be ours to signal any more: then nobody can help.
-                    let _ = command.signal_child(passed.signal);
+            let request = match message {
+                true => self.forward_signals(command),
+                false => ControlEvent::Nothing,
+            };
+            if std::mem::take(&mut self.child_ended) {
+                if let Some(status) = tree::reap_until(command) {
+                    return SupervisorReport::Finished(status);
                 }
             }
-            Heard::Message(Wish::End) => return Heard::Message(()),
-            Heard::Nothing => return Heard::Nothing,
-            Heard::End => return Heard::End,
+            if request != ControlEvent::Nothing || hangup {
+                break request;
+            }
+        };
+        let ended = tree::end(self.context, Some(command), &[]);
+        let output = self.context.output;
+        if request == ControlEvent::Closed {
+            // Before the messages, whose reader may be slow: the session must not last as long.
+            self.context.session.connection.hang_up();
+            output.error("`pst run` was killed, so its command had to end");
         }
+        tree::report_survivors(&ended.survivors, output);
+        SupervisorReport::Ended(ended.command)
     }
-}
 
-/// What the keeper itself was sent. What went to the whole process group has
-/// reached the command as well, and must not be passed on to it. The kernel
-/// signals a group's newest member first, so ours is here before `run`'s.
-#[derive(Default)]
-struct Own {
-    /// The last one of each signal.
-    sent: Vec<Received>,
-    child: bool,
-}
-
-impl Own {
-    fn read(&mut self, signals: &Signals) {
-        while let Ok(Some(received)) = signals.next() {
-            if received.signal == libc::SIGCHLD {
-                self.child = true;
-            } else {
-                self.sent.retain(|sent| sent.signal != received.signal);
-                self.sent.push(received);
+    /// Sends the command each signal that `pst run` forwards; returns any other event.
+    fn forward_signals(&mut self, command: Pid) -> ControlEvent<SupervisorRequest> {
+        loop {
+            match control::next_request(self.link) {
+                ControlEvent::Message(SupervisorRequest::Forward(forwarded)) => {
+                    self.read_signals(); // the supervisor's own may have come with it
+                    let to_group = self.take_received(forwarded);
+                    let reached = to_group && (forwarded.from_terminal() || command.shares_group());
+                    if !reached {
+                        let _ = command.signal_child(forwarded.signal); // may have another user
+                    }
+                }
+                other => return other,
             }
         }
     }
 
-    /// Whether the same came from the same sender; if so, it is forgotten.
-    fn take(&mut self, passed: Received) -> bool {
-        let at = self.sent.iter().position(|&sent| sent == passed);
-        at.map(|at| self.sent.swap_remove(at)).is_some()
+    fn read_signals(&mut self) {
+        while let Ok(Some(new)) = self.context.signals.next() {
+            if new.signal == libc::SIGCHLD {
+                self.child_ended = true;
+            } else {
+                self.received.retain(|kept| kept.signal != new.signal);
+                self.received.push(new);
+            }
+        }
     }
 
-    /// Whether a child has ended since it was last asked.
-    fn take_child(&mut self) -> bool {
-        std::mem::take(&mut self.child)
+    /// Removes the same signal from the same sender; returns whether there was one.
+    fn take_received(&mut self, forwarded: Received) -> bool {
+        let at = self.received.iter().position(|&kept| kept == forwarded);
+        at.map(|at| self.received.swap_remove(at)).is_some()
     }
 }

@@ -1,15 +1,14 @@
-//! The end of a process tree: everything that descends from this process. It
-//! must be a child subreaper, so that no descendant can get out of its reach
-//! (orphans come to it). Nothing else is ever signalled: no process group, no
-//! terminal, no process that is not a descendant.
+//! Ends a process tree: everything that descends from this process, which must be
+//! a child subreaper, so that orphans stay in its reach. Signals nothing else: no
+//! process group, no terminal, no process that is not a descendant.
 
-use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
+use super::Context;
 use super::output::Output;
 use crate::escape::escape;
 use crate::sys::poll::{self, Watch};
@@ -17,55 +16,54 @@ use crate::sys::process::{self, Pid, PidFd, Reaped, WaitStatus};
 use crate::sys::signal::Signals;
 use crate::sys::user;
 
-/// For a process that was sent SIGKILL, since the last one that died …
+/// How long processes may take to die of SIGKILL, since the last death …
 const KILL_TIME: Duration = Duration::from_secs(1);
-/// … and in all, should a tree grow as fast as it is killed.
+/// … and in all, in case a tree grows as fast as it is killed.
 const KILL_TIME_IN_ALL: Duration = Duration::from_millis(1500);
-/// The kernel may pass over a child while it lists them: look again after this.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// The kernel may skip a child while it lists them: list them again after this.
+const LIST_AGAIN: Duration = Duration::from_millis(20);
 
-/// Ends all descendants but the children in `spare` and what descends from them:
-/// SIGTERM and SIGCONT to each, after `grace` SIGKILL to the children, until none
-/// is left. Gives the children that are still there: they may not be signalled
-/// (they changed their user), or do not die. Whoever was reaped is told of.
-/// Without /proc, or with another pid namespace's, only the child `known` can be ended.
-pub(super) fn end(
-    signals: &Signals,
-    reserve: &Reserve,
-    known: Option<Pid>,
-    spare: &[Pid],
-    grace: Duration,
-    mut reaped: impl FnMut(Pid, WaitStatus),
-) -> Vec<Pid> {
-    reserve.0.take();
-    let mut tree = Tree {
-        signals,
-        known,
-        spare,
-        reaped: &mut reaped,
-    };
-    tree.terminate();
-    if tree.dies_until(Instant::now() + grace) {
-        return Vec::new();
-    }
-    tree.kill();
-    tree.children()
+pub(super) struct TreeEnd {
+    /// Children that are still there: they do not die, or may not be signalled because they
+    /// changed their user.
+    pub survivors: Vec<Pid>,
+    /// How the command ended, if it did.
+    pub command: Option<WaitStatus>,
 }
 
-/// Descriptors that are kept back for [`end`]: who has none left cannot see who is to be ended.
-#[derive(Debug)]
-pub(super) struct Reserve(RefCell<Vec<OwnedFd>>);
+/// Ends all descendants but the children in `excluded` and what descends from them:
+/// SIGTERM and SIGCONT to each, after the kill grace SIGKILL to the children, until none
+/// is left. Without /proc, or with another pid namespace's, only `command` can be ended.
+pub(super) fn end(context: &mut Context, command: Option<Pid>, excluded: &[Pid]) -> TreeEnd {
+    context.reserve.0.clear();
+    let mut tree = Tree {
+        signals: &context.signals,
+        command,
+        excluded,
+        status: None,
+    };
+    tree.terminate();
+    let survivors = match tree.dies_until(Instant::now() + context.session.grant.kill_grace) {
+        true => Vec::new(),
+        false => {
+            tree.kill();
+            tree.children()
+        }
+    };
+    TreeEnd {
+        survivors,
+        command: tree.status,
+    }
+}
 
-impl Reserve {
-    /// As many as are open at a time to look at a tree, in the place of which these are.
-    ///
-    /// # Errors
-    /// There are not so many left.
-    pub(super) fn new(any: &impl AsFd) -> io::Result<Reserve> {
+/// Descriptors that are kept free for [`end`]: without any, it could not list the tree.
+pub(super) struct FdReserve(Vec<OwnedFd>);
+
+impl FdReserve {
+    /// Takes as many as [`end`] opens at a time, as copies of any descriptor.
+    pub(super) fn new(any: &impl AsFd) -> io::Result<FdReserve> {
         let copies = (0..4).map(|_| any.as_fd().try_clone_to_owned());
-        copies
-            .collect::<io::Result<_>>()
-            .map(|all| Reserve(RefCell::new(all)))
+        copies.collect::<io::Result<_>>().map(FdReserve)
     }
 }
 
@@ -80,9 +78,27 @@ pub(super) fn descendants() -> Vec<Pid> {
     found
 }
 
-/// Says who could not be ended.
-pub(super) fn name(survivors: &[Pid], output: Output) {
-    if !shows_us() && process::has_children() {
+/// Reaps children until this one is reaped; returns its status, or `None` if it has not ended.
+pub(super) fn reap_until(child: Pid) -> Option<WaitStatus> {
+    loop {
+        match process::reap() {
+            Reaped::Child(pid, status) if pid == child => return Some(status),
+            Reaped::Child(..) => {}
+            Reaped::NoneEnded | Reaped::NoChildren => return None,
+        }
+    }
+}
+
+/// Waits until a child may have died. Drops all pending signals.
+pub(super) fn wait_for_child(signals: &Signals, time: Duration) {
+    // Fails only if the kernel has no memory; the caller checks and waits again.
+    let _ = poll::wait(&mut [Watch::new(signals, libc::POLLIN)], Some(time));
+    while let Ok(Some(_)) = signals.next() {}
+}
+
+/// Names the processes that could not be ended.
+pub(super) fn report_survivors(survivors: &[Pid], output: Output) {
+    if !is_in_proc() && process::has_children() {
         output.error(
             "Can't look for what the command has left running: there is no /proc of this pid \
              namespace; see pid_namespaces(7)",
@@ -106,25 +122,26 @@ pub(super) fn name(survivors: &[Pid], output: Output) {
 
 struct Tree<'a> {
     signals: &'a Signals,
-    known: Option<Pid>,
-    spare: &'a [Pid],
-    reaped: &'a mut dyn FnMut(Pid, WaitStatus),
+    /// `None` once it is reaped.
+    command: Option<Pid>,
+    excluded: &'a [Pid],
+    status: Option<WaitStatus>,
 }
 
 impl Tree<'_> {
     fn children(&self) -> Vec<Pid> {
         let mut children = own_children();
-        children.retain(|pid| !self.spare.contains(pid));
+        children.retain(|pid| !self.excluded.contains(pid));
         if children.is_empty() {
-            children.extend(self.known);
+            children.extend(self.command);
         }
         children
     }
 
-    /// SIGTERM and SIGCONT to every descendant, parents first: a script must not
-    /// go on with its next line because the program of this one was ended.
+    /// Sends SIGTERM and SIGCONT to every descendant, parents first: a script must not
+    /// go on with its next line because the program of this line was ended.
     fn terminate(&self) {
-        if !shows_us() {
+        if !is_in_proc() {
             for child in self.children() {
                 let _ = child.signal_child(libc::SIGTERM);
                 let _ = child.signal_child(libc::SIGCONT);
@@ -142,19 +159,19 @@ impl Tree<'_> {
                 continue;
             }
             let children = children_of(pid);
-            // If it was reaped meanwhile, these may be a stranger's children.
+            // If it was reaped meanwhile, these may be another process's children.
             if is_gone(&process) {
                 continue;
             }
-            // What may not be signalled is named at the end.
+            // A process that may not be signalled is a survivor.
             let _ = process.signal(libc::SIGTERM);
             let _ = process.signal(libc::SIGCONT);
             left.extend(children.into_iter().map(|child| (child, pid)));
         }
     }
 
-    /// SIGKILL to the children, whose orphans come to us, until none is left or
-    /// time is up. An unreaped child's number cannot become another process's.
+    /// Sends SIGKILL to the children, whose orphans become children of this process, until none is
+    /// left or time is up. An unreaped child's number cannot become another process's.
     fn kill(&mut self) {
         let start = Instant::now();
         let mut last_death = start;
@@ -172,7 +189,7 @@ impl Tree<'_> {
             if left.is_zero() {
                 return;
             }
-            self.wait(left.min(LOOK_AGAIN));
+            wait_for_child(self.signals, left.min(LIST_AGAIN));
         }
     }
 
@@ -186,15 +203,8 @@ impl Tree<'_> {
             if left.is_zero() {
                 return false;
             }
-            self.wait(left);
+            wait_for_child(self.signals, left);
         }
-    }
-
-    /// Waits until a child may have died. Other signals are of no matter any more.
-    fn wait(&self, time: Duration) {
-        // It fails for want of kernel memory only; the caller looks, and comes again.
-        let _ = poll::wait(&mut [Watch::new(self.signals, libc::POLLIN)], Some(time));
-        while let Ok(Some(_)) = self.signals.next() {}
     }
 
     fn reap(&mut self) -> Reap {
@@ -202,12 +212,14 @@ impl Tree<'_> {
         loop {
             match process::reap() {
                 Reaped::Child(pid, status) => {
-                    self.known = self.known.filter(|&known| known != pid);
-                    (self.reaped)(pid, status);
+                    if self.command == Some(pid) {
+                        self.command = None;
+                        self.status = Some(status);
+                    }
                     some = true;
                 }
                 Reaped::NoChildren => return Reap::NoneLeft,
-                Reaped::NoneEnded if !self.spare.is_empty() && self.children().is_empty() => {
+                Reaped::NoneEnded if !self.excluded.is_empty() && self.children().is_empty() => {
                     return Reap::NoneLeft;
                 }
                 Reaped::NoneEnded if some => return Reap::Some,
@@ -229,19 +241,19 @@ fn is_gone(process: &PidFd) -> bool {
 }
 
 fn own_children() -> Vec<Pid> {
-    match shows_us() {
+    match is_in_proc() {
         true => children_of(Pid::own()),
         false => Vec::new(),
     }
 }
 
-/// Whether the numbers in /proc are those of this process's pid namespace; else they are strangers'.
-fn shows_us() -> bool {
+/// Whether /proc shows this process's pid namespace; otherwise its numbers mean other processes.
+fn is_in_proc() -> bool {
     let link = fs::read_link("/proc/self");
     link.is_ok_and(|own| own.as_os_str() == Pid::own().to_string().as_str())
 }
 
-/// A process's children, of all its threads; none if it is gone. See proc_tid_children(5).
+/// The children of all threads of a process; none if it is gone. See proc_tid_children(5).
 fn children_of(pid: Pid) -> Vec<Pid> {
     let mut children = Vec::new();
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
@@ -254,7 +266,7 @@ fn children_of(pid: Pid) -> Vec<Pid> {
                 let numbers = list.split_ascii_whitespace().filter_map(|n| n.parse().ok());
                 children.extend(numbers.filter_map(Pid::new));
             }
-            // The thread is there, its list is not: a kernel without CONFIG_PROC_CHILDREN.
+            // The thread exists without a list: a kernel without CONFIG_PROC_CHILDREN.
             Err(_) if task.join("stat").exists() => return search_children_of(pid),
             Err(_) => {}
         }
@@ -262,7 +274,7 @@ fn children_of(pid: Pid) -> Vec<Pid> {
     children
 }
 
-/// As [`children_of`], by a look at every process.
+/// Like [`children_of`], but reads every process's parent.
 fn search_children_of(pid: Pid) -> Vec<Pid> {
     let Ok(processes) = fs::read_dir("/proc") else {
         return Vec::new();
@@ -273,7 +285,7 @@ fn search_children_of(pid: Pid) -> Vec<Pid> {
         .collect()
 }
 
-/// A process's parent; `None` if it is gone. See proc_pid_stat(5).
+/// The parent of a process; `None` if it is gone. See proc_pid_stat(5).
 fn parent_of(pid: Pid) -> Option<Pid> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The name before it may contain anything, but it ends with the last ")".

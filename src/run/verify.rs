@@ -1,70 +1,150 @@
-//! P3: whether the storage that was granted is the one that is seen here, and is writable here.
-//! A service in a mount namespace of its own may see another.
+//! Checks, before the command starts, that it would see the granted storage (P3), with enough free
+//! space. A service in a mount namespace of its own may see another storage.
 
-use std::ffi::{CString, OsStr};
-use std::fmt::Display;
-use std::os::unix::ffi::OsStrExt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::Failure;
-use super::opening::Grant;
-use crate::escape::escape;
-use crate::problem::Problem;
-use crate::sys::directory::{self, Sight};
+use rustix::fs::{StatVfs, StatVfsMountFlags, fstatvfs};
+use rustix::process::geteuid;
 
-/// Looks at the data root, as the command would.
-pub(super) fn check(grant: &Grant) -> Result<(), Failure> {
-    let path = Path::new(OsStr::from_bytes(&grant.data));
-    let data = escape(&grant.data);
+use super::session::Grant;
+use crate::escape::escape_path;
+use crate::problem::{Problem, reason};
+use crate::units::ExactBytes;
+
+/// Checks that the data directory is on the granted device and writable in this mount namespace;
+/// returns the filesystem's space.
+pub(super) fn inspect_data_directory(grant: &Grant) -> Result<StatVfs, Problem> {
+    let data = escape_path(&grant.data);
     let elsewhere = || {
         format!(
             "is not mounted in this mount namespace, or something else is mounted over it: \
-         compare `findmnt -T {data}` with `pst status`, and restart this service or login"
+             compare `findmnt -T {data}` with `pst status`, and restart this service or login"
         )
     };
-    match look_at(path) {
-        Ok(sight) if sight.device != grant.device => Err(failure(grant, elsewhere())),
-        Ok(sight) if sight.read_only => Err(failure(
-            grant,
+    let inspected = open(&grant.data).and_then(|directory| {
+        let device = directory.metadata()?.dev();
+        Ok((device, fstatvfs(&directory)?))
+    });
+    let what = match inspected {
+        Ok((device, _)) if device != grant.device => elsewhere(),
+        Ok((_, space)) if space.f_flag.contains(StatVfsMountFlags::RDONLY) => {
             "is read-only in this mount namespace: restart this service or login if it began \
-             before `pst prepare`; a unit with ProtectSystem=strict needs ReadWritePaths= for it",
-        )),
-        Ok(_) => Ok(()),
+             before `pst prepare`; a unit with ProtectSystem=strict needs ReadWritePaths= for it"
+                .into()
+        }
+        Ok((_, space)) => return Ok(space),
         Err(error) => match error.raw_os_error() {
-            Some(libc::ENOENT | libc::ENOTDIR) if !above_is_granted(path, grant.device) => {
-                Err(failure(grant, elsewhere()))
+            Some(libc::ENOENT | libc::ENOTDIR) if !parent_is_granted(grant) => elsewhere(),
+            Some(libc::ENOENT) => {
+                "is missing on it, somebody removed it: it is created again when \
+                all sessions are over (`pst status` names them), then try again"
+                    .into()
             }
-            Some(libc::ENOENT) => Err(failure(
-                grant,
-                "is missing on it, somebody removed it: it is made anew when all sessions are \
-                 over (`pst status` names them), then try again",
-            )),
-            Some(libc::ENOTDIR) => Err(failure(
-                grant,
-                "is no directory on it: have an administrator remove what stands in its place",
-            )),
-            Some(libc::EACCES) => Err(failure(
-                grant,
-                format!("cannot be reached: {error}; see who may pass with `namei -l {data}`"),
-            )),
-            _ => Err(failure(grant, Problem::io("cannot be opened", &error))),
+            Some(libc::ENOTDIR) => "is not a directory on it: have an administrator remove the \
+                file in its place"
+                .into(),
+            Some(libc::EACCES) => {
+                format!(
+                    "cannot be reached: {}; see who may pass with `namei -l {data}`",
+                    reason(&error)
+                )
+            }
+            _ => return Err(Problem::io(format_args!("cannot open {data}"), &error)),
         },
+    };
+    let text = format!("the storage was granted, but {data} {what}");
+    Err(Problem::new(text))
+}
+
+/// Whether the nearest existing directory above the data directory is on the granted storage.
+fn parent_is_granted(grant: &Grant) -> bool {
+    let mut above = grant.data.ancestors().skip(1);
+    let parent = above.find_map(|path| open(path).ok()?.metadata().ok());
+    parent.is_some_and(|parent| parent.dev() == grant.device)
+}
+
+/// Opens a directory without the permission to read it.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(path)
+}
+
+/// Checks that `need` bytes and an inode are free for this user; a `need` of 0 skips the check.
+/// Only root may use the blocks that the filesystem reserves.
+pub(super) fn check_free_space(need: u64, space: &StatVfs, data: &Path) -> Result<(), Problem> {
+    if need == 0 {
+        return Ok(());
     }
+    let data = escape_path(data);
+    let hint = "delete what is not needed there (`pst run -- rm FILE`)";
+    let uid = geteuid();
+    let (blocks, user) = match uid.is_root() {
+        true => (space.f_bfree, "root".to_owned()),
+        false => (space.f_bavail, format!("user {}", uid.as_raw())),
+    };
+    let free = blocks.saturating_mul(space.f_frsize);
+    if free < need {
+        return Err(Problem::new(format!(
+            "PST write is denied: {} needed, {} free for {user} on {data}: \
+             see `df -h {data}` and `pst status`, and {hint}",
+            ExactBytes(need),
+            ExactBytes(free)
+        )));
+    }
+    // A filesystem that creates inodes as needed (btrfs) counts none at all.
+    if space.f_files > 0 && space.f_favail == 0 {
+        return Err(Problem::new(format!(
+            "PST write is denied: no file can be created on {data}, no inode is free: \
+             see `df -i {data}`, and {hint}"
+        )));
+    }
+    Ok(())
 }
 
-fn failure(grant: &Grant, what: impl Display) -> Failure {
-    let data = escape(&grant.data);
-    Failure::new(format_args!("the storage was granted, but {data} {what}"))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Whether the nearest directory above that is there is on the granted storage.
-fn above_is_granted(path: &Path, device: u64) -> bool {
-    let mut above = path.ancestors().skip(1);
-    above
-        .find_map(|path| look_at(path).ok())
-        .is_some_and(|sight| sight.device == device)
-}
+    fn check(need: u64, change: impl Fn(&mut StatVfs)) -> Result<(), Problem> {
+        let mut space = fstatvfs(File::open("/").unwrap()).unwrap();
+        (space.f_frsize, space.f_bfree, space.f_bavail) = (1024, 10, 10);
+        (space.f_files, space.f_favail) = (100, 1);
+        change(&mut space);
+        check_free_space(need, &space, Path::new("/data"))
+    }
 
-fn look_at(path: &Path) -> std::io::Result<Sight> {
-    directory::look_at(&CString::new(path.as_os_str().as_bytes())?)
+    #[test]
+    fn a_need_is_met_to_the_byte() {
+        assert_eq!(check(10 << 10, |_| {}), Ok(()));
+        let refused = check((10 << 10) + 1, |_| {}).unwrap_err().what;
+        let figures = "10241 bytes (10.0 KiB) needed, 10240 bytes (10.0 KiB) free for ";
+        assert!(refused.contains(figures), "{refused}");
+        assert_eq!(
+            check(u64::MAX, |space| space.f_bfree = u64::MAX).is_ok(),
+            geteuid().is_root()
+        );
+    }
+
+    #[test]
+    fn a_need_wants_an_inode_where_inodes_are_counted() {
+        let refused = check(1, |space| space.f_favail = 0).unwrap_err().what;
+        assert!(
+            refused.contains("no inode is free: see `df -i /data`"),
+            "{refused}"
+        );
+        let uncounted = |space: &mut StatVfs| (space.f_files, space.f_favail) = (0, 0);
+        assert_eq!(check(1, uncounted), Ok(()));
+    }
+
+    #[test]
+    fn without_a_need_a_full_storage_is_no_reason() {
+        let full =
+            |space: &mut StatVfs| (space.f_bfree, space.f_bavail, space.f_favail) = (0, 0, 0);
+        assert_eq!(check(0, full), Ok(()));
+    }
 }

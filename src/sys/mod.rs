@@ -4,7 +4,6 @@
 
 pub(crate) mod clock;
 pub mod current;
-pub(crate) mod directory;
 pub(crate) mod fanotify;
 pub mod file;
 pub mod mount;

@@ -109,11 +109,6 @@ pub fn reap() -> Reaped {
     }
 }
 
-/// Waits until this child has ended, and reaps it. waitpid(2).
-pub fn await_child(child: Pid) {
-    let _ = retry_on_intr(|| rustix::process::waitpid(Some(child.0), WaitOptions::empty()));
-}
-
 /// Whether this process has children, ended ones included; reaps none. waitid(2).
 pub fn has_children() -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;

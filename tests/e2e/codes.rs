@@ -163,7 +163,7 @@ fn p7_a_script_on_the_storage_is_not_executable_and_the_way_to_run_it_is_told() 
         .must(0);
     let script = rig.data().join("script").display().to_string();
     let refused = rig.run([&script]).to_end().must(126);
-    let text = format!("mounted `noexec`: have its interpreter read it, like `bash {script}`");
+    let text = format!("mounted `noexec`: run it with its interpreter, like `bash {script}`");
     assert!(refused.stderr.contains(&text), "{refused:?}");
     let ran = rig.run(["bash", &script]).to_end().must(0);
     assert_eq!(ran.text(), "it runs");

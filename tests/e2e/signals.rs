@@ -57,7 +57,9 @@ fn p4_during_the_close_a_signal_gives_up_and_says_so() {
         job.signal(name);
         let ended = job.end().must(code);
         assert!(
-            ended.stderr.contains("the data may not be on the medium"),
+            ended
+                .stderr
+                .contains("the data may not be on stable storage"),
             "{ended:?}"
         );
     }
@@ -74,7 +76,7 @@ fn p7_keys_before_the_grant_give_up() {
         terminal.line("kvmd-pstrun -- echo started");
         terminal.await_screen("Opening");
         terminal.press(&[key]);
-        terminal.await_screen("given up");
+        terminal.await_screen("Given up waiting");
         terminal.line("echo code $?");
         terminal.await_screen(&format!("\ncode {code}"));
         assert!(!terminal.screen().contains("\nstarted"));
@@ -95,7 +97,7 @@ fn p4_keys_during_the_close_give_up_and_say_so() {
         terminal.press(&["C-d"]);
         terminal.await_screen("returncode=0");
         terminal.press(&[key]);
-        terminal.await_screen("the data may not be on the medium");
+        terminal.await_screen("the data may not be on stable storage");
         terminal.line("echo code $?");
         terminal.await_screen(&format!("\ncode {code}"));
         drop(terminal);

@@ -133,13 +133,13 @@ fn p5_a_daemon_stopped_under_load_still_ends() {
 }
 
 #[test]
-fn p6_a_killed_keeper_ends_the_command_and_the_session() {
+fn p6_a_killed_supervisor_ends_the_command_and_the_session() {
     needs_storage!();
     let rig = Rig::any();
     let (job, command) = sleeper(&rig);
-    let keepers = children(job.pid());
-    assert_eq!(keepers.len(), 1, "{keepers:?}");
-    signal(keepers[0], "KILL");
+    let supervisors = children(job.pid());
+    assert_eq!(supervisors.len(), 1, "{supervisors:?}");
+    signal(supervisors[0], "KILL");
     await_death(command);
     rig.await_superblock("ro");
     assert_ne!(job.end().code(), 0);

@@ -43,10 +43,10 @@ fn start_stubborn(rig: &Rig) -> Job {
     job
 }
 
-fn keeper_of(run: &Job) -> u32 {
+fn supervisor_of(run: &Job) -> u32 {
     match children(run.pid())[..] {
-        [keeper] => keeper,
-        ref other => panic!("not one keeper: {other:?}"),
+        [supervisor] => supervisor,
+        ref other => panic!("not one supervisor: {other:?}"),
     }
 }
 
@@ -77,14 +77,14 @@ fn p6_the_session_of_a_killed_client_ends_after_its_tree() {
 }
 
 #[test]
-fn p6_the_session_of_a_killed_keeper_ends_after_its_tree() {
+fn p6_the_session_of_a_killed_supervisor_ends_after_its_tree() {
     needs_storage!();
     let rig = Setup::any().session("kill_grace = 0.3").start();
     let job = start_stubborn(&rig);
-    signal(keeper_of(&job), "KILL");
+    signal(supervisor_of(&job), "KILL");
     await_end_of_tree_and_then_read_only(&rig);
     let ended = job.end().must(1);
-    assert!(ended.stderr.contains("keeper"), "{ended:?}");
+    assert!(ended.stderr.contains("supervisor"), "{ended:?}");
 }
 
 #[test]
@@ -113,14 +113,14 @@ fn p1_a_new_daemon_waits_for_nobody() {
     assert_eq!(sleepers(&rig).len(), 4, "it came late: the tree was ended");
     // The next one has a session, beside what is left of the last.
     rig.sh("echo well > $KVMD_PST_DATA/file").must(0);
-    let keeper = keeper_of(&job);
+    let supervisor = supervisor_of(&job);
     wait_until("the old tree is gone", || {
-        for pid in children(keeper) {
+        for pid in children(supervisor) {
             let _ = Command::new("kill")
                 .args(["-KILL", &pid.to_string()])
                 .output();
         }
-        !alive(keeper)
+        !alive(supervisor)
     });
     job.end().must(137);
 }
@@ -166,7 +166,7 @@ fn p5_p6_roots_tree_dies_also_where_it_is_somebody_elses() {
     await_end_of_tree_and_then_read_only(&rig);
     drop(job);
     let job = begin(&rig);
-    signal(keeper_of(&job), "KILL");
+    signal(supervisor_of(&job), "KILL");
     await_end_of_tree_and_then_read_only(&rig);
     job.end().must(1);
     let job = begin(&rig);
@@ -196,7 +196,7 @@ fn p6_what_a_member_may_not_signal_is_named_and_not_waited_for() {
     let number = text.trim().trim_start_matches("root ");
     let survivor: u32 = number.trim_end_matches('.').parse().expect("a pid");
     wait_until("it sleeps", || rig.running("sleep 1001") == [survivor]);
-    signal(keeper_of(&job), "KILL");
+    signal(supervisor_of(&job), "KILL");
     let ended = job.end().must(1);
     let named = format!("Can't end process {survivor} (sleep) of user root");
     assert!(ended.stderr.contains(&named), "{ended:?}");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use pst::wire::{CloseResult, DaemonMessage, DenyReason, VERSION};
+use pst::wire::{ClientMessage, CloseResult, DaemonMessage, DenyReason, VERSION};
 
 use crate::codes::{code, finish, is_refused};
 use crate::rig::Rig;
@@ -74,14 +74,36 @@ fn p8_who_may_not_open_the_socket_is_told_the_group() {
 }
 
 #[test]
-fn the_command_is_named_to_the_daemon_before_anything_else() {
+fn the_daemon_learns_the_command_before_anything_else() {
+    let rig = Rig::new();
+    for option in [None, Some("--need=5M")] {
+        let mut command = rig.command(env!("CARGO_BIN_EXE_pst"));
+        command.arg("run").args(option).args(["--", "true", "x"]);
+        let child = command.spawn().unwrap();
+        let client = rig.accept();
+        assert_eq!(client.command, b"true x");
+        drop(client);
+        assert_eq!(code(&finish(child)), Some(1));
+    }
+}
+
+#[test]
+fn a_need_that_is_not_met_closes_the_session_and_starts_no_command() {
     let rig = Rig::new();
     let mut command = rig.command(env!("CARGO_BIN_EXE_pst"));
-    let child = command.args(["run", "--", "true"]).spawn().unwrap();
-    let client = rig.accept();
-    assert_eq!(client.command, b"true");
-    drop(client);
-    assert_eq!(code(&finish(child)), Some(1));
+    command.args(["run", "--need=17179869183G", "--", "touch"]);
+    let child = command.arg(rig.folder.join("started")).spawn().unwrap();
+    let mut client = rig.accept();
+    client.grant(&rig);
+    assert_eq!(client.next(), Some(ClientMessage::Close));
+    client.close(CloseResult::Durable);
+    let output = finish(child);
+    is_refused(&output, "18446744072635809792 bytes (");
+    is_refused(
+        &output,
+        &format!(" free for root on {}: see `df -h ", rig.data().display()),
+    );
+    assert!(!rig.folder.join("started").exists());
 }
 
 #[test]
@@ -149,17 +171,17 @@ fn p3_a_storage_that_is_not_seen_here_starts_no_command() {
         (
             "none",
             device,
-            "is missing on it, somebody removed it: it is made anew when",
+            "is missing on it, somebody removed it: it is created again when",
         ),
         (
             "none/none",
             device,
-            "is missing on it, somebody removed it: it is made anew when",
+            "is missing on it, somebody removed it: it is created again when",
         ),
         (
             "file",
             device,
-            "is no directory on it: have an administrator remove",
+            "is not a directory on it: have an administrator remove",
         ),
     ] {
         let data = rig.folder.join(data);

@@ -266,7 +266,7 @@ pub fn signal(pid: i32, signal: i32) {
     }
 }
 
-/// The one child of a process, such as the keeper.
+/// The one child of a process, such as the supervisor.
 #[track_caller]
 pub fn child_of(pid: i32) -> i32 {
     until("a child", || {

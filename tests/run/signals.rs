@@ -256,6 +256,6 @@ fn p4_during_the_close_a_signal_gives_up_and_says_so() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(expected));
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(stderr.contains("the data may not be on the medium"));
+        assert!(stderr.contains("the data may not be on stable storage"));
     }
 }

@@ -21,7 +21,7 @@ struct Started {
     child: Child,
     client: Client,
     run: i32,
-    keeper: i32,
+    supervisor: i32,
 }
 
 impl Started {
@@ -31,12 +31,12 @@ impl Started {
         client.grant(rig);
         rig.line_of("up");
         let run = child.id() as i32;
-        let keeper = child_of(run);
+        let supervisor = child_of(run);
         Self {
             child,
             client,
             run,
-            keeper,
+            supervisor,
         }
     }
 
@@ -55,7 +55,7 @@ impl Started {
         let alive: Vec<_> = rig.marked();
         let own: Vec<_> = alive
             .into_iter()
-            .filter(|&pid| pid != self.run && pid != self.keeper)
+            .filter(|&pid| pid != self.run && pid != self.supervisor)
             .collect();
         assert_eq!(own, [0; 0], "the session outlived its tree");
         let output = self.child.wait_with_output().unwrap();
@@ -103,12 +103,12 @@ fn p6_run_is_killed() {
 }
 
 #[test]
-fn p6_the_keeper_is_killed() {
+fn p6_the_supervisor_is_killed() {
     let rig = Rig::new();
     let started = Started::stubborn(&rig);
-    signal(started.keeper, libc::SIGKILL);
+    signal(started.supervisor, libc::SIGKILL);
     let stderr = started.ends_with_all(&rig, Some(1));
-    assert!(stderr.contains("keeper was lost"));
+    assert!(stderr.contains("supervisor was lost"));
 }
 
 /// Starts a command whose stderr, and that of all who watch it, takes nothing any more.
@@ -133,26 +133,26 @@ fn p6_run_is_killed_and_nobody_reads_that_it_was() {
     let (mut started, mut narrow) = unheard(&rig);
     signal(started.run, libc::SIGKILL);
     assert_eq!(started.client.next(), None, "the session ends");
-    narrow.holds_up(started.keeper);
+    narrow.holds_up(started.supervisor);
     started.child.wait().unwrap();
-    assert_eq!(rig.marked(), [started.keeper]);
+    assert_eq!(rig.marked(), [started.supervisor]);
     narrow.read();
     rig.all_end();
     assert!(narrow.read().contains("`pst run` was killed"));
 }
 
 #[test]
-fn p6_the_keeper_is_killed_and_nobody_reads_that_it_was() {
+fn p6_the_supervisor_is_killed_and_nobody_reads_that_it_was() {
     let rig = Rig::new();
     let (mut started, mut narrow) = unheard(&rig);
-    signal(started.keeper, libc::SIGKILL);
+    signal(started.supervisor, libc::SIGKILL);
     assert_eq!(started.client.next(), None, "the session ends");
     narrow.holds_up(started.run);
     assert_eq!(rig.marked(), [started.run]);
     narrow.read();
     assert_eq!(started.child.wait().unwrap().code(), Some(1));
     rig.all_end();
-    assert!(narrow.read().contains("keeper was lost"));
+    assert!(narrow.read().contains("supervisor was lost"));
 }
 
 #[test]
@@ -191,14 +191,14 @@ fn p3_a_daemon_that_dies_just_before_the_start_leaves_nothing_started() {
 }
 
 #[test]
-fn p6_the_keeper_is_killed_while_run_is_stopped() {
+fn p6_the_supervisor_is_killed_while_run_is_stopped() {
     let rig = Rig::new();
     let started = Started::stubborn(&rig);
     signal(started.run, libc::SIGSTOP);
     becomes(started.run, "T");
-    signal(started.keeper, libc::SIGKILL);
+    signal(started.supervisor, libc::SIGKILL);
     let stderr = started.ends_with_all(&rig, Some(1));
-    assert!(stderr.contains("keeper was lost"));
+    assert!(stderr.contains("supervisor was lost"));
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn p5_the_daemon_dies_while_all_is_stopped() {
         signal(*pid, libc::SIGSTOP);
     }
     becomes(started.run, "T");
-    becomes(started.keeper, "T");
+    becomes(started.supervisor, "T");
     let Started { child, client, .. } = started;
     drop(client);
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(137));
@@ -238,25 +238,25 @@ fn p6_run_is_killed_while_all_is_stopped() {
     for pid in rig.marked() {
         signal(pid, libc::SIGSTOP);
     }
-    becomes(started.keeper, "T");
+    becomes(started.supervisor, "T");
     signal(started.run, libc::SIGKILL);
     started.ends_with_all(&rig, None);
 }
 
 #[test]
-fn p5_a_keeper_that_stays_stopped_is_replaced() {
+fn p5_a_supervisor_that_stays_stopped_is_replaced() {
     let rig = Rig::new();
     let mut started = Started::stubborn(&rig);
-    let keeper = started.keeper;
+    let supervisor = started.supervisor;
     let alive = std::sync::Arc::new(());
     let stop = std::sync::Arc::downgrade(&alive);
     let stopper = std::thread::spawn(move || {
         while stop.upgrade().is_some() {
-            signal(keeper, libc::SIGSTOP);
+            signal(supervisor, libc::SIGSTOP);
             std::thread::yield_now();
         }
     });
-    becomes(keeper, "T");
+    becomes(supervisor, "T");
     started.client.revoke(RevokeReason::Stopping);
     started.ends_with_all(&rig, Some(1));
     drop(alive);
@@ -368,7 +368,7 @@ fn what_outlives_a_command_that_ended_by_itself_is_left_alone() {
 fn p5_the_callers_group_and_children_are_left_alone() {
     // In one process group with the caller and its other child; and the latter
     // is a child of `pst run`, which the caller becomes by exec.
-    for kill_keeper in [false, true] {
+    for kill_supervisor in [false, true] {
         let rig = Rig::new();
         let mut command = rig.command("setsid");
         command.args(["-w", "bash", "-c"]);
@@ -382,7 +382,7 @@ fn p5_the_callers_group_and_children_are_left_alone() {
         client.grant(&rig);
         rig.line_of("up");
         let (other, left) = (rig.pid_of("other"), rig.pid_of("child"));
-        if kill_keeper {
+        if kill_supervisor {
             let parent = |pid: i32| -> Option<i32> {
                 let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
                 stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
@@ -390,10 +390,11 @@ fn p5_the_callers_group_and_children_are_left_alone() {
             let run = parent(left).unwrap();
             let comm = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm"));
             let marked = rig.marked().into_iter();
-            let mut keepers = marked.filter(|pid| comm(pid).is_ok_and(|name| name == "keeper\n"));
-            let keeper = keepers.next().unwrap();
-            assert_eq!(parent(keeper), Some(run));
-            signal(keeper, libc::SIGKILL);
+            let mut supervisors =
+                marked.filter(|pid| comm(pid).is_ok_and(|name| name == "supervisor\n"));
+            let supervisor = supervisors.next().unwrap();
+            assert_eq!(parent(supervisor), Some(run));
+            signal(supervisor, libc::SIGKILL);
             assert_eq!(client.next(), None);
             assert_eq!(rig.line_of("code"), "1");
         } else {

@@ -12,7 +12,7 @@ use crate::chance::Chance;
 use crate::rig::{Person, alive, children};
 use crate::world::{Live, World, count};
 
-/// What a tree may take from its end's beginning: the kill grace, what the keeper
+/// What a tree may take from its end's beginning: the kill grace, what the supervisor
 /// and then `pst run` have for it, and as much again for a busy machine.
 pub const TREE_BOUND: Duration = Duration::from_secs(10);
 /// What a session may take in all, with a daemon that comes and goes.
@@ -35,11 +35,11 @@ pub struct Client<'a> {
 enum Deed {
     Nothing,
     KillRun,
-    KillKeeper,
+    KillSupervisor,
     Terminate,
     /// Killed when its time comes to rest, if its daemon's end does not end it.
     Linger,
-    /// `pst run`, its keeper, its command: those that are chosen stop for a while.
+    /// `pst run`, its supervisor, its command: those that are chosen stop for a while.
     Stop([bool; 3], Duration),
 }
 
@@ -56,7 +56,7 @@ impl Plan {
     fn choose(chance: &mut Chance) -> Plan {
         let deed = match chance.below(16) {
             0 | 1 => Deed::KillRun,
-            2 => Deed::KillKeeper,
+            2 => Deed::KillSupervisor,
             3 => Deed::Terminate,
             4 => Deed::Linger,
             5..=7 => {
@@ -76,7 +76,7 @@ impl Plan {
             }
         }
         // Only what does not end by itself shows that it is ended.
-        let fatal = matches!(deed, Deed::KillRun | Deed::KillKeeper);
+        let fatal = matches!(deed, Deed::KillRun | Deed::KillSupervisor);
         if deed == Deed::Linger || fatal && chance.once_in(2) {
             kind += "endless";
         }
@@ -229,21 +229,21 @@ impl Client<'_> {
     }
 
     fn act(&self, id: u64, run: u32, deed: Deed) -> bool {
-        let keeper = children(run).into_iter().find(|pid| {
-            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "keeper\n")
+        let supervisor = children(run).into_iter().find(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "supervisor\n")
         });
         let counts = &self.world.counts;
-        match (deed, keeper) {
+        match (deed, supervisor) {
             (Deed::Nothing, _) => {}
             (Deed::KillRun | Deed::Linger, _) => {
                 send(run, "KILL");
                 count(&counts.clients_killed);
             }
-            (Deed::KillKeeper, Some(keeper)) => {
-                send(keeper, "KILL");
-                count(&counts.keepers_killed);
+            (Deed::KillSupervisor, Some(supervisor)) => {
+                send(supervisor, "KILL");
+                count(&counts.supervisors_killed);
             }
-            (Deed::KillKeeper, None) => return false, // not there yet
+            (Deed::KillSupervisor, None) => return false, // not there yet
             (Deed::Terminate, _) => {
                 send(run, "TERM");
                 count(&counts.terminated);
@@ -256,7 +256,7 @@ impl Client<'_> {
                     .expect("lock")
                     .get(&id)
                     .and_then(|live| live.command);
-                let all = [Some(run), keeper, command.map(|command| command.pid)];
+                let all = [Some(run), supervisor, command.map(|command| command.pid)];
                 let chosen = all.into_iter().zip(which).filter(|(_, chosen)| *chosen);
                 let chosen: Vec<u32> = chosen.filter_map(|(pid, _)| pid).collect();
                 chosen.iter().for_each(|pid| send(*pid, "STOP"));

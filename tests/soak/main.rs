@@ -237,13 +237,13 @@ impl Soak<'_> {
         let counts = &self.world.counts;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         println!(
-            "soak: seed {seed}, {seconds} s: {} sessions, {} acknowledged; clients: {} killed, {} keepers killed, \
+            "soak: seed {seed}, {seconds} s: {} sessions, {} acknowledged; clients: {} killed, {} supervisors killed, \
              {} terminated, {} stopped; daemons: {} killed, {} stopped (slowest {:?}), {} frozen; \
              {} times seen in use, {} times at rest, {} trees ended, {} files compared; violations: {}",
             get(&counts.sessions),
             get(&counts.acknowledged),
             get(&counts.clients_killed),
-            get(&counts.keepers_killed),
+            get(&counts.supervisors_killed),
             get(&counts.terminated),
             get(&counts.stopped),
             self.daemons.killed,

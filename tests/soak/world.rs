@@ -60,7 +60,7 @@ pub struct Counts {
     pub sessions: AtomicU64,
     pub acknowledged: AtomicU64,
     pub clients_killed: AtomicU64,
-    pub keepers_killed: AtomicU64,
+    pub supervisors_killed: AtomicU64,
     pub stopped: AtomicU64,
     pub terminated: AtomicU64,
     pub seen_in_use: AtomicU64,

@@ -1,0 +1,216 @@
+//! The session with the daemon: opens it and waits for the grant; closes it and waits for the sync.
+
+use std::ffi::{OsStr, OsString};
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::output::Output;
+use super::{Options, RunError};
+use crate::client::{self, Connection, OUT_OF_PLACE, ReceiveError};
+use crate::escape::escape;
+use crate::problem::Problem;
+use crate::sys::poll::{self, Watch};
+use crate::sys::signal::{self, Signals};
+use crate::wire::{ClientMessage, CloseResult, DaemonMessage, DenyReason, VERSION};
+
+/// After this long without an answer, a warning appears.
+const SLOW: Duration = Duration::from_secs(5);
+
+pub(super) struct Session {
+    pub connection: Connection,
+    pub grant: Grant,
+}
+
+pub(super) struct Grant {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Its device number as the daemon sees it.
+    pub device: u64,
+    /// The time from SIGTERM to SIGKILL for a command that must die.
+    pub kill_grace: Duration,
+}
+
+/// Opens a session. Waits for the grant as long as it takes, or until a signal arrives.
+pub(super) fn open(
+    options: &Options,
+    signals: &Signals,
+    output: Output,
+) -> Result<Session, RunError> {
+    let mut wait = DaemonWait::new(signals, output, "the storage was not granted yet");
+    let mut connection = connect(&options.socket, &mut wait)?;
+    let open = ClientMessage::Open {
+        version: VERSION,
+        command: options.command.join(OsStr::new(" ")).into_vec(),
+    };
+    // If it fails, the daemon has hung up, perhaps after an answer with the reason.
+    let _ = connection.greet(&open);
+    let problem = match wait.answer(&mut connection)? {
+        Ok(DaemonMessage::Granted {
+            data,
+            device,
+            kill_grace_ms,
+            ..
+        }) => {
+            let grant = Grant {
+                data: OsString::from_vec(data).into(),
+                device,
+                kill_grace: Duration::from_millis(kill_grace_ms.into()),
+            };
+            return Ok(Session { connection, grant });
+        }
+        Ok(DaemonMessage::Denied { reason, text, .. }) => {
+            let denied = Problem::new(format!("PST write is denied: {}", escape(&text)));
+            match reason {
+                DenyReason::Stopping => denied.hint("try again when `pst status` shows a daemon"),
+                _ => denied, // the text says what to do
+            }
+        }
+        other => unexpected(other),
+    };
+    Err(problem.into())
+}
+
+/// Connects, and waits in line while the daemon's backlog is full.
+fn connect(socket: &Path, wait: &mut DaemonWait<'_>) -> Result<Connection, RunError> {
+    let connected = client::connect(socket, || {
+        wait.time_until_warning(); // warns
+        match wait.interruption() {
+            Some(error) => ControlFlow::Break(error),
+            None => ControlFlow::Continue(()),
+        }
+    });
+    match connected {
+        ControlFlow::Continue(Ok(connection)) => Ok(connection),
+        ControlFlow::Continue(Err(error)) => {
+            // The text needs user and group names, which may take long: signals may end this.
+            signal::restore_mask();
+            signal::block([libc::SIGTTOU]); // a message from the background must not stop it
+            Err(client::cannot_connect(socket, &error).into())
+        }
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+impl Session {
+    pub(super) fn send_close(&self) {
+        // If it fails, the daemon has hung up: `await_closed` finds out.
+        let _ = self.connection.send(&ClientMessage::Close);
+    }
+
+    /// Waits for the daemon's answer to [`Session::send_close`], or until a signal arrives.
+    ///
+    /// # Errors
+    /// The data may not be on stable storage.
+    pub(super) fn await_closed(
+        &mut self,
+        signals: &Signals,
+        output: Output,
+    ) -> Result<(), RunError> {
+        let consequence =
+            "the data may not be on stable storage yet; it is once `pst status` shows `ro`";
+        let mut wait = DaemonWait::new(signals, output, consequence);
+        let reason = match wait.answer(&mut self.connection)? {
+            Ok(DaemonMessage::Closed { result, text }) => match result {
+                CloseResult::Durable => return Ok(()),
+                CloseResult::Failed => format!("PST close failed: {}", escape(&text)),
+            },
+            Ok(DaemonMessage::Revoked { text, .. }) => {
+                format!("PST write is revoked: {}", escape(&text))
+            }
+            other => unexpected(other).to_string(),
+        };
+        let text = format!("The data may not be on stable storage: {reason}");
+        Err(Problem::new(text).into())
+    }
+}
+
+/// Explains an answer that does not fit the question.
+pub(super) fn unexpected(answer: Result<DaemonMessage, ReceiveError>) -> Problem {
+    match answer {
+        Ok(DaemonMessage::Error { text, .. }) => {
+            Problem::new(format!("the daemon refused: {}", escape(&text)))
+        }
+        Ok(_) => Problem::new(OUT_OF_PLACE),
+        Err(error) => error.into(),
+    }
+}
+
+/// The next pending signal that would end a program; drops others.
+pub(super) fn ending_signal(signals: &Signals) -> Option<libc::c_int> {
+    while let Ok(Some(received)) = signals.next() {
+        if !matches!(received.signal, libc::SIGCHLD | libc::SIGWINCH) {
+            return Some(received.signal);
+        }
+    }
+    None
+}
+
+/// A wait for the daemon: warns once if it takes long; ends by a signal that would end a program.
+struct DaemonWait<'a> {
+    signals: &'a Signals,
+    output: Output,
+    /// `None` once the warning was given.
+    warn_at: Option<Instant>,
+    /// What it means if a signal ends the wait.
+    consequence: &'static str,
+}
+
+impl<'a> DaemonWait<'a> {
+    fn new(signals: &'a Signals, output: Output, consequence: &'static str) -> Self {
+        Self {
+            signals,
+            output,
+            warn_at: Some(Instant::now() + SLOW),
+            consequence,
+        }
+    }
+
+    /// The next message, or the end of the connection.
+    fn answer(
+        &mut self,
+        connection: &mut Connection,
+    ) -> Result<Result<DaemonMessage, ReceiveError>, RunError> {
+        loop {
+            if let Some(answer) = connection.receive().transpose() {
+                return Ok(answer);
+            }
+            if let Some(error) = self.interruption() {
+                return Err(error);
+            }
+            let mut watches = [
+                Watch::new(self.signals, libc::POLLIN),
+                Watch::new(&*connection, libc::POLLIN),
+            ];
+            // Fails only if the kernel has no memory; then try again.
+            let _ = poll::wait(&mut watches, self.time_until_warning());
+        }
+    }
+
+    fn interruption(&self) -> Option<RunError> {
+        let signal = ending_signal(self.signals)?;
+        let name = signal::name(signal);
+        Some(RunError {
+            problem: Problem::new(format!(
+                "Given up waiting because of {name}: {}",
+                self.consequence
+            )),
+            code: u8::try_from(128 + signal).unwrap_or(u8::MAX), // as in a shell
+        })
+    }
+
+    /// Warns if it is time; `None` afterwards.
+    fn time_until_warning(&mut self) -> Option<Duration> {
+        let left = self.warn_at?.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            self.warn_at = None;
+            self.output.warning(format_args!(
+                "No answer from the daemon for {} s, still waiting ... (see `pst status`)",
+                SLOW.as_secs()
+            ));
+            return None;
+        }
+        Some(left)
+    }
+}
