@@ -37,7 +37,7 @@ pub fn trim_memory() {
     }
 }
 
-/// Has ps(1) and `pkill -f` show `name` instead of the arguments, if there is room; see
+/// Has ps(1) and `pkill -f` show `name` instead of the arguments, as far as there is room; see
 /// /proc/pid/cmdline in proc_pid_cmdline(5). Only for a process with one thread that needs
 /// `std::env::args` no more.
 pub fn rename_arguments(name: &[u8]) {
@@ -45,9 +45,10 @@ pub fn rename_arguments(name: &[u8]) {
         return;
     };
     let length = end.saturating_sub(start);
-    if length < name.len() + 2 {
+    if length < 3 {
         return;
     }
+    let name = &name[..name.len().min(length - 2)];
     let start = ptr::with_exposed_provenance_mut::<u8>(start);
     // SAFETY: this process's arguments are at `start`, writable and `length` long; nothing else
     // reads or writes them now. Since the last byte is not 0, the kernel shows one string only.
