@@ -6,7 +6,7 @@ use std::io::Write;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {
-    /// Print only errors.
+    /// Print only warnings and errors.
     pub quiet: bool,
 }
 
@@ -18,9 +18,7 @@ impl Output {
     }
 
     pub(super) fn warning(self, text: impl Display) {
-        if !self.quiet {
-            write_line("WARNING", text);
-        }
+        write_line("WARNING", text);
     }
 
     pub(super) fn error(self, text: impl Display) {

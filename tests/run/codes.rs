@@ -48,7 +48,7 @@ fn p7_a_session_without_trouble_says_exactly_four_lines() {
 }
 
 #[test]
-fn quiet_says_nothing_below_error() {
+fn quiet_says_nothing_below_warning() {
     let rig = Rig::new();
     let mut command = rig.command(env!("CARGO_BIN_EXE_pst"));
     command.args(["run", "-q", "--", "true"]);
@@ -231,6 +231,19 @@ fn p7_a_daemon_that_dies_gives_the_killed_commands_code() {
     let output = finish(child);
     assert_eq!(code(&output), Some(143));
     assert!(stderr(&output).contains("went away"));
+}
+
+#[test]
+fn quiet_says_that_a_daemon_does_not_answer() {
+    let rig = Rig::new();
+    let mut command = rig.command(env!("CARGO_BIN_EXE_pst"));
+    let mut child = command.args(["run", "-q", "true"]).spawn().unwrap();
+    let _client = rig.accept();
+    let mut said = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = said.next().unwrap().unwrap();
+    assert!(line.contains("WARNING -- No answer"), "{line}");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
