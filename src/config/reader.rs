@@ -128,7 +128,7 @@ impl Reader<'_> {
             .filter(|limit| (1..=CONNECTIONS_LIMIT).contains(limit))
             .and_then(|limit| usize::try_from(limit).ok())
             .ok_or_else(|| {
-                let range = format_args!("1 to {CONNECTIONS_LIMIT} connections");
+                let range = format!("1 to {CONNECTIONS_LIMIT} connections");
                 self.out_of_range(value, number, range)
             })
     }
@@ -145,7 +145,7 @@ impl Reader<'_> {
             .filter(|seconds| *seconds <= KILL_GRACE_LIMIT)
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
             .ok_or_else(|| {
-                let range = format_args!("0 to {KILL_GRACE_LIMIT} seconds");
+                let range = format!("0 to {KILL_GRACE_LIMIT} seconds");
                 self.out_of_range(value, written, range)
             })
     }
@@ -160,7 +160,7 @@ impl Reader<'_> {
     fn path(&self, value: &TomlValue<'_>) -> Result<PathBuf, Problem> {
         let path = self.string(value)?;
         absolute(OsStr::new(path)).ok_or_else(|| {
-            let problem = format_args!("{path:?} must be an absolute path without `..`");
+            let problem = format!("{path:?} must be an absolute path without `..`");
             self.invalid(value.span(), problem)
         })
     }
@@ -191,7 +191,7 @@ impl Reader<'_> {
 
     fn wrong_type(&self, value: &TomlValue<'_>, expected: &str) -> Problem {
         let found = value.get_ref().type_str();
-        let message = format_args!("invalid type: {found}, expected {expected}");
+        let message = format!("invalid type: {found}, expected {expected}");
         self.invalid(value.span(), message)
     }
 
@@ -209,7 +209,7 @@ impl Reader<'_> {
 
     fn unknown(&self, key: &Spanned<impl AsRef<str>>, known: &str) -> Problem {
         let name = escape(key.get_ref().as_ref());
-        let message = format_args!("unknown key `{name}`, expected one of {known}");
+        let message = format!("unknown key `{name}`, expected one of {known}");
         self.invalid(key.span(), message)
     }
 
