@@ -89,7 +89,9 @@ impl NativeClient<'_> {
                 let text = context.not_admitted(self.connection.peer);
                 send(self.connection, denied(DenyReason::NotAdmitted, text)).await
             }
-            ClientMessage::Status { watch, .. } => status(context, self.connection, watch).await,
+            ClientMessage::Status { watch, .. } => {
+                Box::pin(status(context, self.connection, watch)).await
+            }
             ClientMessage::Close => Err(Fault::Broken("Close without a session".into())),
         }
     }

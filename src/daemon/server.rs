@@ -148,7 +148,8 @@ async fn serve(context: &Context, connection: Connection) {
     match connection.in_time(connection.opening(&mut early)).await {
         #[cfg(feature = "kvmd-api")]
         Ok(Opening::Other) if kvmd::speaks(&early) => {
-            kvmd::serve(context, &connection, early).await
+            // Boxed, as the status is: a native session then takes 3.2 KiB instead of 4.4.
+            Box::pin(kvmd::serve(context, &connection, early)).await
         }
         Ok(opening) => native::serve(context, &connection, opening, &early).await,
         Err(fault) => native::refuse(&connection, fault).await,
