@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::reader::Reader;
-use crate::escape::escape_path;
+use crate::escape::{escape, escape_path};
 use crate::problem::{Problem, ProblemKind};
+use crate::sys::user;
 
 pub use self::location::StorageLocation;
 
@@ -115,6 +116,21 @@ impl Config {
     /// Parses a config file; `path` is for error messages only.
     pub fn parse(text: &str, path: &Path) -> Result<Config, Problem> {
         Reader { path, text }.read()
+    }
+
+    /// Looks up the access group.
+    pub(crate) fn access_gid(&self) -> Result<u32, Problem> {
+        let name = escape(&self.group);
+        let gid = user::gid_by_name(&self.group).map_err(|error| {
+            let what = format!("cannot look up the access group '{name}'");
+            Problem::io(what, &error).hint("check nsswitch.conf(5)")
+        })?;
+        gid.ok_or_else(|| {
+            let hint = format!(
+                "`groupadd --system {name}`, or name another as `group` in the config file"
+            );
+            Problem::new(format!("there is no access group '{name}'")).hint(hint)
+        })
     }
 }
 

@@ -36,9 +36,9 @@ use crate::logging;
 use crate::problem::Problem;
 use crate::storage::Storage;
 use crate::storage::directories::Owner;
+use crate::sys::current;
 use crate::sys::fanotify::Group;
 use crate::sys::signal::Signals;
-use crate::sys::{current, user};
 use crate::systemd::{self, ServiceManager};
 
 use self::context::{Context, Settings};
@@ -71,7 +71,7 @@ pub(crate) fn main(
 fn run(config: &Config) -> Result<bool, Problem> {
     let location = config.storage_location()?;
     let owner = Owner::of(&location)?;
-    let access_gid = access_gid(&config.group)?;
+    let access_gid = config.access_gid()?;
     if let Err(error) = current::raise_descriptor_limit() {
         ::log::warn!("cannot raise the limit of open files: {error}");
     }
@@ -100,17 +100,6 @@ fn run(config: &Config) -> Result<bool, Problem> {
         running,
     };
     async_io::block_on(serve(controller, requests, context, runs, listener, events))
-}
-
-fn access_gid(name: &str) -> Result<u32, Problem> {
-    let gid = user::gid_by_name(name).map_err(|error| {
-        Problem::io(format!("cannot look up the access group '{name}'"), &error)
-    })?;
-    gid.ok_or_else(|| {
-        Problem::new(format!("there is no access group '{name}'")).hint(format!(
-            "make it (`groupadd --system {name}`), or name another as `group` in the config file"
-        ))
-    })
 }
 
 /// Without these events, the inspection each second notices errors later.
