@@ -264,6 +264,17 @@ pub(crate) fn cannot_connect(socket: &Path, error: &io::Error) -> Problem {
         .kind(ProblemKind::NoDaemon)
 }
 
+/// The problem that the daemon is silent for [`PATIENCE`].
+pub(crate) fn no_answer(socket: &Path) -> Problem {
+    let socket = escape_path(socket);
+    let seconds = PATIENCE.as_secs();
+    Problem::new(format!(
+        "no answer from the daemon at {socket} for {seconds} s"
+    ))
+    .hint("see `systemctl status pst`")
+    .kind(ProblemKind::NoDaemon)
+}
+
 /// Says whether the user must join the group `gid`, or joined it after this login.
 fn not_allowed(socket: &str, gid: u32) -> Problem {
     let user = user::user_name(current::effective_uid());

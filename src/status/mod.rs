@@ -5,7 +5,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -47,7 +47,7 @@ fn show(options: &Options) -> Result<State, Problem> {
     let screen = (options.watch && !options.json).then(Screen::new);
     let screen = screen.transpose()?;
     let deadline = Instant::now() + PATIENCE;
-    let no_answer = || no_answer(&options.socket);
+    let no_answer = || client::no_answer(&options.socket);
     let connected = client::ask_status(&options.socket, options.watch, deadline);
     let mut source = Source {
         connection: connected
@@ -122,16 +122,6 @@ fn print(text: &str) -> Result<bool, Problem> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Problem::io("cannot write", &error)),
     }
-}
-
-fn no_answer(socket: &Path) -> Problem {
-    let socket = escape(socket.as_os_str().as_encoded_bytes());
-    let seconds = PATIENCE.as_secs();
-    Problem::new(format!(
-        "no answer from the daemon at {socket} for {seconds} s"
-    ))
-    .hint("see `systemctl status pst`")
-    .kind(ProblemKind::NoDaemon)
 }
 
 /// To the caller, a daemon whose connection fails is no daemon.
