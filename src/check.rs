@@ -2,13 +2,11 @@
 //! do about each fault. It only reads: it opens no session and changes nothing.
 
 mod access;
-mod card;
 mod config;
 mod daemon;
 mod device;
 mod filesystem;
 mod finding;
-mod fstab;
 mod host;
 mod kernel;
 mod mount;
@@ -68,14 +66,12 @@ fn check(options: &Options, host: &Host) -> Vec<Finding> {
     let config = config::check(options, &mut findings);
     let mut mount_point = None;
     if let Some(config) = &config {
-        let (entry, location) = fstab::check(config, host, &mut findings);
+        let (entry, location) = config::check_fstab(config, &mut findings);
         let location = location.as_ref();
         let found = location.and_then(|location| mount::check(location, host, &mut findings));
-        let device = device::check(host, entry.as_ref(), found.as_ref(), &mut findings);
-        findings.extend(device.as_ref().map(card::check));
+        let node = device::check(host, entry.as_ref(), found.as_ref(), &mut findings);
         if let Some(found) = &found {
-            let node = device.as_ref().map(|device| device.node.as_path());
-            findings.extend(filesystem::check(host, found, node));
+            findings.extend(filesystem::check(host, found, node.as_deref()));
         }
         findings.extend(access::check(config, location, host));
         findings.extend(daemon::check(config, location, found.as_ref(), host));

@@ -3,35 +3,27 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use super::finding::{Finding, Id};
 use super::host::Host;
 use crate::client::{self, PATIENCE, ReceiveError, StatusError};
 use crate::config::{Config, StorageLocation};
-use crate::escape::{escape, escape_path};
+use crate::escape::escape_path;
 use crate::problem::Problem;
 use crate::storage::inspect::MountedStorage;
 use crate::sys::socket;
 use crate::wire::{DecodeError, State, Status, VERSION};
 
-const START: &str = "`systemctl start pst`; if it does not stay, `journalctl -u pst` says why";
 const RESTART: &str = "`systemctl restart pst` (this ends open sessions)";
 
-struct Answer {
-    status: Status,
-    /// The daemon's directory in /proc; `None` if its pid means another process here.
-    process: Option<PathBuf>,
-}
-
-enum NoAnswer {
-    /// A daemon is there, or may be there, so the storage may be writable for a session.
-    Refused(Finding),
-    /// No daemon looks after the storage.
-    NoDaemon(Finding),
-}
+/// Capabilities that the daemon needs, with their numbers; capabilities(7).
+const CAPABILITIES: [(&str, u32); 3] = [
+    ("CAP_SYS_ADMIN", 21),
+    ("CAP_SYS_PTRACE", 19),
+    ("CAP_DAC_READ_SEARCH", 2),
+];
 
 pub(super) fn check(
     config: &Config,
@@ -39,83 +31,75 @@ pub(super) fn check(
     found: Option<&MountedStorage>,
     host: &Host,
 ) -> Vec<Finding> {
-    let Answer { status, process } = match ask(&config.socket, host) {
-        Ok(answer) => answer,
-        Err(NoAnswer::Refused(finding)) => return vec![finding],
-        Err(NoAnswer::NoDaemon(finding)) => {
-            let writable = found.and_then(writable_without_daemon);
-            return [finding].into_iter().chain(writable).collect();
+    let socket = &config.socket;
+    let deadline = Instant::now() + PATIENCE;
+    let mut connection = match client::ask_status(socket, false, deadline) {
+        None => return no_daemon(client::no_answer(socket), found),
+        Some(Ok(connection)) => connection,
+        Some(Err(error)) => {
+            let problem = client::cannot_connect(socket, &error);
+            if error.kind() == ErrorKind::PermissionDenied && !host.is_root() {
+                // The finding access says what to do.
+                return vec![Id::Daemon.skipped(problem.what)];
+            }
+            return no_daemon(problem, found);
         }
     };
-    let mut findings = vec![Id::Daemon.ok(format!("answers, pid {}", status.daemon.pid))];
-    findings.push(version(&status, process.as_deref()));
-    findings.push(capabilities(process.as_deref()));
+    let status = match connection.next_status(deadline) {
+        Ok(Some(status)) => status,
+        Ok(None) => return no_daemon(client::no_answer(socket), found),
+        Err(error) => return vec![no_status(socket, error)],
+    };
+    let pid = status.daemon.pid;
+    // In another pid namespace, the daemon's pid means another process here.
+    let is_here = socket::peer(connection.as_fd()).is_ok_and(|peer| peer.pid == pid);
+    let process = is_here.then(|| host.at(format!("/proc/{pid}")));
+    let mut findings = vec![
+        Id::Daemon.ok(format!("answers, pid {pid}")),
+        version(&status, process.as_deref()),
+        capabilities(process.as_deref()),
+    ];
     findings.extend(location.map(|location| same_config(&status, location)));
     findings.push(state(&status));
     findings
 }
 
-fn writable_without_daemon(found: &MountedStorage) -> Option<Finding> {
-    let mount = &found.mount;
-    let writable = !mount.read_only && !mount.superblock_read_only();
-    let shown = escape_path(&mount.point);
-    (writable && found.has_block_device()).then(|| {
-        Id::State.error(
+/// Without a daemon, nothing makes a writable storage read-only again.
+fn no_daemon(problem: Problem, found: Option<&MountedStorage>) -> Vec<Finding> {
+    let mut findings = vec![Id::Daemon.problem(problem)];
+    let is_writable = |found: &&MountedStorage| {
+        let mount = &found.mount;
+        found.has_block_device() && !mount.read_only && !mount.superblock_read_only()
+    };
+    if let Some(found) = found.filter(is_writable) {
+        let shown = escape_path(&found.mount.point);
+        findings.push(Id::State.error(
             format!("{shown} is writable, and no daemon says why"),
             "start the daemon: it makes the storage read-only unless a session is open",
-        )
-    })
-}
-
-fn ask(socket: &Path, host: &Host) -> Result<Answer, NoAnswer> {
-    let deadline = Instant::now() + PATIENCE;
-    let shown = escape_path(socket);
-    let silent = || {
-        let text = format!("no answer at {shown} for {} s", PATIENCE.as_secs());
-        NoAnswer::NoDaemon(Id::Daemon.error(text, RESTART))
-    };
-    let connected = client::ask_status(socket, false, deadline).ok_or_else(silent)?;
-    let mut connection = connected.map_err(|error| {
-        let problem = client::cannot_connect(socket, &error);
-        if error.kind() == ErrorKind::PermissionDenied && !host.is_root() {
-            // The finding access says what to do.
-            return NoAnswer::Refused(Id::Daemon.skipped(problem.what));
-        }
-        NoAnswer::NoDaemon(Id::Daemon.problem(&problem, START))
-    })?;
-    let peer = socket::peer(connection.as_fd()).ok();
-    match connection.next_status(deadline) {
-        Ok(Some(status)) => {
-            let pid = status.daemon.pid;
-            let is_here = peer.is_some_and(|peer| peer.pid == pid);
-            let process = is_here.then(|| host.at(format!("/proc/{pid}")));
-            Ok(Answer { status, process })
-        }
-        Ok(None) => Err(silent()),
-        Err(error) => Err(NoAnswer::Refused(no_status(&shown, error))),
+        ));
     }
+    findings
 }
 
-fn no_status(socket: &str, error: StatusError) -> Finding {
+fn no_status(socket: &Path, error: StatusError) -> Finding {
     match error {
         StatusError::Receive(ReceiveError::Decode(DecodeError::Version(version))) => {
             other_version(version)
         }
         StatusError::Refused { version, .. } if version != VERSION => other_version(version),
-        StatusError::Refused { text, .. } => Id::Daemon.error(
-            format!("it refused to answer: {}", escape(&text)),
-            "`journalctl -u pst` may say more",
-        ),
-        error => Id::Daemon.error(
-            format!(
-                "no status from {socket}, maybe it is not pst's daemon: {}",
-                Problem::from(error).what
-            ),
-            format!(
-                "`ss -xlp src {socket}` shows who listens; if it is kvmd's daemon: \
-                 `systemctl disable --now kvmd-pst`, then `systemctl start pst`"
-            ),
-        ),
+        StatusError::Refused { .. } => {
+            Id::Daemon.problem(Problem::from(error).hint("`journalctl -u pst` may say more"))
+        }
+        error => {
+            let (shown, why) = (escape_path(socket), Problem::from(error).what);
+            Id::Daemon.error(
+                format!("no status from {shown}, maybe it is not pst's daemon: {why}"),
+                format!(
+                    "`ss -xlp src {shown}` shows who listens; if it is kvmd's daemon: \
+                     `systemctl disable --now kvmd-pst`, then `systemctl start pst`"
+                ),
+            )
+        }
     }
 }
 
@@ -135,7 +119,7 @@ fn version(status: &Status, process: Option<&Path>) -> Finding {
     }
     let program = process.and_then(|process| fs::read_link(process.join("exe")).ok());
     match program {
-        Some(path) if path.as_os_str().as_bytes().ends_with(b" (deleted)") => {
+        Some(path) if path.to_string_lossy().ends_with(" (deleted)") => {
             let text = "its program was replaced or removed since it started";
             Id::DaemonVersion.warning(text, RESTART)
         }
@@ -154,23 +138,25 @@ fn capabilities(process: Option<&Path>) -> Finding {
     }
 }
 
-/// `effective` is a set of capabilities by their numbers in capabilities(7).
+/// `effective` is a set of capabilities, a bit for each.
 fn judge_capabilities(effective: u64) -> Finding {
+    let missing = CAPABILITIES
+        .iter()
+        .filter(|(_, number)| effective & (1 << number) == 0);
+    let missing: Vec<&str> = missing.map(|(name, _)| *name).collect();
+    let without = format!("without {}", missing.join(" "));
     let advice = "set AmbientCapabilities= as pst.service does, or run it as root";
-    let missing = |(_, number): &(&str, u32)| effective & (1 << number) == 0;
-    if missing(&("CAP_SYS_ADMIN", 21)) {
-        let text = "without CAP_SYS_ADMIN: it cannot make the storage writable";
-        return Id::DaemonCapabilities.error(text, advice);
+    match missing[..] {
+        [] => Id::DaemonCapabilities.ok(CAPABILITIES.map(|(name, _)| name).join(" ")),
+        ["CAP_SYS_ADMIN", ..] => Id::DaemonCapabilities.error(
+            format!("{without}: it cannot make the storage writable"),
+            advice,
+        ),
+        _ => Id::DaemonCapabilities.warning(
+            format!("{without}: it cannot name what keeps the storage writable"),
+            advice,
+        ),
     }
-    let search = [("CAP_SYS_PTRACE", 19), ("CAP_DAC_READ_SEARCH", 2)];
-    let lacking = search.into_iter().filter(missing).map(|(name, _)| name);
-    let lacking = lacking.collect::<Vec<_>>().join(" ");
-    if lacking.is_empty() {
-        let text = "CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH";
-        return Id::DaemonCapabilities.ok(text);
-    }
-    let text = format!("without {lacking}: it cannot name what keeps the storage writable");
-    Id::DaemonCapabilities.warning(text, advice)
 }
 
 /// Checks that the daemon started with the current config file and fstab.

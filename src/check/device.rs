@@ -1,7 +1,9 @@
-//! The device: the one that fstab names, the one that is mounted, and whether it takes writes.
+//! The device: the one that fstab names, the one that is mounted, whether it takes writes, and
+//! whether it is a card that does not flush its write cache.
 
 use std::ffi::OsStr;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -12,22 +14,26 @@ use crate::escape::{escape, escape_path};
 use crate::fstab::Entry;
 use crate::storage::inspect::MountedStorage;
 
-#[derive(Debug)]
-pub(super) struct Device {
-    pub node: PathBuf,
-    /// Its directory in sysfs.
-    pub sys: PathBuf,
-    /// That of the whole disk; the same as `sys` if the device is not a partition.
-    pub disk: PathBuf,
-}
+/// Cards that do not flush their write cache when the kernel tells them to, and when they were made
+/// (YYYYMM). Each is the beginning of what [`identity`] returns.
+///
+/// The Raspberry Pi's kernel (rpi-6.12.y) leaves their cache off: they have MMC_QUIRK_BROKEN_SD_CACHE
+/// in drivers/mmc/core/quirks.h. Linux itself lists only some of them.
+const BROKEN_CACHE_CARDS: [(&str, RangeInclusive<u32>); 4] = [
+    ("0x00009f 0x5449 ", 201901..=202212), // Kingston Canvas Go! Plus
+    ("0x000012 0x3456 ASTC", 202202..=202202), // Gigastone Gaming Plus
+    ("0x00001b 0x534d ", 202301..=202312), // Samsung Pro Plus and Evo Plus
+    ("0x000003 0x5344 ", 201901..=202012), // SanDisk Extreme (A2)
+];
 
-/// Returns the storage's device: the one that is mounted, else the one that fstab names.
+/// Checks the storage's device: the one that is mounted, else the one that fstab names. Returns its
+/// node.
 pub(super) fn check(
     host: &Host,
     entry: Option<&Entry>,
     found: Option<&MountedStorage>,
     findings: &mut Vec<Finding>,
-) -> Option<Device> {
+) -> Option<PathBuf> {
     if found.is_some_and(|found| !found.has_block_device()) {
         return None; // the finding mount-filesystem says so
     }
@@ -37,9 +43,15 @@ pub(super) fn check(
         findings.push(compare(&entry.spec, node.as_deref().ok(), source));
         node.ok()
     });
-    let device = device(host, source.or(named.as_deref())?)?;
-    findings.extend(write_protected(&device));
-    Some(device)
+    let node = source.or(named.as_deref())?;
+    let sys = sysfs_directory(host, node)?;
+    let disk = match sys.join("partition").exists() {
+        true => sys.parent()?,
+        false => &sys,
+    };
+    findings.extend(write_protected(node, &sys, disk));
+    findings.push(card(node, disk));
+    Some(node.to_owned())
 }
 
 /// Returns the path that fstab's first field stands for; `None` if that cannot be known.
@@ -51,12 +63,11 @@ fn named_path(host: &Host, spec: &OsStr) -> Option<PathBuf> {
     if !["LABEL", "UUID", "PARTLABEL", "PARTUUID"].contains(&tag) {
         return None;
     }
-    let links = host
-        .at("/dev/disk")
-        .join(format!("by-{}", tag.to_lowercase()));
-    // udev removes a directory with its last link, but /dev/disk stays.
-    let is_udev = host.at("/dev/disk").is_dir();
-    is_udev.then(|| links.join(udev_name(value.trim_matches('"'))))
+    let links = host.at("/dev/disk");
+    let name = udev_name(value.trim_matches('"'));
+    // udev removes by-label with its last link, but /dev/disk stays.
+    let is_udev = links.is_dir();
+    is_udev.then(|| links.join(format!("by-{}/{name}", tag.to_lowercase())))
 }
 
 /// Encodes a label as udev does in the names of links: a space becomes `\x20`.
@@ -93,34 +104,66 @@ fn compare(spec: &OsStr, named: Option<&Path>, mounted: Option<&Path>) -> Findin
     }
 }
 
-fn device(host: &Host, node: &Path) -> Option<Device> {
+/// Returns the directory of a block device in sysfs.
+fn sysfs_directory(host: &Host, node: &Path) -> Option<PathBuf> {
     let metadata = fs::metadata(host.at(node)).ok()?;
     if !metadata.file_type().is_block_device() {
         return None;
     }
     let (major, minor) = (libc::major(metadata.rdev()), libc::minor(metadata.rdev()));
-    let sys = fs::canonicalize(host.at(format!("/sys/dev/block/{major}:{minor}"))).ok()?;
-    let disk = match sys.join("partition").exists() {
-        true => sys.parent()?.to_owned(),
-        false => sys.clone(),
-    };
-    let node = node.to_owned();
-    Some(Device { node, sys, disk })
+    fs::canonicalize(host.at(format!("/sys/dev/block/{major}:{minor}"))).ok()
 }
 
 /// An error if the device, or the disk that it is a part of, takes no writes.
-fn write_protected(device: &Device) -> Option<Finding> {
+fn write_protected(node: &Path, sys: &Path, disk: &Path) -> Option<Finding> {
     let is_set = |sys: &Path| read_line(&sys.join("ro")).is_some_and(|ro| ro != "0");
-    (is_set(&device.sys) || is_set(&device.disk)).then(|| {
+    (is_set(sys) || is_set(disk)).then(|| {
         Id::Device.error(
             format!(
                 "{} itself is read-only: no remount can make it writable",
-                escape_path(&device.node)
+                escape_path(node)
             ),
             "check the card's lock switch; replace a worn-out card, which locks itself; undo a \
              manual setting with `blockdev --setrw`; set loop devices up without -r",
         )
     })
+}
+
+/// Checks whether the disk is a card whose write cache is known to be broken.
+fn card(node: &Path, disk: &Path) -> Finding {
+    let cached = read_line(&disk.join("queue/write_cache")).map(|word| word == "write back");
+    let cache = match cached {
+        Some(true) => "with a write cache, flushed before `pst run` returns",
+        Some(false) => "without a write cache in use",
+        None => "/sys does not show whether it has a write cache",
+    };
+    let Some((identity, date)) = identity(&disk.join("device")) else {
+        return Id::Card.ok(format!("{} is not an SD card; {cache}", escape_path(node)));
+    };
+    let shown = format!("{} of {:02}/{}", escape(&identity), date % 100, date / 100);
+    let is_broken = BROKEN_CACHE_CARDS
+        .iter()
+        .any(|(known, dates)| identity.starts_with(known) && dates.contains(&date));
+    if !is_broken || cached == Some(false) {
+        return Id::Card.ok(format!("{shown}, {cache}"));
+    }
+    Id::Card.warning(
+        format!(
+            "{shown}: such cards are known not to flush their write cache, so a power cut can lose \
+             data that `pst run` reported as safe"
+        ),
+        "replace the card, or run a kernel that leaves its cache off",
+    )
+}
+
+/// Returns an SD or MMC card's maker, OEM and name, and its month of manufacture as YYYYMM. `None`
+/// if it is no card.
+fn identity(device: &Path) -> Option<(String, u32)> {
+    let read = |name| read_line(&device.join(name));
+    let identity = [read("manfid")?, read("oemid")?, read("name")?].join(" ");
+    let date = read("date")?;
+    let (month, year) = date.split_once('/')?;
+    Some((identity, format!("{year}{month}").parse().ok()?))
 }
 
 #[cfg(test)]
@@ -155,15 +198,68 @@ mod tests {
         let tree = Tree::new();
         let device = |own: &str, disk: &str| {
             tree.file("/sys/d/ro", disk).file("/sys/d/p/ro", own);
-            write_protected(&Device {
-                node: "/dev/p".into(),
-                sys: tree.0.at("/sys/d/p"),
-                disk: tree.0.at("/sys/d"),
-            })
-            .map(|found| found.level)
+            let (sys, disk) = (tree.0.at("/sys/d/p"), tree.0.at("/sys/d"));
+            write_protected(Path::new("/dev/p"), &sys, &disk).map(|found| found.level)
         };
         assert_eq!(device("0\n", "0\n"), None);
         assert_eq!(device("0\n", "1\n"), Some(Level::Error));
         assert_eq!(device("1\n", "0\n"), Some(Level::Error));
+    }
+
+    /// The level for a card in a tree that stands for /sys.
+    fn level(cid: [&str; 4], cache: &str) -> Level {
+        let tree = Tree::new();
+        let [name, manfid, oemid, date] = cid;
+        for (file, content) in [
+            ("device/name", name),
+            ("device/manfid", manfid),
+            ("device/oemid", oemid),
+            ("device/date", date),
+            ("queue/write_cache", cache),
+        ] {
+            tree.file(
+                &format!("/sys/block/mmcblk0/{file}"),
+                &format!("{content}\n"),
+            );
+        }
+        let node = Path::new("/dev/mmcblk0p4");
+        let found = card(node, &tree.0.at("/sys/block/mmcblk0"));
+        assert!(found.text.contains(name), "{found:?}");
+        found.level
+    }
+
+    #[test]
+    fn cards_with_a_broken_cache_are_known() {
+        for cid in [
+            ["SD64G", "0x00009f", "0x5449", "11/2019"],
+            ["ASTC", "0x000012", "0x3456", "02/2022"],
+            ["SD128", "0x00009f", "0x5449", "07/2021"],
+            ["EE8QT", "0x00001b", "0x534d", "03/2023"],
+            ["SN64G", "0x000003", "0x5344", "10/2020"],
+        ] {
+            assert_eq!(level(cid, "write back"), Level::Warning, "{cid:?}");
+            assert_eq!(level(cid, "write through"), Level::Ok, "{cid:?}");
+        }
+    }
+
+    #[test]
+    fn other_cards_of_the_same_makers_are_not_accused() {
+        for cid in [
+            ["SD64G", "0x00009f", "0x5449", "05/2023"],
+            ["SD64G", "0x00009f", "0x5448", "11/2019"],
+            ["ASTC", "0x000012", "0x3456", "03/2022"],
+            ["OTHER", "0x000012", "0x3456", "02/2022"],
+            ["SN64G", "0x000003", "0x5344", "01/2021"],
+        ] {
+            assert_eq!(level(cid, "write back"), Level::Ok, "{cid:?}");
+        }
+    }
+
+    #[test]
+    fn other_disks_have_no_identity() {
+        let tree = Tree::new();
+        assert_eq!(identity(&tree.0.at("/sys/block/loop0/device")), None);
+        tree.file("/sys/block/sda/device/name", "a disk");
+        assert_eq!(identity(&tree.0.at("/sys/block/sda/device")), None);
     }
 }

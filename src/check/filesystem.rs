@@ -11,7 +11,7 @@ use super::finding::{Finding, Id, Level};
 use super::host::{Host, read_line};
 use crate::escape::{escape, escape_path};
 use crate::storage::inspect::MountedStorage;
-use crate::storage::{mountinfo, stats};
+use crate::storage::stats;
 use crate::sys::file;
 use crate::units::{HumanBytes, HumanDuration};
 
@@ -31,7 +31,7 @@ pub(super) fn check(host: &Host, found: &MountedStorage, node: Option<&Path>) ->
 
 fn health(host: &Host, found: &MountedStorage) -> Finding {
     if let Some(problem) = found.fault() {
-        return Id::FsHealth.problem(&problem, "check it with `e2fsck -fy`");
+        return Id::FsHealth.problem(problem);
     }
     let kind = escape(&found.mount.fstype);
     match found.mount.superblock_read_only() {
@@ -83,11 +83,8 @@ fn journal(found: &MountedStorage, node: &Path) -> Option<Finding> {
         }
     };
     // A session may have begun before the superblock was read.
-    let mounts = File::open("/proc/self/mountinfo").and_then(|file| mountinfo::read(&file));
-    let mounts = mounts.unwrap_or_default();
-    let now = mounts.iter().find(|mount| mount.id == found.mount.id);
-    let read_only = found.mount.superblock_read_only()
-        && now.is_none_or(mountinfo::Mount::superblock_read_only);
+    let still_read_only = file::space(found.root.as_fd()).is_ok_and(|now| now.read_only);
+    let read_only = found.mount.superblock_read_only() && still_read_only;
     Some(match (read_only, needs_recovery) {
         (false, _) => Id::FsJournal.ok("in use, because the storage is writable"),
         (true, false) => Id::FsJournal.ok("empty: a power cut costs nothing"),

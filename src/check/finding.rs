@@ -1,60 +1,49 @@
 //! A finding: what it is about, how bad it is, what was found and what to do about it.
 
+use std::fmt;
+
 use serde::Serialize;
 
-use crate::logging::OneLine;
 use crate::problem::Problem;
 
-macro_rules! ids {
-    ($($id:ident = $text:literal,)*) => {
-        /// What a finding is about. Each id is a heading of pst-check(8).
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-        pub(super) enum Id {
-            $(#[serde(rename = $text)] $id,)*
-        }
-
-        impl Id {
-            /// All ids, in the order of the manual.
-            #[cfg(test)]
-            const ALL: &[Id] = &[$(Id::$id),*];
-
-            pub(super) fn as_str(self) -> &'static str {
-                match self {
-                    $(Id::$id => $text,)*
-                }
-            }
-        }
-    };
+/// What a finding is about. Each id is a heading of pst-check(8), in the same order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(serde::Deserialize))]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Id {
+    Kernel,
+    Config,
+    Fstab,
+    FstabOptions,
+    Owner,
+    Mount,
+    MountOptions,
+    MountFilesystem,
+    MountPrepared,
+    Directories,
+    Device,
+    Card,
+    FsHealth,
+    FsErrors,
+    FsJournal,
+    FsSpace,
+    Group,
+    Access,
+    Socket,
+    Daemon,
+    DaemonVersion,
+    DaemonConfig,
+    DaemonCapabilities,
+    State,
+    Units,
+    KvmdPst,
+    Path,
 }
 
-ids! {
-    Kernel = "kernel",
-    Config = "config",
-    Fstab = "fstab",
-    FstabOptions = "fstab-options",
-    Owner = "owner",
-    Mount = "mount",
-    MountOptions = "mount-options",
-    MountFilesystem = "mount-filesystem",
-    MountPrepared = "mount-prepared",
-    Directories = "directories",
-    Device = "device",
-    Card = "card",
-    FsHealth = "fs-health",
-    FsErrors = "fs-errors",
-    FsJournal = "fs-journal",
-    FsSpace = "fs-space",
-    Group = "group",
-    Access = "access",
-    Socket = "socket",
-    Daemon = "daemon",
-    DaemonVersion = "daemon-version",
-    DaemonConfig = "daemon-config",
-    DaemonCapabilities = "daemon-capabilities",
-    State = "state",
-    Units = "units",
-    KvmdPst = "kvmd-pst",
-    Path = "path",
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
 }
 
 /// How bad a finding is. The worst one decides the exit code.
@@ -70,14 +59,9 @@ pub(super) enum Level {
     Error,
 }
 
-impl Level {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Skipped => "skipped",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        }
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
@@ -91,34 +75,33 @@ pub(super) struct Finding {
 }
 
 impl Id {
-    pub(super) fn ok(self, text: impl AsRef<str>) -> Finding {
+    pub(super) fn ok(self, text: impl Into<String>) -> Finding {
         self.finding(Level::Ok, text, None)
     }
 
-    pub(super) fn skipped(self, text: impl AsRef<str>) -> Finding {
+    pub(super) fn skipped(self, text: impl Into<String>) -> Finding {
         self.finding(Level::Skipped, text, None)
     }
 
-    pub(super) fn warning(self, text: impl AsRef<str>, advice: impl AsRef<str>) -> Finding {
-        self.finding(Level::Warning, text, Some(advice.as_ref()))
+    pub(super) fn warning(self, text: impl Into<String>, advice: impl Into<String>) -> Finding {
+        self.finding(Level::Warning, text, Some(advice.into()))
     }
 
-    pub(super) fn error(self, text: impl AsRef<str>, advice: impl AsRef<str>) -> Finding {
-        self.finding(Level::Error, text, Some(advice.as_ref()))
+    pub(super) fn error(self, text: impl Into<String>, advice: impl Into<String>) -> Finding {
+        self.finding(Level::Error, text, Some(advice.into()))
     }
 
-    /// An error with the problem's hint as the advice; `otherwise` if it has none.
-    pub(super) fn problem(self, problem: &Problem, otherwise: &str) -> Finding {
-        self.error(&problem.what, problem.hint.as_deref().unwrap_or(otherwise))
+    /// An error with the problem's hint as the advice.
+    pub(super) fn problem(self, Problem { what, hint, .. }: Problem) -> Finding {
+        self.error(what, hint.as_deref().unwrap_or("see pst-check(8)"))
     }
 
-    fn finding(self, level: Level, text: impl AsRef<str>, advice: Option<&str>) -> Finding {
+    fn finding(self, level: Level, text: impl Into<String>, advice: Option<String>) -> Finding {
         Finding {
             id: self,
             level,
-            // Errors from outside may be quoted in it.
-            text: OneLine(text.as_ref()).to_string(),
-            advice: advice.map(|advice| OneLine(advice).to_string()),
+            text: text.into(),
+            advice,
         }
     }
 }
@@ -130,10 +113,10 @@ mod tests {
     #[test]
     fn a_problems_hint_is_the_advice() {
         let problem = Problem::new("it failed; really");
-        let found = Id::State.problem(&problem, "see `dmesg`");
+        let found = Id::State.problem(problem.clone());
         assert_eq!(found.text, "it failed; really");
-        assert_eq!(found.advice.as_deref(), Some("see `dmesg`"));
-        let found = Id::State.problem(&problem.hint("run `x`"), "see `dmesg`");
+        assert_eq!(found.advice.as_deref(), Some("see pst-check(8)"));
+        let found = Id::State.problem(problem.hint("run `x`"));
         assert_eq!(found.advice.as_deref(), Some("run `x`"));
     }
 
@@ -142,11 +125,15 @@ mod tests {
         let manual = include_str!("../../contrib/man/pst-check.8");
         let (_, findings) = manual.split_once("\n.Sh FINDINGS\n").unwrap();
         let (findings, _) = findings.split_once("\n.Sh ").unwrap();
-        let headings: Vec<&str> = findings
+        let mut count = 0;
+        for heading in findings
             .lines()
             .filter_map(|line| line.strip_prefix(".Ss "))
-            .collect();
-        let ids: Vec<&str> = Id::ALL.iter().map(|id| id.as_str()).collect();
-        assert_eq!(headings, ids);
+        {
+            let id: Id = serde_json::from_value(heading.into()).unwrap();
+            assert_eq!((id as usize, id.to_string()), (count, heading.to_owned()));
+            count += 1;
+        }
+        assert_eq!(count, Id::Path as usize + 1, "not all ids are there");
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn check(
         Err(problem) => {
             findings.push(match !host.is_root() && is_forbidden(&location.mount) {
                 true => Id::Mount.skipped(problem.what),
-                false => Id::Mount.problem(&problem, "see `dmesg`"),
+                false => Id::Mount.problem(problem),
             });
             return None;
         }
@@ -78,25 +78,19 @@ fn filesystem(found: &MountedStorage, location: &StorageLocation) -> Finding {
             problem.what,
             "exclude the storage from the overlay (raspi-config: recurse=0), or turn it off",
         ),
-        Err(problem) => {
-            Id::MountFilesystem.problem(&problem, "give the storage a partition of its own")
-        }
+        Err(problem) => Id::MountFilesystem.problem(problem),
     }
 }
 
 fn prepared(found: &MountedStorage) -> Finding {
-    let namespace = match found.flag {
-        Flag::Clear => {
-            return Id::MountPrepared.ok("only the superblock's flag decides");
-        }
-        Flag::SetHere => "",
-        Flag::SetInHost => " in the host's mount namespace",
-    };
-    Id::MountPrepared.error(
-        format!("the mount itself is read-only{namespace}: no session can write"),
-        "run `systemctl restart pst`, or `pst prepare` as root; services that started before keep \
-         the flag until they restart",
-    )
+    match found.flag {
+        Flag::Clear => Id::MountPrepared.ok("only the superblock's flag decides"),
+        Flag::SetHere | Flag::SetInHost => Id::MountPrepared.error(
+            "the mount itself is read-only: no session can write",
+            "run `systemctl restart pst`, or `pst prepare` as root; services that started before \
+             keep the flag until they restart",
+        ),
+    }
 }
 
 /// Checks the storage root and the data directory. `None` if the owner does not exist.
@@ -118,9 +112,7 @@ fn directories(found: &MountedStorage, location: &StorageLocation, host: &Host) 
             Err(DirectoryProblem::Error(_)) if !host.is_root() && is_forbidden(&path) => {
                 Id::Directories.skipped(format!("{data}: permission denied"))
             }
-            Err(DirectoryProblem::Error(problem)) => {
-                Id::Directories.problem(&problem, "see `dmesg`")
-            }
+            Err(DirectoryProblem::Error(problem)) => Id::Directories.problem(problem),
         },
     )
 }

@@ -15,10 +15,10 @@ pub(super) type Properties = HashMap<String, String>;
 
 /// Checks our units, kvmd's, and the unit of the storage's mount point.
 pub(super) fn check(host: &Host, mount: Option<&Path>) -> Vec<Finding> {
-    if !is_booted(host) {
-        return vec![
-            Id::Units.ok("systemd does not run here: something else must start the daemon"),
-        ];
+    // sd_booted(3)
+    if !host.at("/run/systemd/system").is_dir() {
+        let text = "systemd does not run here: something else must start the daemon";
+        return vec![Id::Units.ok(text)];
     }
     let names = ["pst.service", "pst.socket", "kvmd-pst.service"].map(OsStr::new);
     match show(names.into_iter().chain(mount.map(Path::as_os_str))) {
@@ -27,18 +27,10 @@ pub(super) fn check(host: &Host, mount: Option<&Path>) -> Vec<Finding> {
     }
 }
 
-/// Whether systemd runs; sd_booted(3).
-fn is_booted(host: &Host) -> bool {
-    host.at("/run/systemd/system").is_dir()
-}
-
 /// Whether a unit file mounts something at `mount`.
-pub(super) fn has_mount_unit(host: &Host, mount: &Path) -> bool {
-    let units = show([mount.as_os_str()]).unwrap_or_default();
-    is_booted(host)
-        && units
-            .iter()
-            .any(|unit| !property(unit, "FragmentPath").is_empty())
+pub(super) fn has_mount_unit(mount: &Path) -> bool {
+    let has_file = |unit: &Properties| !property(unit, "FragmentPath").is_empty();
+    show([mount.as_os_str()]).is_ok_and(|units| units.iter().any(has_file))
 }
 
 /// Asks systemd about each unit, in that order. A mount point stands for its mount unit.
