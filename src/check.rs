@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::sys::signal;
-use crate::table::Table;
+use crate::table::{self, Table};
 
 use finding::{Finding, Level};
 use host::Host;
@@ -42,14 +42,10 @@ pub(crate) fn main(options: Options) -> ExitCode {
         true => show::json(&findings),
         false => show::text(&findings, Table::for_stdout()),
     };
-    let mut stdout = io::stdout();
-    let written = stdout.write_all(shown.as_bytes());
-    if let Err(error) = written.and_then(|()| stdout.flush()) {
-        // `pst check | head` is not an error.
-        if error.kind() != io::ErrorKind::BrokenPipe {
-            let _ = writeln!(io::stderr(), "pst: cannot write: {error}");
-            return ExitCode::from(2);
-        }
+    // `pst check | head` is not an error.
+    if let Err(problem) = table::print(&shown) {
+        let _ = writeln!(io::stderr(), "pst: {problem}");
+        return ExitCode::from(2);
     }
     let worst = findings.iter().map(|finding| finding.level).max();
     ExitCode::from(match worst {

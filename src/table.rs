@@ -1,12 +1,14 @@
 //! Lays out text for people: named values, paragraphs and tables, never wider than the terminal.
 
 use std::fmt::{self, Display, Formatter};
-use std::{env, io, iter, mem};
+use std::io::{self, ErrorKind, Write};
+use std::{env, iter, mem};
 
 use rustix::termios::tcgetwinsize;
 use unicode_width::UnicodeWidthChar;
 
 use crate::logging::OneLine;
+use crate::problem::Problem;
 
 /// Stands for text that was cut off.
 const ELLIPSIS: char = '…';
@@ -91,6 +93,16 @@ pub(crate) fn terminal_size() -> Option<(usize, usize)> {
         _ => usize::from(count),
     };
     (!is_dumb).then(|| (or_default(size.ws_col, 80), or_default(size.ws_row, 24)))
+}
+
+/// Writes to standard output. Returns false if nobody reads it any more.
+pub(crate) fn print(text: &str) -> Result<bool, Problem> {
+    let written = io::stdout().write_all(text.as_bytes());
+    match written.and_then(|()| io::stdout().flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Problem::io("cannot write to stdout", &error)),
+    }
 }
 
 /// Finished lines; [`Display`] writes each with a newline.

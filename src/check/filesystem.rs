@@ -107,19 +107,16 @@ fn needs_recovery(device: &Path) -> io::Result<Option<bool>> {
 
 fn space(found: &MountedStorage) -> Option<Finding> {
     let space = file::space(found.root.as_fd()).ok()?;
-    let (inodes, free_inodes) = file::inodes(found.root.as_fd()).ok()?;
-    let mut text = format!(
-        "{} of {} free",
-        HumanBytes(space.free),
-        HumanBytes(space.size)
-    );
-    // Some filesystems have no fixed number of inodes.
-    if inodes > 0 {
-        text += &format!(", {free_inodes} of {inodes} inodes free");
-    }
+    let (free, size) = (HumanBytes(space.free), HumanBytes(space.size));
+    let text = match (space.free_inodes, space.inodes) {
+        (_, 0) => format!("{free} of {size} free"),
+        (free_inodes, inodes) => {
+            format!("{free} of {size} and {free_inodes} of {inodes} inodes free")
+        }
+    };
     let advice =
         "remove what is not needed: `pst run -- bash`, then `du -a $KVMD_PST_DATA | sort -n`";
-    let level = fill_level(space.free, space.size).max(fill_level(free_inodes, inodes));
+    let level = fill_level(space.free, space.size).max(fill_level(space.free_inodes, space.inodes));
     Some(match level {
         Level::Error => Id::FsSpace.error(format!("{text}: nothing can be written"), advice),
         Level::Warning => Id::FsSpace.warning(format!("{text}: nearly full"), advice),

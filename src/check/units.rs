@@ -1,6 +1,5 @@
 //! systemd's units: that pst's start at boot, and that kvmd's own daemon does not.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
@@ -9,9 +8,6 @@ use std::process::{Command, Stdio};
 use super::finding::{Finding, Id};
 use super::host::Host;
 use crate::escape::escape_path;
-
-/// What `systemctl show` prints for one unit.
-pub(super) type Properties = HashMap<String, String>;
 
 /// Checks our units, kvmd's, and the unit of the storage's mount point.
 pub(super) fn check(host: &Host, mount: Option<&Path>) -> Vec<Finding> {
@@ -22,19 +18,18 @@ pub(super) fn check(host: &Host, mount: Option<&Path>) -> Vec<Finding> {
     }
     let names = ["pst.service", "pst.socket", "kvmd-pst.service"].map(OsStr::new);
     match show(names.into_iter().chain(mount.map(Path::as_os_str))) {
-        Ok(units) => judge(&units, mount),
+        Ok(shown) => judge(&shown, mount),
         Err(error) => vec![Id::Units.skipped(format!("cannot ask systemctl: {error}"))],
     }
 }
 
 /// Whether a unit file mounts something at `mount`.
 pub(super) fn has_mount_unit(mount: &Path) -> bool {
-    let has_file = |unit: &Properties| !property(unit, "FragmentPath").is_empty();
-    show([mount.as_os_str()]).is_ok_and(|units| units.iter().any(has_file))
+    show([mount.as_os_str()]).is_ok_and(|unit| !property(&unit, "FragmentPath").is_empty())
 }
 
 /// Asks systemd about each unit, in that order. A mount point stands for its mount unit.
-fn show<'a>(units: impl IntoIterator<Item = &'a OsStr>) -> io::Result<Vec<Properties>> {
+fn show<'a>(units: impl IntoIterator<Item = &'a OsStr>) -> io::Result<String> {
     let output = Command::new("systemctl")
         .arg("show")
         .arg("--property=Id,LoadState,UnitFileState,ActiveState,Wants,FragmentPath")
@@ -46,27 +41,19 @@ fn show<'a>(units: impl IntoIterator<Item = &'a OsStr>) -> io::Result<Vec<Proper
         let reason = String::from_utf8_lossy(&output.stderr);
         return Err(io::Error::other(reason.trim().to_owned()));
     }
-    Ok(parse(&String::from_utf8_lossy(&output.stdout)))
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn parse(output: &str) -> Vec<Properties> {
-    let pair = |line: &str| {
-        let (name, value) = line.split_once('=')?;
-        Some((name.to_owned(), value.to_owned()))
-    };
-    output
-        .trim()
-        .split("\n\n")
-        .map(|unit| unit.lines().filter_map(pair).collect())
-        .collect()
+/// Returns a property of a unit, as `systemctl show` prints it; empty if it has none.
+fn property<'a>(unit: &'a str, name: &str) -> &'a str {
+    let value = |line: &'a str| line.strip_prefix(name)?.strip_prefix('=');
+    unit.lines().find_map(value).unwrap_or_default()
 }
 
-fn property<'a>(unit: &'a Properties, name: &str) -> &'a str {
-    unit.get(name).map_or("", String::as_str)
-}
-
-fn judge(units: &[Properties], mount: Option<&Path>) -> Vec<Finding> {
-    let [service, socket, kvmd, mount_unit @ ..] = units else {
+/// `shown` has a paragraph for each unit.
+fn judge(shown: &str, mount: Option<&Path>) -> Vec<Finding> {
+    let units: Vec<&str> = shown.trim().split("\n\n").collect();
+    let [service, socket, kvmd, mount_unit @ ..] = &units[..] else {
         return vec![Id::Units.skipped("systemctl shows no units")];
     };
     let mut findings = Vec::new();
@@ -86,7 +73,7 @@ fn judge(units: &[Properties], mount: Option<&Path>) -> Vec<Finding> {
     findings
 }
 
-fn enabled(unit: &Properties, otherwise: &str) -> Option<Finding> {
+fn enabled(unit: &str, otherwise: &str) -> Option<Finding> {
     let name = property(unit, "Id");
     let enable = format!("`systemctl enable --now {name}`");
     match (property(unit, "LoadState"), property(unit, "UnitFileState")) {
@@ -104,7 +91,7 @@ fn enabled(unit: &Properties, otherwise: &str) -> Option<Finding> {
 }
 
 /// Checks that the mount unit wants the service that prepares a new mount while the daemon runs.
-fn prepared_on_mount(unit: &Properties, mount: &Path) -> Option<Finding> {
+fn prepared_on_mount(unit: &str, mount: &Path) -> Option<Finding> {
     let unit_name = property(unit, "Id");
     let instance = unit_name.strip_suffix(".mount").unwrap_or(unit_name);
     let wanted = format!("pst-mounted@{instance}.service");
@@ -125,7 +112,7 @@ fn prepared_on_mount(unit: &Properties, mount: &Path) -> Option<Finding> {
     ))
 }
 
-fn kvmd_pst(unit: &Properties) -> Finding {
+fn kvmd_pst(unit: &str) -> Finding {
     let disable = "`systemctl disable --now kvmd-pst`, then `systemctl restart pst`";
     let active = property(unit, "ActiveState");
     if !["", "inactive", "failed"].contains(&active) {
@@ -172,8 +159,8 @@ LoadState=loaded
     /// The level and the text of what is not well after a change of systemctl's answer.
     fn after(old: &str, new: &str) -> Vec<(Level, String)> {
         assert!(WELL.contains(old), "{old}");
-        let units = parse(&WELL.replacen(old, new, 1));
-        let findings = judge(&units, Some(Path::new("/srv/my-notes")));
+        let shown = WELL.replacen(old, new, 1);
+        let findings = judge(&shown, Some(Path::new("/srv/my-notes")));
         let bad = findings
             .into_iter()
             .filter(|found| found.level != Level::Ok);

@@ -4,7 +4,7 @@ mod text;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::client::{self, Connection, PATIENCE};
 use crate::escape::escape;
 use crate::problem::{Problem, ProblemKind};
 use crate::sys::{signal, user};
-use crate::table::Table;
+use crate::table::{self, Table};
 use crate::wire::{State, Status};
 
 #[derive(Debug)]
@@ -67,7 +67,7 @@ fn show(options: &Options) -> Result<State, Problem> {
             table.to_string()
         }
     };
-    print(&text)?;
+    table::print(&text)?;
     Ok(status.storage.state)
 }
 
@@ -111,17 +111,6 @@ impl Source {
 fn json(status: &Status) -> String {
     // Serializing fails only for maps whose keys are not strings.
     serde_json::to_string(status).unwrap_or_default() + "\n"
-}
-
-/// Returns false if nobody reads the output any more.
-fn print(text: &str) -> Result<bool, Problem> {
-    let mut stdout = io::stdout();
-    let written = stdout.write_all(text.as_bytes());
-    match written.and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Problem::io("cannot write", &error)),
-    }
 }
 
 /// To the caller, a daemon whose connection fails is no daemon.

@@ -5,11 +5,11 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::text::{self, Times};
-use super::{Source, json, no_daemon, print};
+use super::{Source, json, no_daemon};
 use crate::problem::{Problem, ProblemKind};
 use crate::sys::poll::{self, Watch};
 use crate::sys::signal::{self, Signals};
-use crate::table::{Table, terminal_size};
+use crate::table::{Table, print, terminal_size};
 use crate::wire::{State, Status};
 
 /// Moves the cursor to the terminal's first line and clears it.

@@ -100,40 +100,31 @@ pub fn peek(path: &Path) -> io::Result<(u64, u32)> {
     Ok((device, stat.stx_nlink))
 }
 
-/// Space and flags of the filesystem and mount of an open file, in bytes. fstatvfs(3).
+/// Space of the filesystem of an open file, in bytes and inodes, and whether it is read-only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
     pub size: u64,
     /// Bytes that any user may still use.
     pub free: u64,
-    /// Bytes that root may still use: ext4 reserves some for it.
-    pub free_for_root: u64,
-    /// Files that can still be created; `None` where the filesystem does not count them.
-    pub free_inodes: Option<u64>,
+    /// 0 where the filesystem creates inodes as needed.
+    pub inodes: u64,
+    /// Files that any user may still create.
+    pub free_inodes: u64,
     /// The mount or its superblock is read-only. Says nothing about health.
     pub read_only: bool,
-    /// Nothing on the mount can be executed.
-    pub no_exec: bool,
 }
 
+/// fstatvfs(3).
 pub fn space(file: BorrowedFd<'_>) -> io::Result<Space> {
     let vfs = rustix::fs::fstatvfs(file)?;
     let bytes = |blocks: u64| blocks.saturating_mul(vfs.f_frsize);
     Ok(Space {
         size: bytes(vfs.f_blocks),
         free: bytes(vfs.f_bavail),
-        free_for_root: bytes(vfs.f_bfree),
-        free_inodes: (vfs.f_files > 0).then_some(vfs.f_favail),
+        inodes: vfs.f_files,
+        free_inodes: vfs.f_favail,
         read_only: vfs.f_flag.contains(StatVfsMountFlags::RDONLY),
-        no_exec: vfs.f_flag.contains(StatVfsMountFlags::NOEXEC),
     })
-}
-
-/// How many inodes the filesystem of an open file has, and how many of them any user may still use;
-/// 0 of 0 where it makes them as needed. fstatvfs(3).
-pub fn inodes(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
-    let vfs = rustix::fs::fstatvfs(file)?;
-    Ok((vfs.f_files, vfs.f_favail))
 }
 
 /// From fs/ext4/ext4.h.
