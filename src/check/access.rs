@@ -44,7 +44,7 @@ fn caller(host: &Host, gid: u32, group: &str) -> Finding {
     )
 }
 
-/// Checks who can connect, and who listens. If there is no socket, the finding daemon says so.
+/// Checks the socket's owner, group and mode. If there is no socket, the finding daemon says so.
 fn socket(config: &Config, gid: u32, owner: Option<u32>) -> Option<Finding> {
     let metadata = fs::metadata(&config.socket).ok()?;
     if !metadata.file_type().is_socket() {

@@ -51,7 +51,7 @@ impl fmt::Display for Id {
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
     Ok,
-    /// This user may not look.
+    /// Not visible to this user.
     Skipped,
     /// Works, but less well or less safely than it could.
     Warning,
