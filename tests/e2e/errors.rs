@@ -103,7 +103,7 @@ fn an_error_that_the_journal_survives_has_it_asked_once() {
     let log = rig.dir().join("calls");
     let pid = rig.daemon_pid().to_string();
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-e", "trace=ioctl,openat", "-p", &pid, "-o"]);
+    strace.args(["-f", "-e", "trace=ioctl,?open,openat", "-p", &pid, "-o"]);
     let tracer = start(strace.arg(&log));
     tracer.await_stderr("attached");
     let calls = || std::fs::read_to_string(&log).unwrap_or_default();
