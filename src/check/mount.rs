@@ -6,7 +6,7 @@ use super::finding::{Finding, Id};
 use super::host::{Host, is_forbidden};
 use crate::config::StorageLocation;
 use crate::escape::{escape, escape_path};
-use crate::storage::directories::{self, DirectoryProblem, Owner};
+use crate::storage::directories::{self, Owner};
 use crate::storage::inspect::{self, MountedStorage};
 use crate::storage::mounts::Flag;
 
@@ -101,18 +101,18 @@ fn directories(found: &MountedStorage, location: &StorageLocation, host: &Host) 
     let whose = format!("{}:{}", escape(&location.user), escape(&location.group));
     Some(
         match directories::check(found.root.as_fd(), location, owner) {
-            Ok(_) => Id::Directories.ok(format!("{data} is {whose}, mode 1775")),
-            Err(DirectoryProblem::NeedsWrite) => Id::Directories.warning(
+            Ok(true) => Id::Directories.ok(format!("{data} is {whose}, mode 1775")),
+            Ok(false) => Id::Directories.warning(
                 format!(
                     "{data} or a directory above it is missing, or is not {whose} with mode 1775"
                 ),
                 "the next session repairs it if the daemon may; else stop the daemon and run \
                  `pst prepare` as root",
             ),
-            Err(DirectoryProblem::Error(_)) if !host.is_root() && is_forbidden(&path) => {
+            Err(_) if !host.is_root() && is_forbidden(&path) => {
                 Id::Directories.skipped(format!("{data}: permission denied"))
             }
-            Err(DirectoryProblem::Error(problem)) => Id::Directories.problem(problem),
+            Err(problem) => Id::Directories.problem(problem),
         },
     )
 }

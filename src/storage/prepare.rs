@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::directories::{self, DirectoryProblem, Owner};
+use super::directories::{self, Owner};
 use super::inspect::{self, MountedStorage};
 use super::lock::{DeviceLock, LockError};
 use super::mounts::Flag;
@@ -70,10 +70,8 @@ fn prepare_directories(
     // Taken even if there is nothing to repair: this creates the lock file, in a directory where
     // a daemon that is not root cannot. Without the directory no daemon can be running.
     let lock = has_directory.then(|| DeviceLock::take(socket, found.mount.device, owner.uid));
-    match directories::check(found.root.as_fd(), location, owner) {
-        Ok(_) => return Ok(()),
-        Err(DirectoryProblem::Error(problem)) => return Err(problem),
-        Err(DirectoryProblem::NeedsWrite) => {}
+    if directories::check(found.root.as_fd(), location, owner)? {
+        return Ok(());
     }
     let root = escape_path(&location.root);
     match lock {

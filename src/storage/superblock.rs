@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::directories::{self, DirectoryProblem};
+use super::directories;
 use super::health::{Health, Inspection, Remount, Text};
 use super::inspect::{self, MountedStorage, repair_hint};
 use super::{Storage, WritablePeriod};
@@ -22,8 +22,7 @@ impl Storage {
         let root = found.root.as_fd();
         let was_writable = !found.mount.superblock_read_only();
         // Checked before the remount: refusing the session then wears nothing.
-        let checked = directories::check(root, &self.location, self.owner);
-        if let Err(DirectoryProblem::Error(problem)) = checked {
+        if let Err(problem) = directories::check(root, &self.location, self.owner) {
             return Inspection::new(Health::Unprepared(problem.into()), was_writable);
         }
         let errors = self.stats.error_count();
@@ -33,7 +32,7 @@ impl Storage {
             let problem = self.explain_refusal(Mode::ReadWrite, &error);
             return Inspection::new(Health::Failed(problem.into()), was_writable);
         }
-        match checked.or_else(|_| directories::repair(root, &self.location, self.owner)) {
+        match directories::repair(root, &self.location, self.owner) {
             Ok(device) => self.data_device = device,
             Err(problem) => return Inspection::new(Health::Unprepared(problem.into()), true),
         }
@@ -85,7 +84,11 @@ impl Storage {
             }
         };
         if in_period && remount == Remount::Busy && sync.is_ok() && !release {
-            self.keep_directories(root);
+            // A session that is granted while the storage is still writable does not check the
+            // directories. Not done while one is open, because it may be replacing them.
+            if let Err(problem) = directories::repair(root, &self.location, self.owner) {
+                log::warn!("{problem}");
+            }
             self.period = Some(period);
         }
         (remount, sync)
@@ -123,22 +126,6 @@ impl Storage {
         }
         self.stats.count_remount(switched.is_ok());
         switched
-    }
-
-    /// Creates the directories again if somebody removed them: a session that is granted while the
-    /// storage is still writable does not check them. Called only while no session is open,
-    /// because a session may be replacing them.
-    fn keep_directories(&self, mount: BorrowedFd<'_>) {
-        let kept = match directories::check(mount, &self.location, self.owner) {
-            Err(DirectoryProblem::NeedsWrite) => {
-                directories::repair(mount, &self.location, self.owner)
-            }
-            Err(DirectoryProblem::Error(problem)) => Err(problem),
-            Ok(device) => Ok(device),
-        };
-        if let Err(problem) = kept {
-            log::warn!("{problem}");
-        }
     }
 
     /// Syncs through the period's descriptor. Asks the journal too if the superblock is read-only:
