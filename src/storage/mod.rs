@@ -23,7 +23,8 @@ use self::event_watch::EventWatch;
 use self::health::Text;
 use self::holders::Holder;
 pub(crate) use self::inspect::StorageInfo;
-use self::lock::Claim;
+use self::lock::DeviceLock;
+use self::mountinfo::Mount;
 use self::search::Searcher;
 use self::stats::{Counters, DeviceStats};
 use crate::config::StorageLocation;
@@ -37,7 +38,9 @@ use crate::wire::Ext4Stats;
 pub(crate) struct Storage {
     location: StorageLocation,
     owner: Owner,
-    claim: Claim,
+    /// Device locks are created beside it.
+    socket: PathBuf,
+    lock: Option<DeviceLock>,
     watch: EventWatch,
     period: Option<WritablePeriod>,
     /// The mount that passed every check.
@@ -64,7 +67,7 @@ struct WritablePeriod {
 }
 
 impl Storage {
-    /// The lock is created beside `socket`. `group` receives the filesystem's events.
+    /// `group` receives the filesystem's events.
     pub(crate) fn new(
         location: StorageLocation,
         owner: Owner,
@@ -74,7 +77,8 @@ impl Storage {
         Storage {
             location,
             owner,
-            claim: Claim::new(socket, owner.uid),
+            socket,
+            lock: None,
             watch: EventWatch(group),
             period: None,
             validated: None,
@@ -91,12 +95,21 @@ impl Storage {
     /// Claims the device, if it is mounted, so that no second daemon manages it.
     ///
     /// # Errors
-    /// Names the daemon that already manages it.
+    /// Another daemon already manages it.
     pub(crate) fn claim(&mut self) -> Result<(), Problem> {
         match inspect::find(&self.location) {
-            Ok(found) => self.claim.take_patiently(&found.mount),
+            Ok(found) => self.claim_device(&found.mount),
             Err(_) => Ok(()),
         }
+    }
+
+    /// Claims the device of `mount`, and releases the one before it.
+    fn claim_device(&mut self, mount: &Mount) -> Result<(), Problem> {
+        if self.lock.as_ref().map(|lock| lock.device) != Some(mount.device) {
+            self.lock = None;
+            self.lock = Some(DeviceLock::wait(&self.socket, mount, self.owner.uid)?);
+        }
+        Ok(())
     }
 
     /// Searches for what keeps the storage from going read-only.

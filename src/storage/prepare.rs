@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use super::directories::{self, Owner};
 use super::inspect::{self, MountedStorage};
-use super::lock::{DeviceLock, LockError};
+use super::lock::DeviceLock;
 use super::mounts::Flag;
 use crate::config::{Config, StorageLocation};
 use crate::escape::escape_path;
@@ -29,9 +29,7 @@ pub(crate) fn main(config: Config) -> ExitCode {
 }
 
 fn prepare(config: &Config) -> Result<(), Problem> {
-    let location = config
-        .storage_location()
-        .map_err(|error| Problem::new(error.to_string()))?;
+    let location = config.storage_location()?;
     let owner = Owner::of(&location)?;
     let found = inspect::find(&location)?;
     found.check_switchable(&location)?;
@@ -40,23 +38,20 @@ fn prepare(config: &Config) -> Result<(), Problem> {
         let what = format!("{point} can be prepared only in the host's mount namespace");
         return Err(Problem::new(what).hint("run `pst prepare` there"));
     }
-    clear_mount_read_only(found.root.as_fd(), !location.atime_named)
-        .map_err(|error| not_cleared(&point, &error))?;
+    clear_mount_read_only(found.root.as_fd(), !location.atime_named).map_err(|error| {
+        let what = format!("cannot clear the read-only flag of the mount on {point}");
+        Problem::io(what, &error).hint(match error.raw_os_error() {
+            Some(libc::EPERM) => "run this as root, in the namespace where it was mounted",
+            Some(libc::ENOSYS) => "this needs Linux 5.12 or later",
+            _ => "see `dmesg`",
+        })
+    })?;
     log::info!("{point} is prepared: its superblock alone decides whether it is writable");
     if let Some(fault) = found.fault() {
         log::warn!("{fault}");
         return Ok(());
     }
     prepare_directories(&config.socket, &found, &location, owner)
-}
-
-fn not_cleared(point: &str, error: &io::Error) -> Problem {
-    let what = format!("cannot clear the read-only flag of the mount on {point}: {error}");
-    Problem::new(what).hint(match error.raw_os_error() {
-        Some(libc::EPERM) => "run this as root, in the namespace where it was mounted",
-        Some(libc::ENOSYS) => "this needs Linux 5.12 or later",
-        _ => "see `dmesg`",
-    })
 }
 
 /// Repairs the directories. Makes the storage writable only if that is needed and no daemon runs.
@@ -66,24 +61,21 @@ fn prepare_directories(
     location: &StorageLocation,
     owner: Owner,
 ) -> Result<(), Problem> {
-    let has_directory = socket.parent().is_some_and(Path::is_dir);
     // Taken even if there is nothing to repair: this creates the lock file, in a directory where
     // a daemon that is not root cannot. Without the directory no daemon can be running.
-    let lock = has_directory.then(|| DeviceLock::take(socket, found.mount.device, owner.uid));
+    let has_directory = socket.parent().is_some_and(Path::is_dir);
+    let lock = has_directory.then(|| DeviceLock::take(socket, &found.mount, owner.uid));
+    let lock = lock.transpose()?;
     if directories::check(found.root.as_fd(), location, owner)? {
         return Ok(());
     }
     let root = escape_path(&location.root);
-    match lock {
-        Some(Err(LockError::Taken(_))) => {
-            log::warn!(
-                "{root} or its data directory needs repair, but a daemon is running: it tries at \
-                 the next session; if that fails, stop it and run `pst prepare` again"
-            );
-            return Ok(());
-        }
-        Some(Err(LockError::Failed(problem))) => return Err(problem),
-        None | Some(Ok(_)) => {}
+    if let Some(None) = lock {
+        log::warn!(
+            "{root} or its data directory needs repair, but a daemon is running: it tries at the \
+             next session; if that fails, stop it and run `pst prepare` again"
+        );
+        return Ok(());
     }
     repair(found.root.as_fd(), location, owner)?;
     log::info!(
@@ -96,18 +88,14 @@ fn prepare_directories(
 
 fn repair(mount: BorrowedFd<'_>, location: &StorageLocation, owner: Owner) -> Result<(), Problem> {
     let point = escape_path(&location.mount);
-    let switch = |mode, name| {
-        switch_superblock(mount, mode).map_err(|error| {
-            Problem::new(format!("cannot make {point} {name}: {error}")).hint("see `dmesg`")
-        })
+    let failed = |what, error: io::Error| {
+        Problem::io(format!("{point} cannot be {what}"), &error).hint("see `dmesg`")
     };
-    switch(Mode::ReadWrite, "read-write")?;
+    switch_superblock(mount, Mode::ReadWrite).map_err(|error| failed("made writable", error))?;
     let repaired = directories::repair(mount, location, owner).map(drop);
-    let back = switch(Mode::ReadOnly, "read-only again");
-    let sync = file::sync_filesystem(mount).map_err(|error| {
-        Problem::new(format!(
-            "{point}: data could not be flushed to the card: {error}"
-        ))
-    });
+    let back = switch_superblock(mount, Mode::ReadOnly);
+    let back = back.map_err(|error| failed("made read-only again", error));
+    let sync = file::sync_filesystem(mount);
+    let sync = sync.map_err(|error| failed("flushed to the card", error));
     repaired.and(back).and(sync)
 }
