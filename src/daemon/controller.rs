@@ -20,10 +20,10 @@ use super::context::Settings;
 use super::handle::{OpenSession, Request, SessionEvent};
 use super::history::History;
 use super::log::{StateLog, log_holders};
-use super::status::{StatusSnapshot, describe, describe_holder};
+use super::status::{StatusSnapshot, describe};
 use super::timeouts::{FORGOTTEN, LAST_ANSWERS, STATUS_INTERVAL};
-use super::worker::{JobReport, StorageReport};
-use crate::storage::holders::Holder;
+use super::worker::JobReport;
+use crate::storage::StorageReport;
 use crate::systemd::ServiceManager;
 use crate::units::{HumanBytes, HumanDuration};
 use crate::wire::{HolderStatus, SessionOutcome};
@@ -189,7 +189,7 @@ impl Controller {
         self.state_log.log_remount(&report.outcome, report.took);
         self.report = report.storage;
         if let Some(holders) = report.holders {
-            self.name_holders(&holders);
+            self.name_holders(holders);
         }
         self.input(Input::Done(report.outcome));
     }
@@ -232,7 +232,7 @@ impl Controller {
         let device = self.report.data_device;
         if let Some(session) = self.sessions.get_mut(&id) {
             log::info!("session {session} opened");
-            session.written_before = self.report.counters.written;
+            session.written_before = self.report.written;
             let _ = session.events.try_send(SessionEvent::Granted { device });
         }
         self.history.granted += 1;
@@ -318,7 +318,7 @@ impl Controller {
     ) {
         let ended = self
             .history
-            .record_end(session, outcome, self.report.counters.written);
+            .record_end(session, outcome, self.report.written);
         let written = ended
             .written
             .map_or(String::new(), |n| format!(", {} written", HumanBytes(n)));
@@ -408,8 +408,7 @@ impl Controller {
         }
     }
 
-    fn name_holders(&mut self, holders: &[Holder]) {
-        let holders: Vec<HolderStatus> = holders.iter().map(describe_holder).collect();
+    fn name_holders(&mut self, holders: Vec<HolderStatus>) {
         if self.holders != holders {
             log_holders(&holders);
             self.holders = holders;

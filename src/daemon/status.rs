@@ -6,12 +6,11 @@ use super::arbiter::{Arbiter, Phase, SessionId, State};
 use super::context::Settings;
 use super::handle::OpenSession;
 use super::history::History;
-use super::worker::StorageReport;
 use crate::escape::escape;
-use crate::storage::holders::Holder;
+use crate::storage::StorageReport;
 use crate::wire::{
-    CHUNK_MAX, DaemonMessage, DaemonStatus, HolderKind, HolderStatus, Message, SessionStatus,
-    Status, StorageStatus, Totals, VERSION,
+    CHUNK_MAX, DaemonMessage, DaemonStatus, HolderStatus, Message, SessionStatus, Status,
+    StorageStatus, Totals, VERSION,
 };
 
 /// A status at one moment.
@@ -76,10 +75,10 @@ pub(super) fn describe<'a>(
         totals: Totals {
             sessions: history.granted,
             denials: history.denials,
-            remounts: report.counters.remounts,
-            failed_remounts: report.counters.failed_remounts,
+            remounts: report.remounts,
+            failed_remounts: report.failed_remounts,
             writable: seconds(history.writable()),
-            written: report.counters.written,
+            written: report.written,
         },
         ext4: report.ext4.filter(|_| arbiter.state() != State::Absent),
     }
@@ -94,10 +93,7 @@ fn storage(
     let state = arbiter.state();
     let mounted = state != State::Absent;
     let space = report.space.filter(|_| mounted);
-    let if_mounted = |text: &str| {
-        let text = if mounted { text } else { "" };
-        escape(text.as_bytes()).to_string()
-    };
+    let if_mounted = |text: &str| if mounted { text.into() } else { String::new() };
     StorageStatus {
         state,
         reason: arbiter
@@ -105,23 +101,11 @@ fn storage(
             .map(|text| escape(text.as_bytes()).to_string()),
         mount: escape(&settings.mount).to_string(),
         data: escape(&settings.data).to_string(),
-        device: if_mounted(&report.info.device),
-        fstype: if_mounted(&report.info.fstype),
+        device: if_mounted(&report.device),
+        fstype: if_mounted(&report.fstype),
         size: space.map_or(0, |space| space.size),
         free: space.map_or(0, |space| space.free),
         state_age: seconds(history.since.elapsed()),
-    }
-}
-
-pub(super) fn describe_holder(holder: &Holder) -> HolderStatus {
-    let process = holder.kind == HolderKind::Process;
-    HolderStatus {
-        kind: holder.kind,
-        pid: process.then_some(holder.pid),
-        uid: process.then_some(holder.uid),
-        user: None,
-        command: (!holder.command.is_empty()).then(|| escape(&holder.command).to_string()),
-        path: escape(&holder.path).to_string(),
     }
 }
 

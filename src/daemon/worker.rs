@@ -6,11 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::arbiter::{Job, Outcome};
-use crate::storage::holders::Holder;
-use crate::storage::stats::Counters;
-use crate::storage::{Storage, StorageInfo};
-use crate::sys::file::Space;
-use crate::wire::Ext4Stats;
+use crate::storage::{Storage, StorageReport};
+use crate::wire::HolderStatus;
 
 /// What came of a job.
 #[derive(Debug)]
@@ -19,20 +16,7 @@ pub(super) struct JobReport {
     pub took: Duration,
     pub storage: StorageReport,
     /// What keeps the storage writable, after a search.
-    pub holders: Option<Vec<Holder>>,
-}
-
-/// What was known of the storage after a job.
-#[derive(Clone, Debug, Default)]
-pub(super) struct StorageReport {
-    pub info: StorageInfo,
-    pub counters: Counters,
-    /// `None` if nothing is mounted.
-    pub space: Option<Space>,
-    /// `st_dev` of the data directory, once the storage was writable.
-    pub data_device: u64,
-    /// As of the last inspection or remount to read-only.
-    pub ext4: Option<Ext4Stats>,
+    pub holders: Option<Vec<HolderStatus>>,
 }
 
 /// Starts the thread. It ends when the returned sender is dropped or `done` returns false.
@@ -47,10 +31,8 @@ pub(super) fn start(
     thread::Builder::new()
         .name("worker".into())
         .spawn(move || {
-            let mut ext4 = None;
             while let Ok(job) = inbox.recv() {
-                let report = run(&mut storage, job, &mut ext4);
-                if !done(report) {
+                if !done(run(&mut storage, job)) {
                     break;
                 }
             }
@@ -58,7 +40,7 @@ pub(super) fn start(
     Ok(jobs)
 }
 
-fn run(storage: &mut Storage, job: Job, ext4: &mut Option<Ext4Stats>) -> JobReport {
+fn run(storage: &mut Storage, job: Job) -> JobReport {
     let start = Instant::now();
     let mut holders = None;
     let outcome = match job {
@@ -74,20 +56,10 @@ fn run(storage: &mut Storage, job: Job, ext4: &mut Option<Ext4Stats>) -> JobRepo
             Outcome::Searched
         }
     };
-    let took = start.elapsed();
-    if matches!(job, Job::Inspect | Job::MakeReadOnly { .. }) {
-        *ext4 = storage.ext4_stats();
-    }
     JobReport {
         outcome,
-        took,
-        storage: StorageReport {
-            info: storage.info().clone(),
-            counters: storage.counters(),
-            space: storage.space(),
-            data_device: storage.data_device(),
-            ext4: *ext4,
-        },
+        took: start.elapsed(),
+        storage: storage.report(),
         holders,
     }
 }

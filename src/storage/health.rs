@@ -3,10 +3,10 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::Storage;
 use super::inspect::{self, MountedStorage};
 use super::mounts::Flag;
-use crate::escape::escape_path;
+use super::{Storage, stats};
+use crate::escape::{escape, escape_path};
 use crate::problem::Problem;
 use crate::sys::current;
 use crate::sys::mount::{Mode, clear_mount_read_only};
@@ -83,19 +83,19 @@ impl Storage {
             // Before Linux 6.8 the next mount may get the same number.
             self.validated = None;
             self.failed_mount = None;
-            self.space = None;
             Inspection::new(Health::Absent(problem.into()), false)
         })?;
         self.expect_mount_of_period(&found)?;
-        self.info = found.info();
-        self.space = found.space;
-        self.stats.follow(found.mount.device);
+        self.report.device = escape_path(&found.mount.source);
+        self.report.fstype = escape(&found.mount.fstype).to_string();
+        self.report.space = found.space;
+        self.written.follow(found.mount.device);
         self.validate(&found)
             .map_err(|problem| Inspection::new(Health::Unprepared(problem.into()), false))?;
         self.inspect_health(&found)?;
         self.inspect_mount_flag(&mut found)?;
         if self.period.is_none() {
-            self.watch.set(found.root.as_fd(), Mode::ReadOnly);
+            self.watch_events(found.root.as_fd(), Mode::ReadOnly);
         }
         Ok(found)
     }
@@ -108,7 +108,6 @@ impl Storage {
         if period.id == found.id {
             return Ok(());
         }
-        self.space = None;
         let mount = escape_path(&self.location.mount);
         let problem = Problem::new(format!(
             "{mount} was mounted again, or covered by another mount, during a session"
@@ -155,7 +154,7 @@ impl Storage {
     /// It is not asked without need, because a dirty journal is written back by that.
     fn inspect_errors(&mut self, found: &MountedStorage) -> Option<Problem> {
         let period = self.period.as_mut()?;
-        let errors = self.stats.error_count();
+        let errors = stats::error_count(found.mount.device);
         if errors <= period.errors || found.mount.superblock_read_only() {
             return None;
         }

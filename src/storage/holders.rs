@@ -9,41 +9,29 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub(crate) use crate::wire::HolderKind;
-
 use super::search::Search;
+use crate::escape::escape;
 use crate::sys::file;
+use crate::wire::{COMMAND_MAX, HolderKind, HolderStatus};
 
 /// The search ends after this number of holders.
 pub(super) const LIMIT: usize = 64;
 /// The time for one process, so that it cannot keep the search from finding others.
 const PROCESS_TIMEOUT: Duration = Duration::from_millis(200);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Holder {
-    pub kind: HolderKind,
-    /// 0 unless the holder is a process.
-    pub pid: u32,
-    pub uid: u32,
-    /// A process's command line, a loop device's name, else empty.
-    pub command: Vec<u8>,
-    pub path: Vec<u8>,
+/// Describes a holder that cannot be named; `text` says why.
+pub(super) fn unknown(text: &str) -> HolderStatus {
+    describe(HolderKind::Unknown, b"", text.as_bytes())
 }
 
-impl Holder {
-    /// A holder that cannot be named; `text` says why.
-    pub(super) fn unknown(text: &str) -> Holder {
-        Holder::of(HolderKind::Unknown, Vec::new(), text.into())
-    }
-
-    fn of(kind: HolderKind, command: Vec<u8>, path: Vec<u8>) -> Holder {
-        Holder {
-            kind,
-            pid: 0,
-            uid: 0,
-            command,
-            path,
-        }
+fn describe(kind: HolderKind, command: &[u8], path: &[u8]) -> HolderStatus {
+    HolderStatus {
+        kind,
+        pid: None,
+        uid: None,
+        user: None,
+        command: (!command.is_empty()).then(|| escape(command).to_string()),
+        path: escape(path).to_string(),
     }
 }
 
@@ -54,7 +42,7 @@ pub(super) fn find(device: u64, search: &Search) {
         let path = find_path(base, device, until, true);
         if Instant::now() >= until {
             let text = format!("pid {pid} has too much open to inspect it all");
-            search.add([Holder::unknown(&text)]);
+            search.add([unknown(&text)]);
         }
         path
     });
@@ -88,10 +76,10 @@ fn for_each_process(search: &Search, find_path: impl Fn(u32, &str, Instant) -> O
         }
         let base = format!("/proc/{pid}");
         let path = find_path(pid, &base, Instant::now() + PROCESS_TIMEOUT);
-        search.add(path.map(|path| Holder {
-            pid,
-            uid: fs::metadata(&base).map_or(0, |metadata| metadata.uid()),
-            ..Holder::of(HolderKind::Process, read_command(&base), path)
+        search.add(path.map(|path| HolderStatus {
+            pid: Some(pid),
+            uid: Some(fs::metadata(&base).map_or(0, |metadata| metadata.uid())),
+            ..describe(HolderKind::Process, &read_command(&base), &path)
         }));
     }
 }
@@ -229,27 +217,21 @@ fn read_path(link: &Path) -> Option<Vec<u8>> {
 fn read_command(base: &str) -> Vec<u8> {
     // Limited, because a process can make its command line as long as its memory.
     let mut line = Vec::new();
-    let _ = File::open(format!("{base}/cmdline")).and_then(|file| {
-        file.take(crate::wire::COMMAND_MAX as u64)
-            .read_to_end(&mut line)
-    });
-    while line.last() == Some(&0) {
-        line.pop();
-    }
-    if line.is_empty() {
+    let _ = File::open(format!("{base}/cmdline"))
+        .and_then(|file| file.take(COMMAND_MAX as u64).read_to_end(&mut line));
+    if line.iter().all(|byte| *byte == 0) {
         line = fs::read(format!("{base}/comm")).unwrap_or_default();
-        line.pop();
     }
     for byte in &mut line {
         if *byte == 0 {
             *byte = b' ';
         }
     }
-    line
+    line.trim_ascii_end().to_vec()
 }
 
 /// Finds writable loop devices that are backed by a file on the device.
-fn find_loop_devices(device: u64) -> Vec<Holder> {
+fn find_loop_devices(device: u64) -> Vec<HolderStatus> {
     let blocks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
     let holders = blocks.filter_map(|block| {
         let directory = block.path();
@@ -259,13 +241,13 @@ fn find_loop_devices(device: u64) -> Vec<Holder> {
         // The path is one of the host's namespace. A file that is deleted there is not found.
         let file = path.strip_suffix(b" (deleted)").unwrap_or(&path);
         let name = [b"/dev/", block.file_name().as_bytes()].concat();
-        (is_on_device(file, device) && !read_only).then(|| Holder::of(HolderKind::Loop, name, path))
+        (is_on_device(file, device) && !read_only).then(|| describe(HolderKind::Loop, &name, &path))
     });
     holders.collect()
 }
 
 /// Finds swap files on the device. proc_swaps(5).
-fn find_swap_files(device: u64) -> Vec<Holder> {
+fn find_swap_files(device: u64) -> Vec<HolderStatus> {
     let text = fs::read("/proc/swaps").unwrap_or_default();
     let paths = text
         .split(|byte| *byte == b'\n')
@@ -273,6 +255,6 @@ fn find_swap_files(device: u64) -> Vec<Holder> {
         .filter_map(|line| line.split(|byte| matches!(byte, b' ' | b'\t')).next());
     paths
         .filter(|path| is_on_device(path, device))
-        .map(|path| Holder::of(HolderKind::Swap, Vec::new(), path.to_vec()))
+        .map(|path| describe(HolderKind::Swap, b"", path))
         .collect()
 }

@@ -14,14 +14,6 @@ use crate::escape::escape_path;
 use crate::problem::Problem;
 use crate::sys::file::{self, MountId, Space};
 
-/// What users may know of the storage besides its state.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub(crate) struct StorageInfo {
-    /// The device, or the name that stands for it, such as `tmpfs`.
-    pub device: String,
-    pub fstype: String,
-}
-
 #[derive(Debug)]
 pub(crate) struct MountedStorage {
     /// The root directory of the mount.
@@ -148,13 +140,6 @@ impl MountedStorage {
     pub(crate) fn damaged(&self, what: &str) -> Problem {
         let what = format!("{}: {what}", escape_path(&self.mount.point));
         Problem::new(what).hint(repair_hint(&escape_path(&self.mount.source)))
-    }
-
-    pub(crate) fn info(&self) -> StorageInfo {
-        StorageInfo {
-            device: escape_path(&self.mount.source),
-            fstype: self.mount.fstype.clone(),
-        }
     }
 }
 

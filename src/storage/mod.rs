@@ -3,9 +3,8 @@
 //! It knows nothing about sessions.
 
 pub mod directories;
-mod event_watch;
 pub(crate) mod health;
-pub(crate) mod holders;
+mod holders;
 pub(crate) mod inspect;
 pub(crate) mod lock;
 pub mod mountinfo;
@@ -15,23 +14,21 @@ mod search;
 pub(crate) mod stats;
 mod superblock;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use self::directories::Owner;
-use self::event_watch::EventWatch;
 use self::health::Text;
-use self::holders::Holder;
-pub(crate) use self::inspect::StorageInfo;
 use self::lock::DeviceLock;
 use self::mountinfo::Mount;
 use self::search::Searcher;
-use self::stats::{Counters, DeviceStats};
+use self::stats::WrittenBytes;
 use crate::config::StorageLocation;
 use crate::problem::Problem;
-use crate::sys::fanotify::Group;
+use crate::sys::fanotify::{Events, Group};
 use crate::sys::file::{MountId, Space};
-use crate::wire::Ext4Stats;
+use crate::sys::mount::Mode;
+use crate::wire::{Ext4Stats, HolderStatus};
 
 /// The storage, owned by the worker thread. `health` inspects it, `superblock` switches it.
 #[derive(Debug)]
@@ -41,7 +38,8 @@ pub(crate) struct Storage {
     /// Device locks are created beside it.
     socket: PathBuf,
     lock: Option<DeviceLock>,
-    watch: EventWatch,
+    /// Receives the filesystem's events; `None` where the kernel does not allow it.
+    group: Option<Group>,
     period: Option<WritablePeriod>,
     /// The mount that passed every check.
     validated: Option<MountId>,
@@ -50,10 +48,8 @@ pub(crate) struct Storage {
     /// The mount that failed, and why. It stays failed until it is mounted again.
     failed_mount: Option<(MountId, Text)>,
     searcher: Searcher,
-    info: StorageInfo,
-    stats: DeviceStats,
-    data_device: u64,
-    space: Option<Space>,
+    written: WrittenBytes,
+    report: StorageReport,
 }
 
 /// The time from going read-write until the superblock is read-only again.
@@ -66,8 +62,26 @@ struct WritablePeriod {
     errors: Option<u64>,
 }
 
+/// What the last job found, besides the storage's health.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StorageReport {
+    /// The device, or the name that stands for it, such as `tmpfs`; escaped.
+    pub device: String,
+    pub fstype: String,
+    pub space: Option<Space>,
+    /// `None` unless the filesystem is ext4.
+    pub ext4: Option<Ext4Stats>,
+    /// `st_dev` of the data directory when the storage was last made writable.
+    pub data_device: u64,
+    /// Since the daemon started, as the next two.
+    pub remounts: u64,
+    /// Remounts that the kernel refused, busy or not.
+    pub failed_remounts: u64,
+    /// Bytes written to the device by any process; `None` if the kernel does not count them.
+    pub written: Option<u64>,
+}
+
 impl Storage {
-    /// `group` receives the filesystem's events.
     pub(crate) fn new(
         location: StorageLocation,
         owner: Owner,
@@ -79,16 +93,14 @@ impl Storage {
             owner,
             socket,
             lock: None,
-            watch: EventWatch(group),
+            group,
             period: None,
             validated: None,
             writable_without_session: false,
             failed_mount: None,
             searcher: Searcher::default(),
-            info: StorageInfo::default(),
-            stats: DeviceStats::default(),
-            data_device: 0,
-            space: None,
+            written: WrittenBytes::default(),
+            report: StorageReport::default(),
         }
     }
 
@@ -113,7 +125,7 @@ impl Storage {
     }
 
     /// Searches for what keeps the storage from going read-only.
-    pub(crate) fn find_holders(&mut self) -> Vec<Holder> {
+    pub(crate) fn find_holders(&mut self) -> Vec<HolderStatus> {
         match &self.period {
             Some(period) => self.searcher.find(period.root.as_fd()),
             None => inspect::find(&self.location)
@@ -121,27 +133,32 @@ impl Storage {
         }
     }
 
-    /// What the last inspection found.
-    pub(crate) fn info(&self) -> &StorageInfo {
-        &self.info
+    pub(crate) fn report(&mut self) -> StorageReport {
+        self.report.written = self.written.count();
+        self.report.ext4 = stats::ext4(self.written.device);
+        self.report.clone()
     }
 
-    /// `st_dev` of the data directory when the storage was last made writable.
-    pub(crate) fn data_device(&self) -> u64 {
-        self.data_device
-    }
-
-    /// The free space after the last inspection, sync or remount; `None` if nothing is mounted.
-    pub(crate) fn space(&self) -> Option<Space> {
-        self.space
-    }
-
-    pub(crate) fn counters(&mut self) -> Counters {
-        self.stats.read()
-    }
-
-    /// What ext4 has counted; `None` for another filesystem.
-    pub(crate) fn ext4_stats(&self) -> Option<Ext4Stats> {
-        self.stats.ext4()
+    /// Selects the filesystem's events: errors always, closing writers only while nothing should
+    /// write. A filesystem's first mode is `ReadOnly`. A failure costs only wake-ups.
+    fn watch_events(&self, root: BorrowedFd<'_>, mode: Mode) {
+        const WRITERS: Events = Events {
+            error: false,
+            release: true,
+        };
+        let all = Events {
+            error: true,
+            ..WRITERS
+        };
+        let Some(group) = &self.group else {
+            return;
+        };
+        let _ = match mode {
+            // Kernels before 5.16 have no error events, but events of closing writers.
+            Mode::ReadOnly => group
+                .watch(root, all)
+                .or_else(|_| group.watch(root, WRITERS)),
+            Mode::ReadWrite => group.unwatch(root, WRITERS),
+        };
     }
 }

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use super::holders::{self, Holder, LIMIT};
+use super::holders::{self, LIMIT, unknown};
 use crate::sys::file;
+use crate::wire::HolderStatus;
 
 /// After this time a search returns what it has found.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -24,7 +25,7 @@ pub(super) struct Searcher {
 /// A running search, shared with its thread.
 #[derive(Debug, Default)]
 pub(super) struct Search {
-    found: Mutex<Vec<Holder>>,
+    found: Mutex<Vec<HolderStatus>>,
     /// The processes at which other searches hang.
     skipped: Vec<u32>,
     /// The process that is being inspected; 0 for loop devices and swap files.
@@ -35,8 +36,8 @@ pub(super) struct Search {
 
 impl Searcher {
     /// Searches for what keeps the filesystem of `root` writable. If it finds nothing, it returns
-    /// one [`HolderKind::Unknown`](holders::HolderKind::Unknown).
-    pub(super) fn find(&mut self, root: BorrowedFd<'_>) -> Vec<Holder> {
+    /// one `HolderKind::Unknown`.
+    pub(super) fn find(&mut self, root: BorrowedFd<'_>) -> Vec<HolderStatus> {
         match file::status(root) {
             Ok(status) => self.run(TIMEOUT, move |search| {
                 holders::find(status.device, search);
@@ -49,12 +50,12 @@ impl Searcher {
         &mut self,
         timeout: Duration,
         find: impl FnOnce(&Search) + Send + 'static,
-    ) -> Vec<Holder> {
+    ) -> Vec<HolderStatus> {
         self.hanging
             .retain(|other| !other.finished.load(Ordering::Acquire));
         let hanging = self.hanging.iter();
         let skipped: Vec<u32> = hanging.map(|other| other.current()).collect();
-        let mut found: Vec<Holder> = skipped.iter().map(|pid| unanswered(*pid)).collect();
+        let mut found: Vec<HolderStatus> = skipped.iter().map(|pid| unanswered(*pid)).collect();
         if self.hanging.len() >= MAX_HANGING {
             return found;
         }
@@ -70,7 +71,7 @@ impl Searcher {
             let _ = end.send(());
         });
         if let Err(error) = started {
-            return vec![Holder::unknown(&format!("cannot start a search: {error}"))];
+            return vec![unknown(&format!("cannot start a search: {error}"))];
         }
         let in_time = ended.recv_timeout(timeout).is_ok();
         search.stopped.store(true, Ordering::Relaxed);
@@ -82,7 +83,7 @@ impl Searcher {
         found.truncate(LIMIT);
         if found.is_empty() {
             let text = "nothing found: a kernel user or a descriptor in flight";
-            found.push(Holder::unknown(text));
+            found.push(unknown(text));
         }
         found
     }
@@ -104,7 +105,7 @@ impl Search {
         self.list().is_empty()
     }
 
-    pub(super) fn add(&self, holders: impl IntoIterator<Item = Holder>) {
+    pub(super) fn add(&self, holders: impl IntoIterator<Item = HolderStatus>) {
         self.list().extend(holders);
     }
 
@@ -112,14 +113,14 @@ impl Search {
         self.current.load(Ordering::Relaxed)
     }
 
-    fn list(&self) -> MutexGuard<'_, Vec<Holder>> {
+    fn list(&self) -> MutexGuard<'_, Vec<HolderStatus>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Says at which process the search hangs.
-fn unanswered(pid: u32) -> Holder {
-    Holder::unknown(&match pid {
+fn unanswered(pid: u32) -> HolderStatus {
+    unknown(&match pid {
         0 => "search incomplete: a loop device or swap file does not answer".to_owned(),
         pid => format!("search incomplete: pid {pid} does not answer"),
     })
@@ -145,15 +146,15 @@ mod tests {
         }
         let found = searcher.run(Duration::MAX, |search| {
             assert!(search.skips(7) && !search.skips(8));
-            search.add([Holder::unknown("the next")]);
+            search.add([unknown("the next")]);
         });
-        assert_eq!(found, [unanswered(7), Holder::unknown("the next")]);
+        assert_eq!(found, [unanswered(7), unknown("the next")]);
         drop(release);
         while !hung.finished.load(Ordering::Acquire) {
             thread::yield_now();
         }
         let found = searcher.run(Duration::MAX, |_| {});
-        assert!(found[0].path.starts_with(b"nothing found"), "{found:?}");
+        assert!(found[0].path.starts_with("nothing found"), "{found:?}");
     }
 
     #[test]

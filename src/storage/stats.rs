@@ -1,79 +1,45 @@
-//! Counts remounts and reads what the kernel counts for the device and its ext4 filesystem.
-//! All of that comes from /sys, so reading it does not touch the card.
+//! Reads what the kernel counts for the device and its ext4 filesystem. All of that comes from
+//! /sys, so reading it does not touch the card.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::wire::Ext4Stats;
 
-/// Counted since the daemon started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counters {
-    pub remounts: u64,
-    /// Remounts that the kernel refused, busy or not.
-    pub failed_remounts: u64,
-    /// Bytes written to the device, by any process; `None` if the kernel does not count them.
-    pub written: Option<u64>,
-}
-
-/// Counts across devices: the storage may move to another one.
+/// Counts the bytes written to the storage's device, which may change.
 #[derive(Debug, Default)]
-pub(crate) struct DeviceStats {
-    counters: Counters,
-    device: (u32, u32),
-    /// The device's own count of bytes written when it was last read.
-    last_written: Option<u64>,
+pub(super) struct WrittenBytes {
+    pub device: (u32, u32),
+    /// The device's own count when it was last read.
+    last: Option<u64>,
+    total: Option<u64>,
 }
 
-impl DeviceStats {
+impl WrittenBytes {
     /// Counts `device` from now on, but nothing that was written to it before.
     pub(super) fn follow(&mut self, device: (u32, u32)) {
         if self.device != device {
             self.device = device;
-            self.last_written = None;
-            self.read();
+            self.last = None;
+            self.count();
         }
     }
 
-    pub(super) fn count_remount(&mut self, succeeded: bool) {
-        match succeeded {
-            true => self.counters.remounts += 1,
-            false => self.counters.failed_remounts += 1,
-        }
-    }
-
-    pub(super) fn read(&mut self) -> Counters {
+    /// Returns the bytes written while a device was followed; `None` if none has a counter.
+    pub(super) fn count(&mut self) -> Option<u64> {
         let (major, minor) = self.device;
         let statistics = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat"));
         self.add(statistics.ok().as_deref().and_then(bytes_written));
-        self.counters
-    }
-
-    /// Reads ext4's count of errors since the last check; `None` for another filesystem.
-    pub(super) fn error_count(&self) -> Option<u64> {
-        read_number(&ext4_directory(self.device)?, "errors_count")
-    }
-
-    /// Reads ext4's own counts; `None` for another filesystem.
-    pub(super) fn ext4(&self) -> Option<Ext4Stats> {
-        let directory = ext4_directory(self.device)?;
-        let bytes = |name| Some(read_number(&directory, name)?.saturating_mul(1024));
-        Some(Ext4Stats {
-            lifetime: bytes("lifetime_write_kbytes")?,
-            since_mount: bytes("session_write_kbytes")?,
-            errors: read_number(&directory, "errors_count")?,
-        })
+        self.total
     }
 
     fn add(&mut self, written: Option<u64>) {
         if let Some(written) = written {
             // The count of a device that was removed and came back starts at 0.
-            let more = self
-                .last_written
-                .map_or(0, |last| written.saturating_sub(last));
-            self.counters.written = Some(self.counters.written.unwrap_or(0) + more);
+            let more = self.last.map_or(0, |last| written.saturating_sub(last));
+            self.total = Some(self.total.unwrap_or(0) + more);
         }
-        self.last_written = written;
+        self.last = written;
     }
 }
 
@@ -83,15 +49,31 @@ fn bytes_written(statistics: &str) -> Option<u64> {
     sectors.checked_mul(512)
 }
 
+/// Reads what ext4 has counted; `None` for another filesystem.
+pub(super) fn ext4(device: (u32, u32)) -> Option<Ext4Stats> {
+    let directory = ext4_directory(device)?;
+    let bytes = |name| Some(read_number(&directory, name)?.saturating_mul(1024));
+    Some(Ext4Stats {
+        lifetime: bytes("lifetime_write_kbytes")?,
+        since_mount: bytes("session_write_kbytes")?,
+        errors: read_number(&directory, "errors_count")?,
+    })
+}
+
+/// Reads ext4's count of errors since the last check; `None` for another filesystem.
+pub(super) fn error_count(device: (u32, u32)) -> Option<u64> {
+    read_number(&ext4_directory(device)?, "errors_count")
+}
+
+fn read_number(directory: &Path, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(directory.join(name)).ok()?;
+    text.trim().parse().ok()
+}
+
 /// The directory in which ext4 shows its attributes; `None` if there is no such device.
 pub(crate) fn ext4_directory((major, minor): (u32, u32)) -> Option<PathBuf> {
     let link = fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok()?;
     Some(Path::new("/sys/fs/ext4").join(link.file_name()?))
-}
-
-pub(super) fn read_number(directory: &Path, name: &str) -> Option<u64> {
-    let text = fs::read_to_string(directory.join(name)).ok()?;
-    text.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -100,7 +82,7 @@ mod tests {
 
     #[test]
     fn only_what_was_written_while_the_device_was_followed_is_counted() {
-        let mut stats = DeviceStats::default();
+        let mut bytes = WrittenBytes::default();
         for (read, counted) in [
             (None, None),
             (Some(5000), Some(0)),
@@ -110,15 +92,15 @@ mod tests {
             (None, Some(1536)),
             (Some(9000), Some(1536)),
         ] {
-            stats.add(read);
-            assert_eq!(stats.counters.written, counted, "{read:?}");
+            bytes.add(read);
+            assert_eq!(bytes.total, counted, "{read:?}");
         }
     }
 
     #[test]
     fn a_device_without_a_counter_has_none() {
-        let mut stats = DeviceStats::default();
-        stats.follow((0, 1));
-        assert_eq!(stats.read().written, None);
+        let mut bytes = WrittenBytes::default();
+        bytes.follow((0, 1));
+        assert_eq!(bytes.count(), None);
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::directories;
 use super::health::{Health, Inspection, Remount, Text};
 use super::inspect::{self, MountedStorage, repair_hint};
-use super::{Storage, WritablePeriod};
+use super::{Storage, WritablePeriod, stats};
 use crate::escape::escape_path;
 use crate::problem::Problem;
 use crate::sys::file;
@@ -25,18 +25,16 @@ impl Storage {
         if let Err(problem) = directories::check(root, &self.location, self.owner) {
             return Inspection::new(Health::Unprepared(problem.into()), was_writable);
         }
-        let errors = self.stats.error_count();
-        let switched = switch_superblock(root, Mode::ReadWrite);
-        self.stats.count_remount(switched.is_ok());
-        if let Err(error) = switched {
+        let errors = stats::error_count(found.mount.device);
+        if let Err(error) = self.switch(root, Mode::ReadWrite) {
             let problem = self.explain_refusal(Mode::ReadWrite, &error);
             return Inspection::new(Health::Failed(problem.into()), was_writable);
         }
         match directories::repair(root, &self.location, self.owner) {
-            Ok(device) => self.data_device = device,
+            Ok(device) => self.report.data_device = device,
             Err(problem) => return Inspection::new(Health::Unprepared(problem.into()), true),
         }
-        self.watch.set(root, Mode::ReadWrite);
+        self.watch_events(root, Mode::ReadWrite);
         self.period = Some(WritablePeriod {
             errors,
             root: found.root,
@@ -61,17 +59,17 @@ impl Storage {
             return (Remount::Done, Ok(()));
         };
         let root = period.root.as_fd();
-        let switched = self.switch_read_only(root);
+        let switched = self.switch(root, Mode::ReadOnly);
         let sync = if is_busy(&switched) && !awaited && !release {
             Ok(()) // the descriptor stays open and reports a lost write at the next sync
         } else {
             self.sync_period(&period, switched.is_ok())
         };
-        self.space = file::space(root).ok();
+        self.report.space = file::space(root).ok();
         let remount = match switched {
             Ok(()) => {
                 self.writable_without_session = false;
-                self.watch.set(root, Mode::ReadOnly);
+                self.watch_events(root, Mode::ReadOnly);
                 Remount::Done
             }
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Remount::Busy,
@@ -100,7 +98,7 @@ impl Storage {
             return Err("the storage is not writable".into());
         };
         let result = self.sync_period(&period, false);
-        self.space = file::space(period.root.as_fd()).ok();
+        self.report.space = file::space(period.root.as_fd()).ok();
         self.period = Some(period);
         result
     }
@@ -116,15 +114,18 @@ impl Storage {
         })
     }
 
-    fn switch_read_only(&mut self, root: BorrowedFd<'_>) -> io::Result<()> {
-        let mut switched = switch_superblock(root, Mode::ReadOnly);
-        if is_busy(&switched) {
+    fn switch(&mut self, root: BorrowedFd<'_>, mode: Mode) -> io::Result<()> {
+        let mut switched = switch_superblock(root, mode);
+        if mode == Mode::ReadOnly && is_busy(&switched) {
             // From now on a closing writer sends an event. The second try covers a writer that
             // closed before.
-            self.watch.set(root, Mode::ReadOnly);
-            switched = switch_superblock(root, Mode::ReadOnly);
+            self.watch_events(root, mode);
+            switched = switch_superblock(root, mode);
         }
-        self.stats.count_remount(switched.is_ok());
+        match switched {
+            Ok(()) => self.report.remounts += 1,
+            Err(_) => self.report.failed_remounts += 1,
+        }
         switched
     }
 
@@ -145,7 +146,7 @@ impl Storage {
             escape_path(&self.location.mount)
         );
         let text: Text = Problem::new(what)
-            .hint(repair_hint(&self.info.device))
+            .hint(repair_hint(&self.report.device))
             .into();
         self.failed_mount = Some((period.id, text.clone()));
         Err(text)
@@ -176,12 +177,12 @@ impl Storage {
         let what = format!(
             "{} ({}) cannot be made {}",
             escape_path(&self.location.mount),
-            self.info.device,
+            self.report.device,
             if read_only { "read-only" } else { "read-write" }
         );
         let problem = Problem::io(what, error);
         match refusal_hint(error) {
-            _ if read_only && is_permanent(error) => problem.hint(repair_hint(&self.info.device)),
+            _ if read_only && is_permanent(error) => problem.hint(repair_hint(&self.report.device)),
             Some(hint) => problem.hint(hint),
             None if problem.hint.is_none() => problem.hint("see `dmesg`"),
             None => problem,
