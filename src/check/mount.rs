@@ -7,8 +7,7 @@ use super::host::{Host, is_forbidden};
 use crate::config::StorageLocation;
 use crate::escape::{escape, escape_path};
 use crate::storage::directories::{self, Owner};
-use crate::storage::inspect::{self, MountedStorage};
-use crate::storage::mounts::Flag;
+use crate::storage::inspect::{self, Flag, MountedStorage};
 
 /// Returns the mounted storage, if there is one.
 pub(super) fn check(

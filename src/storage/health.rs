@@ -3,13 +3,12 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::inspect::{self, MountedStorage};
-use super::mounts::Flag;
+use super::inspect::{self, Flag, MountedStorage};
 use super::{Storage, stats};
 use crate::escape::{escape, escape_path};
-use crate::problem::Problem;
-use crate::sys::current;
+use crate::problem::{Problem, reason};
 use crate::sys::mount::{Mode, clear_mount_read_only};
+use crate::sys::{current, file};
 
 /// A reason, in words for the user.
 pub(crate) type Text = Arc<str>;
@@ -62,8 +61,8 @@ impl Storage {
             Ok(found) => Inspection::new(Health::Ready, !found.mount.superblock_read_only()),
             Err(inspection) => inspection,
         };
-        let ready = inspection.health == Health::Ready;
-        let without_session = ready && inspection.writable && self.period.is_none();
+        let without_session =
+            inspection.health == Health::Ready && inspection.writable && self.period.is_none();
         if without_session && !self.writable_without_session {
             log::warn!(
                 "{} is writable although no session is open: making it read-only",
@@ -79,41 +78,41 @@ impl Storage {
     /// # Errors
     /// An inspection whose health is not [`Health::Ready`].
     pub(super) fn inspect_mount(&mut self) -> Result<MountedStorage, Inspection> {
-        let mut found = inspect::find(&self.location).map_err(|problem| {
+        let found = inspect::find(&self.location).map_err(|problem| {
             // Before Linux 6.8 the next mount may get the same number.
             self.validated = None;
             self.failed_mount = None;
             Inspection::new(Health::Absent(problem.into()), false)
         })?;
-        self.expect_mount_of_period(&found)?;
+        if self
+            .period
+            .as_ref()
+            .is_some_and(|period| period.id != found.id)
+        {
+            return Err(self.replaced());
+        }
         self.report.device = escape_path(&found.mount.source);
         self.report.fstype = escape(&found.mount.fstype).to_string();
-        self.report.space = found.space;
+        self.report.space = file::space(found.root.as_fd()).ok();
         self.written.follow(found.mount.device);
         self.validate(&found)
             .map_err(|problem| Inspection::new(Health::Unprepared(problem.into()), false))?;
         self.inspect_health(&found)?;
-        self.inspect_mount_flag(&mut found)?;
+        self.inspect_mount_flag(&found)?;
         if self.period.is_none() {
             self.watch_events(found.root.as_fd(), Mode::ReadOnly);
         }
         Ok(found)
     }
 
-    /// Fails if another mount has taken the place of the one that was made writable.
-    fn expect_mount_of_period(&mut self, found: &MountedStorage) -> Result<(), Inspection> {
-        let Some(period) = &self.period else {
-            return Ok(());
-        };
-        if period.id == found.id {
-            return Ok(());
-        }
+    /// Another mount has taken the place of the one that was made writable.
+    fn replaced(&self) -> Inspection {
         let mount = escape_path(&self.location.mount);
         let problem = Problem::new(format!(
             "{mount} was mounted again, or covered by another mount, during a session"
         ))
         .hint(format!("see `findmnt {mount}`, and run the command again"));
-        Err(Inspection::new(Health::Absent(problem.into()), false))
+        Inspection::new(Health::Absent(problem.into()), false)
     }
 
     /// Checks a mount that was not seen before, and claims its device.
@@ -129,6 +128,7 @@ impl Storage {
     /// Checks that the kernel still serves the filesystem and that no data was lost on it.
     fn inspect_health(&mut self, found: &MountedStorage) -> Result<(), Inspection> {
         let writable = !found.mount.superblock_read_only();
+        self.failed_mount.take_if(|(id, _)| *id != found.id);
         if let Some(fault) = found.fault() {
             let writable = writable && found.mount.shut_down().is_none();
             return Err(Inspection::new(Health::Failed(fault.into()), writable));
@@ -139,13 +139,8 @@ impl Storage {
             return Err(Inspection::new(Health::Failed(text), false));
         }
         match &self.failed_mount {
-            Some((id, text)) if *id == found.id => {
-                Err(Inspection::new(Health::Failed(text.clone()), writable))
-            }
-            _ => {
-                self.failed_mount = None;
-                Ok(())
-            }
+            Some((_, text)) => Err(Inspection::new(Health::Failed(text.clone()), writable)),
+            None => Ok(()),
         }
     }
 
@@ -165,26 +160,24 @@ impl Storage {
     }
 
     /// Checks the mount's own read-only flag, and clears it where that is possible.
-    fn inspect_mount_flag(&self, found: &mut MountedStorage) -> Result<(), Inspection> {
+    fn inspect_mount_flag(&self, found: &MountedStorage) -> Result<(), Inspection> {
+        if found.flag == Flag::Clear {
+            return Ok(());
+        }
         let mount = escape_path(&self.location.mount);
         if found.flag == Flag::SetHere && current::effective_uid() == 0 {
             match clear_mount_read_only(found.root.as_fd(), !self.location.atime_named) {
                 Ok(()) => {
                     log::info!("prepared {mount}");
-                    found.flag = Flag::Clear;
+                    return Ok(());
                 }
-                Err(error) => log::warn!("cannot prepare {mount}: {error}"),
+                Err(error) => log::warn!("cannot prepare {mount}: {}", reason(&error)),
             }
-        }
-        if found.flag == Flag::Clear {
-            return Ok(());
         }
         let problem = Problem::new(format!("the mount on {mount} is itself read-only"))
             .hint("run `pst prepare` as root");
         let writable = !found.mount.superblock_read_only();
-        Err(Inspection::new(
-            Health::Unprepared(problem.into()),
-            writable,
-        ))
+        let health = Health::Unprepared(problem.into());
+        Err(Inspection::new(health, writable))
     }
 }

@@ -7,12 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use super::mountinfo::Mount;
-use super::mounts::{self, Flag, OWN};
+use super::mountinfo::{self, HOST, Mount, OWN};
 use crate::config::StorageLocation;
 use crate::escape::escape_path;
 use crate::problem::Problem;
-use crate::sys::file::{self, MountId, Space};
+use crate::sys::file::{self, MountId};
 
 #[derive(Debug)]
 pub(crate) struct MountedStorage {
@@ -23,9 +22,17 @@ pub(crate) struct MountedStorage {
     pub mount: Mount,
     /// All mounts of this namespace.
     pub all: Vec<Mount>,
-    /// The mount's own read-only flag.
     pub flag: Flag,
-    pub space: Option<Space>,
+}
+
+/// The mount's own read-only flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flag {
+    Clear,
+    /// Set in the host's namespace, and this process is there.
+    SetHere,
+    /// Set in the host's namespace; only a process there can clear it.
+    SetInHost,
 }
 
 /// Opens and identifies the mount at the storage's mount point.
@@ -33,48 +40,69 @@ pub(crate) struct MountedStorage {
 /// # Errors
 /// Nothing is mounted there, or it cannot be opened.
 pub(crate) fn find(location: &StorageLocation) -> Result<MountedStorage, Problem> {
-    let point = &location.mount;
-    let shown = escape_path(point);
-    let absent = |what| Problem::new(what).hint(format!("run `mount {shown}`"));
-    let root = file::open_directory(point).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Problem::new(format!("there is no {shown}"))
-            .hint(format!("run `mkdir -p {shown} && mount {shown}`")),
-        _ => cannot("open", point, &error),
+    let point = escape_path(&location.mount);
+    let absent = |what| Problem::new(what).hint(format!("run `mount {point}`"));
+    let root = file::open_directory(&location.mount).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Problem::new(format!("there is no {point}"))
+            .hint(format!("run `mkdir -p {point} && mount {point}`")),
+        _ => Problem::io(format!("cannot open {point}"), &error)
+            .hint(format!("see `ls -ld {point}` and `dmesg`")),
     })?;
-    let id = file::mount_id(root.as_fd()).map_err(|error| cannot("identify", point, &error))?;
+    let id = file::mount_id(root.as_fd())
+        .map_err(|error| Problem::io(format!("cannot identify the mount on {point}"), &error))?;
     if !id.is_root {
-        return Err(absent(format!("nothing is mounted on {shown}")));
+        return Err(absent(format!("nothing is mounted on {point}")));
     }
-    let space = file::space(root.as_fd()).ok();
-    let all = mounts::read_own().map_err(|error| cannot("read", Path::new(OWN), &error))?;
+    let all =
+        mountinfo::read(OWN).map_err(|error| Problem::io(format!("cannot read {OWN}"), &error))?;
     let Some(mount) = all.iter().find(|mount| mount.id == id.shown).cloned() else {
-        return Err(absent(format!("{shown} was unmounted just now")));
+        return Err(absent(format!("{point} was unmounted just now")));
     };
-    let flag = mounts::read_flag(&mount, &all);
+    let flag = read_flag(&mount, &all);
     Ok(MountedStorage {
         root,
         id,
         mount,
         all,
         flag,
-        space,
     })
+}
+
+/// Reads the flag of the host's mount, because every later namespace copies that one. `all` are
+/// the mounts of this namespace.
+fn read_flag(mount: &Mount, all: &[Mount]) -> Flag {
+    let host = mountinfo::read(HOST);
+    let same = |other: &&Mount| other.point == mount.point && other.device == mount.device;
+    match host.as_deref().unwrap_or(all).iter().rfind(same) {
+        // The same mount and not a copy of it: this is the host's namespace.
+        Some(there) if there.read_only && there.id != mount.id => Flag::SetInHost,
+        Some(there) if there.read_only => Flag::SetHere,
+        None if mount.read_only => Flag::SetHere,
+        _ => Flag::Clear,
+    }
 }
 
 impl MountedStorage {
     /// Checks that switching the superblock affects nothing else, and that the data would last.
-    ///
-    /// Once the storage is prepared, its users may bind-mount a part of it. A btrfs subvolume
-    /// beside it stays forbidden.
     pub(crate) fn check_switchable(&self, location: &StorageLocation) -> Result<(), Problem> {
-        self.check_whole()?;
-        if self.flag != Flag::Clear || self.mount.fstype == "btrfs" {
-            self.check_alone()?;
+        let point = escape_path(&self.mount.point);
+        if self.mount.root != Path::new("/") {
+            return Err(own_partition(format!(
+                "{point} shows only {} of the filesystem on {}, and switching that would hit the \
+                 rest too",
+                escape_path(&self.mount.root),
+                escape_path(&self.mount.source)
+            )));
+        }
+        if let Some(other) = self.find_other_tree() {
+            return Err(own_partition(format!(
+                "{point} shares its filesystem with {}, which would be switched with it",
+                escape_path(&other.point)
+            )));
         }
         if !location.volatile && !self.has_block_device() {
             return Err(Problem::new(format!(
-                "{} ({}) has no block device, so nothing written there would last",
-                escape_path(&self.mount.point),
+                "{point} ({}) has no block device, so nothing written there would last",
                 self.mount.fstype
             ))
             .hint("set storage.volatile = true for a test or a demo"));
@@ -82,40 +110,21 @@ impl MountedStorage {
         Ok(())
     }
 
-    /// Checks that the mount shows its whole filesystem.
-    fn check_whole(&self) -> Result<(), Problem> {
-        if self.mount.root == Path::new("/") {
-            return Ok(());
+    /// Finds a mount that shows another tree of the same filesystem.
+    ///
+    /// Once the storage is prepared, its users may bind-mount a part of it. A btrfs subvolume
+    /// beside it stays forbidden.
+    fn find_other_tree(&self) -> Option<&Mount> {
+        let own = &self.mount;
+        let btrfs = own.fstype == "btrfs";
+        if self.flag == Flag::Clear && !btrfs {
+            return None;
         }
-        Err(own_partition(format!(
-            "{} shows only {} of the filesystem on {}, and switching that would hit the rest too",
-            escape_path(&self.mount.point),
-            escape_path(&self.mount.root),
-            escape_path(&self.mount.source)
-        )))
-    }
-
-    /// Checks that no other mount shows another tree of the same filesystem.
-    fn check_alone(&self) -> Result<(), Problem> {
-        let same_filesystem = |other: &Mount| {
-            // btrfs may give two mounts of one filesystem different numbers; the source tells.
-            other.device == self.mount.device
-                || self.mount.fstype == "btrfs"
-                    && other.fstype == "btrfs"
-                    && other.source == self.mount.source
-        };
-        let other = self
-            .all
-            .iter()
-            .find(|other| same_filesystem(other) && other.root != self.mount.root);
-        let Some(other) = other else {
-            return Ok(());
-        };
-        Err(own_partition(format!(
-            "{} shares its filesystem with {}, which would be switched with it",
-            escape_path(&self.mount.point),
-            escape_path(&other.point)
-        )))
+        // btrfs may give two mounts of one filesystem different numbers; the source tells.
+        self.all.iter().find(|other| {
+            let same = other.device == own.device || btrfs && other.source == own.source;
+            same && other.root != own.root
+        })
     }
 
     pub(crate) fn has_block_device(&self) -> bool {
@@ -137,14 +146,14 @@ impl MountedStorage {
     }
 
     /// A problem whose next step is to repair the filesystem.
-    pub(crate) fn damaged(&self, what: &str) -> Problem {
-        let what = format!("{}: {what}", escape_path(&self.mount.point));
-        Problem::new(what).hint(repair_hint(&escape_path(&self.mount.source)))
+    pub(super) fn damaged(&self, what: &str) -> Problem {
+        Problem::new(format!("{}: {what}", escape_path(&self.mount.point)))
+            .hint(repair_hint(&escape_path(&self.mount.source)))
     }
 }
 
 /// Asks an ext4 journal whether it was aborted; `None` from filesystems that have none.
-pub(crate) fn journal_error(root: BorrowedFd<'_>) -> Option<String> {
+pub(super) fn journal_error(root: BorrowedFd<'_>) -> Option<String> {
     match file::checkpoint_journal(root) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EROFS)) => {
             Some(format!("its journal was aborted: {error}"))
@@ -161,15 +170,4 @@ pub(super) fn repair_hint(device: &str) -> String {
 
 fn own_partition(what: String) -> Problem {
     Problem::new(what).hint("give the storage a partition of its own")
-}
-
-fn cannot(verb: &str, path: &Path, error: &io::Error) -> Problem {
-    let shown = escape_path(path);
-    let problem = Problem::new(format!("cannot {verb} {shown}: {error}"));
-    match error.raw_os_error() {
-        Some(libc::ENOTDIR | libc::ELOOP | libc::EACCES) => {
-            problem.hint(format!("see `ls -ld {shown}`"))
-        }
-        _ => problem.hint("see `dmesg`"),
-    }
 }

@@ -8,7 +8,6 @@ mod holders;
 pub(crate) mod inspect;
 pub(crate) mod lock;
 pub mod mountinfo;
-pub(crate) mod mounts;
 pub(crate) mod prepare;
 mod search;
 pub(crate) mod stats;

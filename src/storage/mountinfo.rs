@@ -1,10 +1,15 @@
 //! Reads and parses /proc/PID/mountinfo: proc_pid_mountinfo(5).
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use crate::fstab::unescape;
+
+/// The mounts of this process's namespace.
+pub(crate) const OWN: &str = "/proc/self/mountinfo";
+/// The mounts of the host's namespace.
+pub(crate) const HOST: &str = "/proc/1/mountinfo";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
@@ -48,11 +53,8 @@ impl Mount {
     }
 }
 
-/// Reads and parses an open mountinfo file from its current position.
-pub fn read(mut file: &File) -> io::Result<Vec<Mount>> {
-    let mut text = Vec::new();
-    file.read_to_end(&mut text)?;
-    Ok(parse(&text))
+pub fn read(path: &str) -> io::Result<Vec<Mount>> {
+    Ok(parse(&fs::read(path)?))
 }
 
 /// Parses a whole mountinfo and skips malformed lines.
@@ -133,7 +135,7 @@ mod tests {
         let path = "/proc/self/mountinfo";
         let lines = std::fs::read(path).unwrap();
         let lines = lines.split(|b| *b == b'\n').filter(|l| !l.is_empty());
-        let mounts = read(&File::open(path).unwrap()).unwrap();
+        let mounts = read(path).unwrap();
         assert_eq!(mounts.len(), lines.count());
     }
 }

@@ -7,9 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::directories::{self, Owner};
-use super::inspect::{self, MountedStorage};
+use super::inspect::{self, Flag, MountedStorage};
 use super::lock::DeviceLock;
-use super::mounts::Flag;
 use crate::config::{Config, StorageLocation};
 use crate::escape::escape_path;
 use crate::logging;

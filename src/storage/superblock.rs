@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::directories;
 use super::health::{Health, Inspection, Remount, Text};
-use super::inspect::{self, MountedStorage, repair_hint};
+use super::inspect::{self, repair_hint};
 use super::{Storage, WritablePeriod, stats};
 use crate::escape::escape_path;
-use crate::problem::Problem;
+use crate::problem::{Problem, reason};
 use crate::sys::file;
 use crate::sys::mount::{Mode, switch_superblock};
 
@@ -65,7 +65,6 @@ impl Storage {
         } else {
             self.sync_period(&period, switched.is_ok())
         };
-        self.report.space = file::space(root).ok();
         let remount = match switched {
             Ok(()) => {
                 self.writable_without_session = false;
@@ -76,7 +75,9 @@ impl Storage {
             Err(error) => {
                 let text: Text = self.explain_refusal(Mode::ReadOnly, &error).into();
                 if is_permanent(&error) {
-                    self.remember_failure(&period, &text);
+                    // A superblock that the kernel shut down may still read `rw`, and making it
+                    // writable once more succeeds.
+                    self.failed_mount.get_or_insert((period.id, text.clone()));
                 }
                 Remount::Failed(text)
             }
@@ -98,7 +99,6 @@ impl Storage {
             return Err("the storage is not writable".into());
         };
         let result = self.sync_period(&period, false);
-        self.report.space = file::space(period.root.as_fd()).ok();
         self.period = Some(period);
         result
     }
@@ -133,13 +133,17 @@ impl Storage {
     /// then its journal is empty, and asking writes nothing.
     fn sync_period(&mut self, period: &WritablePeriod, read_only: bool) -> Result<(), Text> {
         let root = period.root.as_fd();
-        let error = match file::sync_filesystem(root) {
-            Err(error) => format!("data could not be flushed to the card: {error}"),
-            Ok(()) if read_only => match inspect::journal_error(root) {
-                Some(error) => error,
-                None => return Ok(()),
-            },
-            Ok(()) => return Ok(()),
+        let lost = match file::sync_filesystem(root) {
+            Err(error) => Some(format!(
+                "data could not be flushed to the card: {}",
+                reason(&error)
+            )),
+            Ok(()) if read_only => inspect::journal_error(root),
+            Ok(()) => None,
+        };
+        self.report.space = file::space(root).ok();
+        let Some(error) = lost else {
+            return Ok(());
         };
         let what = format!(
             "{}: {error}; what was written since it was last read-only may be lost",
@@ -152,54 +156,36 @@ impl Storage {
         Err(text)
     }
 
-    /// Remembers a permanent failure, unless this mount has failed before. A superblock that the
-    /// kernel shut down may still read `rw`, and making it writable once more succeeds.
-    fn remember_failure(&mut self, period: &WritablePeriod, text: &Text) {
-        match &self.failed_mount {
-            Some((id, _)) if *id == period.id => {}
-            _ => self.failed_mount = Some((period.id, text.clone())),
-        }
-    }
-
     /// Explains why the kernel refused to switch the superblock. The kernel never remounts a
     /// filesystem that it shut down, and no inspection may have seen that yet.
     fn explain_refusal(&self, mode: Mode, error: &io::Error) -> Problem {
-        let found = inspect::find(&self.location).ok();
-        if let Some(fault) = found.as_ref().and_then(MountedStorage::fault) {
+        let found = inspect::find(&self.location);
+        if let Some(fault) = found.ok().and_then(|found| found.fault()) {
             return fault;
         }
-        let read_only = mode == Mode::ReadOnly;
-        // Kernels without `emergency_ro` still show plain `rw`.
-        let shut_down = read_only && error.raw_os_error() == Some(libc::EROFS);
-        if let Some(found) = found.filter(|_| shut_down) {
-            return found.damaged(&format!("the kernel shut the filesystem down: {error}"));
-        }
-        let what = format!(
-            "{} ({}) cannot be made {}",
-            escape_path(&self.location.mount),
-            self.report.device,
-            if read_only { "read-only" } else { "read-write" }
-        );
+        let (mount, device) = (escape_path(&self.location.mount), &self.report.device);
+        let what = match (mode, error.raw_os_error()) {
+            // Kernels without `emergency_ro` still show plain `rw`.
+            (Mode::ReadOnly, Some(libc::EROFS)) => {
+                format!("{mount}: the kernel shut the filesystem down")
+            }
+            (Mode::ReadOnly, _) => format!("{mount} ({device}) cannot be made read-only"),
+            (Mode::ReadWrite, _) => format!("{mount} ({device}) cannot be made read-write"),
+        };
         let problem = Problem::io(what, error);
-        match refusal_hint(error) {
-            _ if read_only && is_permanent(error) => problem.hint(repair_hint(&self.report.device)),
-            Some(hint) => problem.hint(hint),
-            None if problem.hint.is_none() => problem.hint("see `dmesg`"),
-            None => problem,
-        }
+        let hint = match error.raw_os_error() {
+            _ if mode == Mode::ReadOnly && is_permanent(error) => &repair_hint(device),
+            Some(libc::ENOSYS) => "this needs Linux 5.12 or later",
+            Some(libc::EPERM) => "the daemon needs CAP_SYS_ADMIN",
+            Some(libc::EROFS | libc::EACCES) => {
+                "is the card write-protected, or the device set read-only? `dmesg` may say more"
+            }
+            Some(libc::EBUSY) => "is it frozen (fsfreeze(8))? `fsfreeze -u` ends that",
+            _ if problem.hint.is_some() => return problem,
+            _ => "see `dmesg`",
+        };
+        problem.hint(hint)
     }
-}
-
-fn refusal_hint(error: &io::Error) -> Option<&'static str> {
-    Some(match error.raw_os_error()? {
-        libc::ENOSYS => "this needs Linux 5.12 or later",
-        libc::EPERM => "the daemon needs CAP_SYS_ADMIN",
-        libc::EROFS | libc::EACCES => {
-            "is the card write-protected, or the device set read-only? `dmesg` may say more"
-        }
-        libc::EBUSY => "is it frozen (fsfreeze(8))? `fsfreeze -u` ends that",
-        _ => return None,
-    })
 }
 
 /// Whether the filesystem or the device has failed, and not a temporary shortage.
