@@ -1,18 +1,20 @@
 //! Connects to the daemon, sends and receives. It prints nothing, and blocks only as long as it says.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags};
+
 use crate::escape::{escape, escape_path};
 use crate::problem::{Problem, ProblemKind};
-use crate::sys::poll::{self, Watch};
-use crate::sys::stream::Stream;
-use crate::sys::{current, user};
+use crate::sys::{current, poll, socket, user};
 use crate::wire::{
     ClientMessage, DaemonMessage, DecodeError, Decoder, MAGIC, Message, Status, VERSION,
 };
@@ -26,7 +28,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// A non-blocking connection to the daemon.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: Stream,
+    stream: UnixStream,
     decoder: Decoder<DaemonMessage>,
     /// The parts of the next status document.
     json: Vec<u8>,
@@ -38,7 +40,7 @@ pub(crate) fn connect<B>(
     socket: &Path,
     mut meanwhile: impl FnMut() -> ControlFlow<B>,
 ) -> ControlFlow<B, io::Result<Connection>> {
-    let mut connected = Stream::connect(socket);
+    let mut connected = socket::connect(socket);
     loop {
         connected = match connected {
             Ok(stream) => {
@@ -53,7 +55,7 @@ pub(crate) fn connect<B>(
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
                 meanwhile()?;
-                Stream::connect_in_line(socket, ATTEMPT)
+                socket::connect_in_line(socket, ATTEMPT)
             }
             Err(error) => return ControlFlow::Continue(Err(error)),
         }
@@ -86,13 +88,13 @@ impl Connection {
     pub(crate) fn greet(&self, message: &ClientMessage) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
         message.encode(&mut bytes);
-        self.stream.send(&bytes)
+        (&self.stream).write_all(&bytes)
     }
 
     pub(crate) fn send(&self, message: &ClientMessage) -> io::Result<()> {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
-        self.stream.send(&bytes)
+        (&self.stream).write_all(&bytes)
     }
 
     /// Returns the next message if all of it is there.
@@ -102,7 +104,7 @@ impl Connection {
             if let Some(message) = self.decoder.next_message().map_err(ReceiveError::Decode)? {
                 return Ok(Some(message));
             }
-            match self.stream.receive(&mut buffer) {
+            match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(ReceiveError::Closed),
                 Ok(got) => self.decoder.push(&buffer[..got]),
                 Err(error) => match error.kind() {
@@ -126,8 +128,7 @@ impl Connection {
             if message.is_some() || left.is_zero() {
                 return Ok(message);
             }
-            let mut watches = [Watch::new(self, libc::POLLIN)];
-            poll::wait(&mut watches, Some(left)).map_err(ReceiveError::Io)?;
+            poll::wait([PollFd::new(self, PollFlags::IN)], Some(left));
         }
     }
 
@@ -157,12 +158,12 @@ impl Connection {
 
     /// Ends the session even if other processes have this connection open.
     pub(crate) fn hang_up(&self) {
-        self.stream.end_sending();
+        let _ = self.stream.shutdown(Shutdown::Write); // it fails only if the daemon is gone
     }
 
-    /// See [`Stream::wake_this_process`].
+    /// See [`socket::wake_this_process`].
     pub(crate) fn wake_this_process(&self) -> io::Result<()> {
-        self.stream.wake_this_process()
+        socket::wake_this_process(&self.stream)
     }
 }
 
@@ -278,9 +279,8 @@ pub(crate) fn no_answer(socket: &Path) -> Problem {
 /// Says whether the user must join the group `gid`, or joined it after this login.
 fn not_allowed(socket: &str, gid: u32) -> Problem {
     let user = user::user_name(current::effective_uid());
-    let joined = (user.as_ref()).is_some_and(|user| user::group_members(gid).contains(user));
-    let group = user::group_name(gid).unwrap_or_else(|| gid.to_string());
-    let user = user.unwrap_or_else(|| "USER".into());
+    let joined = user::group_members(gid).contains(&user);
+    let group = user::group_name(gid);
     let (group, user) = (escape(&group), escape(&user));
     Problem::new(format!(
         "not allowed to open {socket}: only root and members of the group {group} are"

@@ -31,7 +31,7 @@ fn caller(host: &Host, gid: u32, group: &str) -> Finding {
     if host.is_root() {
         return Id::Access.ok("root may open sessions");
     }
-    let name = user::user_name(host.user).unwrap_or_else(|| host.user.to_string());
+    let name = user::user_name(host.user);
     let name = escape(&name);
     if host.groups.contains(&gid) {
         return Id::Access.ok(format!("{name} may open sessions"));
@@ -51,8 +51,8 @@ fn socket(config: &Config, gid: u32, owner: Option<u32>) -> Option<Finding> {
         return None;
     }
     let (path, mode) = (escape_path(&config.socket), metadata.mode() & 0o777);
-    let user = user::user_name(metadata.uid()).unwrap_or_else(|| metadata.uid().to_string());
-    let group = user::group_name(metadata.gid()).unwrap_or_else(|| metadata.gid().to_string());
+    let user = user::user_name(metadata.uid());
+    let group = user::group_name(metadata.gid());
     let shown = format!("{path} is {}:{} {mode:04o}", escape(&user), escape(&group));
     if ![Some(0), owner].contains(&Some(metadata.uid())) {
         return Some(Id::Socket.error(

@@ -15,7 +15,6 @@ use crate::escape::escape_path;
 use crate::problem::Problem;
 use crate::storage::lock::check_lock_file;
 use crate::sys::file::{self, Status};
-use crate::sys::stream::Stream;
 use crate::sys::{current, socket};
 use crate::systemd;
 
@@ -94,7 +93,7 @@ fn create(config: &Config, access_gid: u32) -> Result<(UnixListener, SocketName)
 /// listener that accepts nothing.
 fn refuse_other_daemon(path: &Path) -> Result<(), Problem> {
     let shown = escape_path(path);
-    match Stream::connect(path) {
+    match socket::connect(path) {
         Ok(other) => {
             let pid = socket::peer(other.as_fd()).map_or(0, |peer| peer.pid);
             Err(Problem::new(format!(
@@ -133,7 +132,7 @@ fn lock(socket: &Path) -> Result<File, Problem> {
     match file::lock_exclusive(file.as_fd()) {
         Ok(()) => Ok(file),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            let other = Stream::connect(socket);
+            let other = socket::connect(socket);
             let pid = other.and_then(|other| socket::peer(other.as_fd()));
             let pid = pid.map_or("pid unknown".into(), |peer| format!("pid {}", peer.pid));
             Err(Problem::new(format!(

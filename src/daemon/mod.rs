@@ -160,7 +160,7 @@ async fn serve(
 
 async fn stop_on_signal(controller: Handle, signals: Async<Signals>, runs: Sender<()>) {
     while signals.readable().await.is_ok() {
-        while let Ok(Some(received)) = signals.get_ref().next() {
+        while let Some(received) = signals.get_ref().next() {
             ::log::info!("stopping on signal {}", received.signal);
             runs.close();
             controller.send(Request::Stop);

@@ -3,11 +3,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::thread;
 
+use rustix::event::{PollFd, PollFlags};
+
 use super::timeouts::MOUNTS_GATHER;
-use crate::sys::mount::has_changed;
+use crate::sys::poll;
 
 /// Starts the thread. It lives as long as the daemon.
 ///
@@ -19,16 +20,11 @@ pub(super) fn start(changed: impl Fn() -> bool + Send + 'static) -> io::Result<(
     thread::Builder::new()
         .name("mounts".into())
         .spawn(move || {
-            let mut files = vec![own.as_fd()];
-            files.extend(host.as_ref().map(AsFd::as_fd));
+            let host = host.as_ref().unwrap_or(&own);
             loop {
-                match has_changed(&files, None) {
-                    Ok(true) => {}
-                    Ok(false) => continue,
-                    Err(error) => {
-                        log::error!("cannot wait for changes of the mounts: {error}");
-                        return;
-                    }
+                let files = [&own, host].map(|file| PollFd::new(file, PollFlags::PRI));
+                if poll::wait(files, None) == [false, false] {
+                    continue; // a signal
                 }
                 if !changed() {
                     return;

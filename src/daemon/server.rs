@@ -93,7 +93,7 @@ impl Server {
         let Ok(peer) = socket::peer(stream.as_fd()) else {
             return;
         };
-        if socket::hung_up(stream.as_fd()) {
+        if socket::hung_up(&stream) {
             return; // the client has already hung up
         }
         match self.admission.enter(stream.as_fd(), peer.uid) {

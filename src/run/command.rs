@@ -10,33 +10,31 @@ use std::path::Path;
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
-use super::Context;
-use super::control::SupervisorReport;
+use rustix::process::Pid;
+
+use super::{Context, output};
 use crate::escape::escape;
 use crate::problem::Problem;
-use crate::sys::process::{self, Pid, WaitStatus};
+use crate::sys::process;
 
-/// Starts the command. If that fails, says why and returns the report for it: with a shell's exit
-/// code (127 not found, 126 not executable) if the command is at fault.
-pub(super) fn start(context: &Context) -> Result<Pid, SupervisorReport> {
-    let (words, output) = (&context.command, context.output);
-    let data = context.session.grant.data.as_os_str();
+/// Starts the command. If that fails, says why and returns the exit code: a shell's (127 not found,
+/// 126 not executable) if the command is at fault.
+pub(super) fn start(context: &Context) -> Result<Pid, u8> {
+    let words = &context.options.command;
+    let data = context.session.data.as_os_str();
     process::spawn(words, "KVMD_PST_DATA", data).map_err(|error| {
         let code = match error.raw_os_error() {
-            Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => {
-                output.error(Problem::io("Can't start the process", &error));
-                return SupervisorReport::Ended(None);
-            }
+            Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => 1,
             Some(libc::ENOENT | libc::ENOTDIR) => 127,
             _ => 126,
         };
         let name = words[0].as_bytes();
         let problem = Problem::io(format_args!("Can't run {}", escape(name)), &error);
-        output.error(match hint(name, &error) {
+        output::error(match hint(name, &error) {
             Some(hint) => problem.hint(hint),
             None => problem,
         });
-        SupervisorReport::Finished(WaitStatus::exited(code))
+        code
     })
 }
 

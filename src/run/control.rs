@@ -1,98 +1,78 @@
-//! The messages between `pst run` and its supervisor. A closed end is a message too: the supervisor
-//! then ends the tree, and `pst run` does so in the supervisor's place.
+//! The messages between `pst run` and its supervisor, over a pair of stream sockets. A closed end is
+//! a message too: the supervisor then ends the tree, and `pst run` does so in the supervisor's place.
 
-use std::io;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 
-use crate::sys::process::WaitStatus;
 use crate::sys::signal::Received;
-use crate::sys::stream::Stream;
 
-/// What `pst run` asks of the supervisor.
+/// How the command ended, with its exit code as a shell reports it: the supervisor's last message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SupervisorRequest {
-    /// Send this signal to the command, unless it reached the whole process group.
-    Forward(Received),
-    EndTree,
+pub(super) enum CommandEnd {
+    /// By itself, or its exec failed.
+    Finished(u8),
+    /// The supervisor ended it with its tree. The code is 0 if the command does not die.
+    Ended(u8),
 }
 
-/// The supervisor's last message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SupervisorReport {
-    /// The command ended by itself, or its exec failed.
-    Finished(WaitStatus),
-    /// The tree was ended. `None`: the command does not die, or was not started.
-    Ended(Option<WaitStatus>),
+/// Asks the supervisor to send this signal to the command, unless it reached the whole process
+/// group. If the supervisor is stopped and its queue full, the signal is lost.
+pub(super) fn forward(link: &UnixStream, received: Received) {
+    let [signal, sender] = [received.signal, received.sender].map(i32::to_ne_bytes);
+    send(link, &[signal, sender].concat());
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ControlEvent<M> {
-    Message(M),
-    Nothing,
-    /// The other end is closed, and everything it sent was received.
-    Closed,
+/// Asks the supervisor to end the tree.
+pub(super) fn request_end(link: &UnixStream) {
+    let _ = link.shutdown(Shutdown::Write); // it fails only if the supervisor is gone
 }
 
-type Packet = [i32; 2];
-
-/// If the supervisor is stopped and its queue full, the signal is lost.
-pub(super) fn forward(link: &Stream, received: Received) {
-    send(link, [received.signal, received.sender]);
+/// Returns the next signal for the command, if there is one.
+///
+/// # Errors
+/// `pst run` asks to end the tree, or is dead.
+pub(super) fn next_signal(link: &UnixStream) -> io::Result<Option<Received>> {
+    let message: Option<[u8; 8]> = receive(link)?;
+    Ok(message.map(|[a, b, c, d, e, f, g, h]| Received {
+        signal: i32::from_ne_bytes([a, b, c, d]),
+        sender: i32::from_ne_bytes([e, f, g, h]),
+    }))
 }
 
-/// The end of sending follows, in case the queue is full.
-pub(super) fn request_end(link: &Stream) {
-    send(link, [0, 0]);
-    link.end_sending();
+pub(super) fn report(link: &UnixStream, end: CommandEnd) {
+    send(
+        link,
+        &match end {
+            CommandEnd::Finished(code) => [0, code],
+            CommandEnd::Ended(code) => [1, code],
+        },
+    );
 }
 
-/// `Closed` means that `pst run` is dead.
-pub(super) fn next_request(link: &Stream) -> ControlEvent<SupervisorRequest> {
-    receive(link, |[signal, sender]| match signal {
-        0 => SupervisorRequest::EndTree,
-        _ => SupervisorRequest::Forward(Received { signal, sender }),
-    })
-}
-
-pub(super) fn report(link: &Stream, report: SupervisorReport) {
-    let packet = match report {
-        SupervisorReport::Finished(status) => [0, status.0],
-        SupervisorReport::Ended(Some(status)) => [1, status.0],
-        SupervisorReport::Ended(None) => [2, 0],
-    };
-    send(link, packet);
-}
-
-pub(super) fn next_report(link: &Stream) -> ControlEvent<SupervisorReport> {
-    receive(link, |[kind, value]| match kind {
-        0 => SupervisorReport::Finished(WaitStatus(value)),
-        1 => SupervisorReport::Ended(Some(WaitStatus(value))),
-        _ => SupervisorReport::Ended(None),
-    })
+/// Returns the supervisor's report, if it is there.
+///
+/// # Errors
+/// The supervisor is dead, and there is no report.
+pub(super) fn next_report(link: &UnixStream) -> io::Result<Option<CommandEnd>> {
+    Ok(receive(link)?.map(|[kind, code]| match kind {
+        0 => CommandEnd::Finished(code),
+        _ => CommandEnd::Ended(code),
+    }))
 }
 
 /// A failure is not an error: the other end is gone, which is seen by its closed end.
-fn send(link: &Stream, packet: Packet) {
-    let [a, b] = packet.map(i32::to_ne_bytes);
-    let _ = link.send(&[a, b].concat());
+fn send(mut link: &UnixStream, message: &[u8]) {
+    let _ = link.write_all(message);
 }
 
-fn receive<M>(link: &Stream, read: impl Fn(Packet) -> M) -> ControlEvent<M> {
-    let mut bytes = [0; 8];
-    loop {
-        return match link.receive(&mut bytes) {
-            Ok(0) => ControlEvent::Closed,
-            Ok(_) => {
-                let [a, b, c, d, e, f, g, h] = bytes;
-                let packet = [[a, b, c, d], [e, f, g, h]].map(i32::from_ne_bytes);
-                ControlEvent::Message(read(packet))
-            }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => ControlEvent::Nothing,
-                // The other end closed before it read everything. The kernel reports this
-                // once, and before what that end sent.
-                io::ErrorKind::ConnectionReset => continue,
-                _ => ControlEvent::Closed,
-            },
-        };
+/// Messages of one direction have one size, and the kernel does not split such small ones.
+fn receive<const N: usize>(mut link: &UnixStream) -> io::Result<Option<[u8; N]>> {
+    let mut message = [0; N];
+    match link.read(&mut message) {
+        Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+        Ok(_) => Ok(Some(message)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -19,12 +19,10 @@ use std::process::ExitCode;
 
 use crate::escape::escape_path;
 use crate::problem::Problem;
-use crate::sys::process::{self, Reaped};
+use crate::sys::process;
 use crate::sys::signal::{self, Signals};
-use output::Output;
 use session::Session;
 use tree::FdReserve;
-use watch::CommandEnd;
 
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -38,11 +36,10 @@ pub(crate) struct Options {
 
 /// One run, from the grant on. The supervisor has a copy, since it is a fork.
 struct Context {
-    command: Vec<OsString>,
+    options: Options,
     session: Session,
     /// A signalfd: each process reads its own signals from it.
     signals: Signals,
-    output: Output,
     reserve: FdReserve,
 }
 
@@ -66,60 +63,52 @@ impl From<Problem> for RunError {
 /// denied or lost, or the data not synced; 128+N if signal N ended the wait for the
 /// grant, or for the sync after a successful command.
 pub(crate) fn main(options: Options) -> ExitCode {
-    let output = Output {
-        quiet: options.quiet,
-    };
-    let code = run(options, output).unwrap_or_else(|error| {
-        output.error(error.problem);
+    let code = run(options).unwrap_or_else(|error| {
+        output::error(error.problem);
         error.code
     });
     code.into()
 }
 
-fn run(options: Options, output: Output) -> Result<u8, RunError> {
+fn run(options: Options) -> Result<u8, RunError> {
+    let quiet = options.quiet;
     let signals = Signals::new(signal::HANDLED.into_iter().chain([libc::SIGCHLD]))
         .map_err(|error| Problem::io("cannot read signals", &error))?;
     // Before the grant: without descriptors the storage need not become writable.
     let reserve = FdReserve::new(&signals).map_err(watch::cannot_watch)?;
-    output.info("Opening PST session ...");
-    let mut session = session::open(&options, &signals, output)?;
-    let space = verify::inspect_data_directory(&session.grant)?;
-    if let Err(problem) = verify::check_free_space(options.need, &space, &session.grant.data) {
+    output::info(quiet, "Opening PST session ...");
+    let mut session = session::open(&options, &signals)?;
+    let data = escape_path(&session.data);
+    let space = verify::inspect_data_directory(&session)?;
+    if let Err(problem) = verify::check_free_space(options.need, &space, &data) {
         session.send_close();
-        let _ = session.await_closed(&signals, output); // nothing was written
+        let _ = session.await_closed(&signals); // nothing was written
         return Err(problem.into());
     }
-    output.info(format_args!(
-        "PST write is allowed: {}",
-        escape_path(&session.grant.data)
-    ));
+    output::info(quiet, format_args!("PST write is allowed: {data}"));
     let mut context = Context {
-        command: options.command,
+        options,
         session,
         signals,
-        output,
         reserve,
     };
-    let code = match watch::run(&mut context)? {
-        CommandEnd::Finished(status) => close(&mut context, status.code()),
-        CommandEnd::SessionLost(code) => code,
-    };
+    let code = watch::run(&mut context)?;
     // Leaves no zombie to a slow init: the supervisor has usually ended by now.
-    while let Reaped::Child(..) = process::reap() {}
+    while let Ok(Some(_)) = process::reap() {}
     Ok(code)
 }
 
 /// Closes the session of a command that returned `code`; returns the exit code.
 fn close(context: &mut Context, code: u8) -> u8 {
-    let output = context.output;
     // These signals were for the command: ^C must not end the wait.
-    while session::ending_signal(&context.signals).is_some() {}
+    while context.signals.next().is_some() {}
     context.session.send_close();
-    output.info(format_args!("Process finished: returncode={code}"));
-    match context.session.await_closed(&context.signals, output) {
+    let text = format_args!("Process finished: returncode={code}");
+    output::info(context.options.quiet, text);
+    match context.session.await_closed(&context.signals) {
         Ok(()) => code,
         Err(error) => {
-            output.error(error.problem);
+            output::error(error.problem);
             or(code, error.code)
         }
     }

@@ -4,35 +4,27 @@
 use std::fmt::Display;
 use std::io::Write;
 
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Output {
-    /// Print only warnings and errors.
-    pub quiet: bool,
+pub(super) fn info(quiet: bool, text: impl Display) {
+    if !quiet {
+        print("INFO", text);
+    }
 }
 
-impl Output {
-    pub(super) fn info(self, text: impl Display) {
-        if !self.quiet {
-            write_line("INFO", text);
-        }
-    }
+pub(super) fn warning(text: impl Display) {
+    print("WARNING", text);
+}
 
-    pub(super) fn warning(self, text: impl Display) {
-        write_line("WARNING", text);
-    }
+pub(super) fn error(text: impl Display) {
+    print("ERROR", text);
+}
 
-    pub(super) fn error(self, text: impl Display) {
-        write_line("ERROR", text);
-    }
+/// Uses one write(2), so that lines of several processes do not mix.
+fn print(level: &str, text: impl Display) {
+    let _ = std::io::stderr().write_all(line(level, text).as_bytes());
 }
 
 fn line(level: &str, text: impl Display) -> String {
     format!("-- {level:>7} -- {text}\n")
-}
-
-/// Uses one write(2), so that lines of several processes do not mix.
-fn write_line(level: &str, text: impl Display) {
-    let _ = std::io::stderr().write_all(line(level, text).as_bytes());
 }
 
 #[cfg(test)]

@@ -6,13 +6,14 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::output::Output;
-use super::{Options, RunError};
+use rustix::event::{PollFd, PollFlags};
+
+use super::{Options, RunError, output};
 use crate::client::{self, Connection, OUT_OF_PLACE, ReceiveError};
 use crate::escape::escape;
 use crate::problem::Problem;
-use crate::sys::poll::{self, Watch};
-use crate::sys::signal::{self, Signals};
+use crate::sys::poll;
+use crate::sys::signal::{self, Received, Signals};
 use crate::wire::{ClientMessage, CloseResult, DaemonMessage, DenyReason, VERSION};
 
 /// After this long without an answer, a warning appears.
@@ -20,10 +21,6 @@ const SLOW: Duration = Duration::from_secs(5);
 
 pub(super) struct Session {
     pub connection: Connection,
-    pub grant: Grant,
-}
-
-pub(super) struct Grant {
     /// The data directory.
     pub data: PathBuf,
     /// Its device number as the daemon sees it.
@@ -33,12 +30,8 @@ pub(super) struct Grant {
 }
 
 /// Opens a session. Waits for the grant as long as it takes, or until a signal arrives.
-pub(super) fn open(
-    options: &Options,
-    signals: &Signals,
-    output: Output,
-) -> Result<Session, RunError> {
-    let mut wait = DaemonWait::new(signals, output, "the storage was not granted yet");
+pub(super) fn open(options: &Options, signals: &Signals) -> Result<Session, RunError> {
+    let mut wait = DaemonWait::new(signals, "the storage was not granted yet");
     let mut connection = connect(&options.socket, &mut wait)?;
     let open = ClientMessage::Open {
         version: VERSION,
@@ -53,12 +46,12 @@ pub(super) fn open(
             kill_grace_ms,
             ..
         }) => {
-            let grant = Grant {
+            return Ok(Session {
+                connection,
                 data: OsString::from_vec(data).into(),
                 device,
                 kill_grace: Duration::from_millis(kill_grace_ms.into()),
-            };
-            return Ok(Session { connection, grant });
+            });
         }
         Ok(DaemonMessage::Denied { reason, text, .. }) => {
             let denied = Problem::new(format!("PST write is denied: {}", escape(&text)));
@@ -76,9 +69,9 @@ pub(super) fn open(
 fn connect(socket: &Path, wait: &mut DaemonWait<'_>) -> Result<Connection, RunError> {
     let connected = client::connect(socket, || {
         wait.time_until_warning(); // warns
-        match wait.interruption() {
-            Some(error) => ControlFlow::Break(error),
-            None => ControlFlow::Continue(()),
+        match wait.check_signals() {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
         }
     });
     match connected {
@@ -103,14 +96,10 @@ impl Session {
     ///
     /// # Errors
     /// The data may not be on stable storage.
-    pub(super) fn await_closed(
-        &mut self,
-        signals: &Signals,
-        output: Output,
-    ) -> Result<(), RunError> {
+    pub(super) fn await_closed(&mut self, signals: &Signals) -> Result<(), RunError> {
         let consequence =
             "the data may not be on stable storage yet; it is once `pst status` shows `ro`";
-        let mut wait = DaemonWait::new(signals, output, consequence);
+        let mut wait = DaemonWait::new(signals, consequence);
         let reason = match wait.answer(&mut self.connection)? {
             Ok(DaemonMessage::Closed { result, text }) => match result {
                 CloseResult::Durable => return Ok(()),
@@ -137,20 +126,9 @@ pub(super) fn unexpected(answer: Result<DaemonMessage, ReceiveError>) -> Problem
     }
 }
 
-/// The next pending signal that would end a program; drops others.
-pub(super) fn ending_signal(signals: &Signals) -> Option<libc::c_int> {
-    while let Ok(Some(received)) = signals.next() {
-        if !matches!(received.signal, libc::SIGCHLD | libc::SIGWINCH) {
-            return Some(received.signal);
-        }
-    }
-    None
-}
-
 /// A wait for the daemon: warns once if it takes long; ends by a signal that would end a program.
 struct DaemonWait<'a> {
     signals: &'a Signals,
-    output: Output,
     /// `None` once the warning was given.
     warn_at: Option<Instant>,
     /// What it means if a signal ends the wait.
@@ -158,10 +136,9 @@ struct DaemonWait<'a> {
 }
 
 impl<'a> DaemonWait<'a> {
-    fn new(signals: &'a Signals, output: Output, consequence: &'static str) -> Self {
+    fn new(signals: &'a Signals, consequence: &'static str) -> Self {
         Self {
             signals,
-            output,
             warn_at: Some(Instant::now() + SLOW),
             consequence,
         }
@@ -176,28 +153,28 @@ impl<'a> DaemonWait<'a> {
             if let Some(answer) = connection.receive().transpose() {
                 return Ok(answer);
             }
-            if let Some(error) = self.interruption() {
-                return Err(error);
-            }
-            let mut watches = [
-                Watch::new(self.signals, libc::POLLIN),
-                Watch::new(&*connection, libc::POLLIN),
+            self.check_signals()?;
+            let watched = [
+                PollFd::new(self.signals, PollFlags::IN),
+                PollFd::new(&*connection, PollFlags::IN),
             ];
-            // Fails only if the kernel has no memory; then try again.
-            let _ = poll::wait(&mut watches, self.time_until_warning());
+            poll::wait(watched, self.time_until_warning());
         }
     }
 
-    fn interruption(&self) -> Option<RunError> {
-        let signal = ending_signal(self.signals)?;
-        let name = signal::name(signal);
-        Some(RunError {
-            problem: Problem::new(format!(
-                "Given up waiting because of {name}: {}",
-                self.consequence
-            )),
-            code: u8::try_from(128 + signal).unwrap_or(u8::MAX), // as in a shell
-        })
+    /// Fails if a signal arrived that would end a program; drops others.
+    fn check_signals(&self) -> Result<(), RunError> {
+        while let Some(Received { signal, .. }) = self.signals.next() {
+            if !matches!(signal, libc::SIGCHLD | libc::SIGWINCH) {
+                let name = signal::name(signal);
+                let text = format!("Given up waiting because of {name}: {}", self.consequence);
+                return Err(RunError {
+                    problem: Problem::new(text),
+                    code: u8::try_from(128 + signal).unwrap_or(u8::MAX), // as in a shell
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Warns if it is time; `None` afterwards.
@@ -205,7 +182,7 @@ impl<'a> DaemonWait<'a> {
         let left = self.warn_at?.saturating_duration_since(Instant::now());
         if left.is_zero() {
             self.warn_at = None;
-            self.output.warning(format_args!(
+            output::warning(format_args!(
                 "No answer from the daemon for {} s, still waiting ... (see `pst status`)",
                 SLOW.as_secs()
             ));

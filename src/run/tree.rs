@@ -8,13 +8,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use super::Context;
-use super::output::Output;
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+
+use super::{Context, output};
 use crate::escape::escape;
-use crate::sys::poll::{self, Watch};
-use crate::sys::process::{self, Pid, PidFd, Reaped, WaitStatus};
 use crate::sys::signal::Signals;
-use crate::sys::user;
+use crate::sys::{poll, process, user};
 
 /// How long processes may take to die of SIGKILL, since the last death …
 const KILL_TIME: Duration = Duration::from_secs(1);
@@ -23,37 +24,41 @@ const KILL_TIME_IN_ALL: Duration = Duration::from_millis(1500);
 /// The kernel may skip a child while it lists them: list them again after this.
 const LIST_AGAIN: Duration = Duration::from_millis(20);
 
-pub(super) struct TreeEnd {
-    /// Children that are still there: they do not die, or may not be signalled because they
-    /// changed their user.
-    pub survivors: Vec<Pid>,
-    /// How the command ended, if it did.
-    pub command: Option<WaitStatus>,
-}
-
 /// Ends all descendants but the children in `excluded` and what descends from them:
 /// SIGTERM and SIGCONT to each, after the kill grace SIGKILL to the children, until none
 /// is left. Without /proc, or with another pid namespace's, only `command` can be ended.
-pub(super) fn end(context: &mut Context, command: Option<Pid>, excluded: &[Pid]) -> TreeEnd {
+///
+/// Then ends the session, says the `reason` and names what is left: children that do not die, or
+/// may not be signalled because they changed their user. Returns the command's exit code, or 0 if
+/// it did not end.
+pub(super) fn end(
+    context: &mut Context,
+    command: Option<Pid>,
+    excluded: &[Pid],
+    reason: Option<&str>,
+) -> u8 {
     context.reserve.0.clear();
     let mut tree = Tree {
         signals: &context.signals,
         command,
         excluded,
-        status: None,
+        code: 0,
+        last_death: Instant::now(),
     };
     tree.terminate();
-    let survivors = match tree.dies_until(Instant::now() + context.session.grant.kill_grace) {
-        true => Vec::new(),
-        false => {
-            tree.kill();
-            tree.children()
-        }
-    };
-    TreeEnd {
-        survivors,
-        command: tree.status,
+    let until = Instant::now() + context.session.kill_grace;
+    let mut survivors = Vec::new();
+    if !wait_until(until, &context.signals, || tree.reap()) {
+        tree.kill();
+        survivors = tree.children();
     }
+    // Before the messages, whose reader may be slow: the session must not last as long.
+    context.session.connection.hang_up();
+    if let Some(reason) = reason {
+        output::error(reason);
+    }
+    report_survivors(&survivors);
+    tree.code
 }
 
 /// Descriptors that are kept free for [`end`]: without any, it could not list the tree.
@@ -78,28 +83,44 @@ pub(super) fn descendants() -> Vec<Pid> {
     found
 }
 
-/// Reaps children until this one is reaped; returns its status, or `None` if it has not ended.
-pub(super) fn reap_until(child: Pid) -> Option<WaitStatus> {
-    loop {
-        match process::reap() {
-            Reaped::Child(pid, status) if pid == child => return Some(status),
-            Reaped::Child(..) => {}
-            Reaped::NoneEnded | Reaped::NoChildren => return None,
+/// Reaps children until this one is reaped; returns its exit code, or `None` if it has not ended.
+pub(super) fn reap_until(child: Pid) -> Option<u8> {
+    while let Ok(Some((pid, code))) = process::reap() {
+        if pid == child {
+            return Some(code);
         }
+    }
+    None
+}
+
+/// Calls `done`, which reaps, whenever a child may have died. Returns false if it did not return
+/// true before `deadline`. Drops all pending signals.
+pub(super) fn wait_until(
+    deadline: Instant,
+    signals: &Signals,
+    mut done: impl FnMut() -> bool,
+) -> bool {
+    loop {
+        if done() {
+            return true;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        wait_for_child(signals, left);
     }
 }
 
-/// Waits until a child may have died. Drops all pending signals.
-pub(super) fn wait_for_child(signals: &Signals, time: Duration) {
-    // Fails only if the kernel has no memory; the caller checks and waits again.
-    let _ = poll::wait(&mut [Watch::new(signals, libc::POLLIN)], Some(time));
-    while let Ok(Some(_)) = signals.next() {}
+fn wait_for_child(signals: &Signals, time: Duration) {
+    poll::wait([PollFd::new(signals, PollFlags::IN)], Some(time));
+    while signals.next().is_some() {}
 }
 
 /// Names the processes that could not be ended.
-pub(super) fn report_survivors(survivors: &[Pid], output: Output) {
-    if !is_in_proc() && process::has_children() {
-        output.error(
+fn report_survivors(survivors: &[Pid]) {
+    if !is_in_proc() && process::reap().is_ok() {
+        output::error(
             "Can't look for what the command has left running: there is no /proc of this pid \
              namespace; see pid_namespaces(7)",
         );
@@ -107,12 +128,9 @@ pub(super) fn report_survivors(survivors: &[Pid], output: Output) {
     }
     for pid in survivors {
         let command = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-        let user = fs::metadata(format!("/proc/{pid}")).map(|process| process.uid());
-        let user = user.map_or_else(
-            |_| "?".into(),
-            |uid| user::user_name(uid).unwrap_or_else(|| uid.to_string()),
-        );
-        output.error(format_args!(
+        let user = fs::metadata(format!("/proc/{pid}"))
+            .map_or_else(|_| "?".into(), |process| user::user_name(process.uid()));
+        output::error(format_args!(
             "Can't end process {pid} ({}) of user {}: it may go on writing; have root `kill` it",
             escape(command.trim_ascii_end()),
             escape(&user)
@@ -125,7 +143,9 @@ struct Tree<'a> {
     /// `None` once it is reaped.
     command: Option<Pid>,
     excluded: &'a [Pid],
-    status: Option<WaitStatus>,
+    /// The command's exit code; 0 until it is reaped.
+    code: u8,
+    last_death: Instant,
 }
 
 impl Tree<'_> {
@@ -143,15 +163,15 @@ impl Tree<'_> {
     fn terminate(&self) {
         if !is_in_proc() {
             for child in self.children() {
-                let _ = child.signal_child(libc::SIGTERM);
-                let _ = child.signal_child(libc::SIGCONT);
+                let _ = process::signal_child(child, libc::SIGTERM);
+                let _ = process::signal_child(child, libc::SIGCONT);
             }
             return;
         }
-        let own = Pid::own();
+        let own = getpid();
         let mut left: Vec<_> = self.children().into_iter().map(|pid| (pid, own)).collect();
         while let Some((pid, parent)) = left.pop() {
-            let Ok(process) = PidFd::open(pid) else {
+            let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
                 continue;
             };
             // The number may be another process's by now. An orphan is ours.
@@ -159,13 +179,12 @@ impl Tree<'_> {
                 continue;
             }
             let children = children_of(pid);
-            // If it was reaped meanwhile, these may be another process's children.
-            if is_gone(&process) {
+            // If it was reaped meanwhile, these may be another process's children. Another error
+            // means that it may not be signalled: it is a survivor.
+            if pidfd_send_signal(&process, Signal::TERM) == Err(Errno::SRCH) {
                 continue;
             }
-            // A process that may not be signalled is a survivor.
-            let _ = process.signal(libc::SIGTERM);
-            let _ = process.signal(libc::SIGCONT);
+            let _ = pidfd_send_signal(&process, Signal::CONT);
             left.extend(children.into_iter().map(|child| (child, pid)));
         }
     }
@@ -174,17 +193,15 @@ impl Tree<'_> {
     /// left or time is up. An unreaped child's number cannot become another process's.
     fn kill(&mut self) {
         let start = Instant::now();
-        let mut last_death = start;
+        self.last_death = start;
         loop {
             for child in self.children() {
-                let _ = child.signal_child(libc::SIGKILL);
+                let _ = process::signal_child(child, libc::SIGKILL);
             }
-            match self.reap() {
-                Reap::NoneLeft => return,
-                Reap::Some => last_death = Instant::now(),
-                Reap::None => {}
+            if self.reap() {
+                return;
             }
-            let until = (last_death + KILL_TIME).min(start + KILL_TIME_IN_ALL);
+            let until = (self.last_death + KILL_TIME).min(start + KILL_TIME_IN_ALL);
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -193,56 +210,27 @@ impl Tree<'_> {
         }
     }
 
-    /// Whether none is left before `until`.
-    fn dies_until(&mut self, until: Instant) -> bool {
-        loop {
-            if let Reap::NoneLeft = self.reap() {
-                return true;
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            wait_for_child(self.signals, left);
-        }
-    }
-
-    fn reap(&mut self) -> Reap {
-        let mut some = false;
+    /// Reaps what has died. Returns whether nothing is left of the tree.
+    fn reap(&mut self) -> bool {
         loop {
             match process::reap() {
-                Reaped::Child(pid, status) => {
+                Ok(Some((pid, code))) => {
+                    self.last_death = Instant::now();
                     if self.command == Some(pid) {
                         self.command = None;
-                        self.status = Some(status);
+                        self.code = code;
                     }
-                    some = true;
                 }
-                Reaped::NoChildren => return Reap::NoneLeft,
-                Reaped::NoneEnded if !self.excluded.is_empty() && self.children().is_empty() => {
-                    return Reap::NoneLeft;
-                }
-                Reaped::NoneEnded if some => return Reap::Some,
-                Reaped::NoneEnded => return Reap::None,
+                Ok(None) => return !self.excluded.is_empty() && self.children().is_empty(),
+                Err(_) => return true,
             }
         }
     }
-}
-
-enum Reap {
-    Some,
-    None,
-    NoneLeft,
-}
-
-fn is_gone(process: &PidFd) -> bool {
-    let result = process.signal(0);
-    result.is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
 }
 
 fn own_children() -> Vec<Pid> {
     match is_in_proc() {
-        true => children_of(Pid::own()),
+        true => children_of(getpid()),
         false => Vec::new(),
     }
 }
@@ -250,7 +238,7 @@ fn own_children() -> Vec<Pid> {
 /// Whether /proc shows this process's pid namespace; otherwise its numbers mean other processes.
 fn is_in_proc() -> bool {
     let link = fs::read_link("/proc/self");
-    link.is_ok_and(|own| own.as_os_str() == Pid::own().to_string().as_str())
+    link.is_ok_and(|own| own.as_os_str() == getpid().to_string().as_str())
 }
 
 /// The children of all threads of a process; none if it is gone. See proc_tid_children(5).
@@ -264,7 +252,7 @@ fn children_of(pid: Pid) -> Vec<Pid> {
         match fs::read_to_string(task.join("children")) {
             Ok(list) => {
                 let numbers = list.split_ascii_whitespace().filter_map(|n| n.parse().ok());
-                children.extend(numbers.filter_map(Pid::new));
+                children.extend(numbers.filter_map(Pid::from_raw));
             }
             // The thread exists without a list: a kernel without CONFIG_PROC_CHILDREN.
             Err(_) if task.join("stat").exists() => return search_children_of(pid),
@@ -280,19 +268,14 @@ fn search_children_of(pid: Pid) -> Vec<Pid> {
         return Vec::new();
     };
     let names = processes.flatten().map(|process| process.file_name());
-    let pids = names.filter_map(|name| Pid::new(name.to_str()?.parse().ok()?));
+    let pids = names.filter_map(|name| Pid::from_raw(name.to_str()?.parse().ok()?));
     pids.filter(|&other| parent_of(other) == Some(pid))
         .collect()
 }
 
-/// The parent of a process; `None` if it is gone. See proc_pid_stat(5).
+/// The parent of a process; `None` if it is gone.
 fn parent_of(pid: Pid) -> Option<Pid> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it may contain anything, but it ends with the last ")".
-    let after_name = stat.rsplit(|&b| b == b')').next()?;
-    let fields = std::str::from_utf8(after_name).ok()?;
-    let parent = fields.split_ascii_whitespace().nth(1)?;
-    Pid::new(parent.parse().ok()?)
+    Pid::from_raw(process::stat_field(pid, 4)?.parse().ok()?)
 }
 
 #[cfg(test)]
@@ -300,15 +283,17 @@ mod tests {
     use super::*;
     use std::process::Command;
 
+    use rustix::process::kill_process;
+
     #[test]
     fn children_are_found_also_without_the_kernels_list() {
         let mut child = Command::new("sh")
             .args(["-c", "sleep 100; true"])
             .spawn()
             .unwrap();
-        let pid = Pid::new(child.id() as i32).unwrap();
-        assert!(children_of(Pid::own()).contains(&pid));
-        assert!(search_children_of(Pid::own()).contains(&pid));
+        let pid = Pid::from_child(&child);
+        assert!(children_of(getpid()).contains(&pid));
+        assert!(search_children_of(getpid()).contains(&pid));
         let grandchild = loop {
             let found = children_of(pid);
             if !found.is_empty() {
@@ -317,10 +302,7 @@ mod tests {
         };
         assert_eq!(search_children_of(pid), grandchild);
         assert!(descendants().contains(&grandchild[0]));
-        PidFd::open(grandchild[0])
-            .unwrap()
-            .signal(libc::SIGKILL)
-            .unwrap();
+        kill_process(grandchild[0], Signal::KILL).unwrap();
         child.wait().unwrap();
         assert_eq!(children_of(pid), []);
         assert_eq!(search_children_of(pid), []);
@@ -333,10 +315,10 @@ mod tests {
         let program = folder.join(") S 1 (");
         std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
         let mut child = Command::new(&program).arg("100").spawn().unwrap();
-        let parent = parent_of(Pid::new(child.id() as i32).unwrap());
+        let parent = parent_of(Pid::from_child(&child));
         child.kill().unwrap();
         child.wait().unwrap();
         fs::remove_dir_all(&folder).unwrap();
-        assert_eq!(parent, Some(Pid::own()));
+        assert_eq!(parent, Some(getpid()));
     }
 }

@@ -9,27 +9,27 @@ use std::path::Path;
 use rustix::fs::{StatVfs, StatVfsMountFlags, fstatvfs};
 use rustix::process::geteuid;
 
-use super::session::Grant;
+use super::session::Session;
 use crate::escape::escape_path;
 use crate::problem::{Problem, reason};
 use crate::units::ExactBytes;
 
 /// Checks that the data directory is on the granted device and writable in this mount namespace;
 /// returns the filesystem's space.
-pub(super) fn inspect_data_directory(grant: &Grant) -> Result<StatVfs, Problem> {
-    let data = escape_path(&grant.data);
+pub(super) fn inspect_data_directory(session: &Session) -> Result<StatVfs, Problem> {
+    let data = escape_path(&session.data);
     let elsewhere = || {
         format!(
             "is not mounted in this mount namespace, or something else is mounted over it: \
              compare `findmnt -T {data}` with `pst status`, and restart this service or login"
         )
     };
-    let inspected = open(&grant.data).and_then(|directory| {
+    let inspected = open(&session.data).and_then(|directory| {
         let device = directory.metadata()?.dev();
         Ok((device, fstatvfs(&directory)?))
     });
     let what = match inspected {
-        Ok((device, _)) if device != grant.device => elsewhere(),
+        Ok((device, _)) if device != session.device => elsewhere(),
         Ok((_, space)) if space.f_flag.contains(StatVfsMountFlags::RDONLY) => {
             "is read-only in this mount namespace: restart this service or login if it began \
              before `pst prepare`; a unit with ProtectSystem=strict needs ReadWritePaths= for it"
@@ -37,7 +37,7 @@ pub(super) fn inspect_data_directory(grant: &Grant) -> Result<StatVfs, Problem> 
         }
         Ok((_, space)) => return Ok(space),
         Err(error) => match error.raw_os_error() {
-            Some(libc::ENOENT | libc::ENOTDIR) if !parent_is_granted(grant) => elsewhere(),
+            Some(libc::ENOENT | libc::ENOTDIR) if !parent_is_granted(session) => elsewhere(),
             Some(libc::ENOENT) => {
                 "is missing on it, somebody removed it: it is created again when \
                 all sessions are over (`pst status` names them), then try again"
@@ -60,10 +60,10 @@ pub(super) fn inspect_data_directory(grant: &Grant) -> Result<StatVfs, Problem> 
 }
 
 /// Whether the nearest existing directory above the data directory is on the granted storage.
-fn parent_is_granted(grant: &Grant) -> bool {
-    let mut above = grant.data.ancestors().skip(1);
+fn parent_is_granted(session: &Session) -> bool {
+    let mut above = session.data.ancestors().skip(1);
     let parent = above.find_map(|path| open(path).ok()?.metadata().ok());
-    parent.is_some_and(|parent| parent.dev() == grant.device)
+    parent.is_some_and(|parent| parent.dev() == session.device)
 }
 
 /// Opens a directory without the permission to read it.
@@ -76,11 +76,10 @@ fn open(path: &Path) -> io::Result<File> {
 
 /// Checks that `need` bytes and an inode are free for this user; a `need` of 0 skips the check.
 /// Only root may use the blocks that the filesystem reserves.
-pub(super) fn check_free_space(need: u64, space: &StatVfs, data: &Path) -> Result<(), Problem> {
+pub(super) fn check_free_space(need: u64, space: &StatVfs, data: &str) -> Result<(), Problem> {
     if need == 0 {
         return Ok(());
     }
-    let data = escape_path(data);
     let hint = "delete what is not needed there (`pst run -- rm FILE`)";
     let uid = geteuid();
     let (blocks, user) = match uid.is_root() {
@@ -115,7 +114,7 @@ mod tests {
         (space.f_frsize, space.f_bfree, space.f_bavail) = (1024, 10, 10);
         (space.f_files, space.f_favail) = (100, 1);
         change(&mut space);
-        check_free_space(need, &space, Path::new("/data"))
+        check_free_space(need, &space, "/data")
     }
 
     #[test]

@@ -2,31 +2,27 @@
 //! of the two is lost, the command's whole tree ends.
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use super::control::{self, ControlEvent, SupervisorReport};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::Pid;
+
+use super::control::{self, CommandEnd};
 use super::session::unexpected;
-use super::supervisor::Supervisor;
-use super::{Context, or, tree};
+use super::{Context, close, or, output, supervisor, tree};
 use crate::client::Connection;
 use crate::escape::escape;
 use crate::problem::Problem;
-use crate::sys::poll::{self, Watch};
-use crate::sys::process::{self, Pid, WaitStatus};
+use crate::sys::{poll, process};
 use crate::wire::{DaemonMessage, RevokeReason};
 
 /// The supervisor's time to end the tree, beyond the kill grace; then it is killed.
 const SUPERVISOR_TIME: Duration = Duration::from_secs(2);
 
-pub(super) enum CommandEnd {
-    /// The command ended by itself, and the session is intact.
-    Finished(WaitStatus),
-    /// The session is over, and the user knows why. This is the exit code.
-    SessionLost(u8),
-}
-
-/// Starts the command and watches it to its end.
-pub(super) fn run(context: &mut Context) -> Result<CommandEnd, Problem> {
+/// Starts the command, watches it to its end and closes the session, if it still lasts. Returns
+/// the exit code.
+pub(super) fn run(context: &mut Context) -> Result<u8, Problem> {
     // The caller may have had children before it became this program: they are not the command's.
     let excluded = tree::descendants();
     process::become_subreaper().map_err(cannot_watch)?;
@@ -34,16 +30,15 @@ pub(super) fn run(context: &mut Context) -> Result<CommandEnd, Problem> {
     connection.wake_this_process().map_err(cannot_watch)?;
     // What arrived before the kernel could wake this process must be seen before the start.
     if let Some((_, problem)) = receive_end(connection) {
-        context.output.error(problem);
-        return Ok(CommandEnd::SessionLost(1));
+        return Err(problem);
     }
-    context.output.info("Running the process ...");
-    let supervisor = Supervisor::start(context).map_err(cannot_watch)?;
+    output::info(context.options.quiet, "Running the process ...");
+    let (supervisor, link) = supervisor::start(context).map_err(cannot_watch)?;
     let run = Run {
         context,
-        supervisor,
+        supervisor: Some(supervisor),
+        link,
         excluded,
-        reaped: false,
         end_reason: None,
         deadline: None,
     };
@@ -56,9 +51,9 @@ pub(super) fn cannot_watch(error: io::Error) -> Problem {
 
 struct Run<'a> {
     context: &'a mut Context,
-    supervisor: Supervisor,
-    /// Whether the supervisor is dead and reaped: its number may be another process's.
-    reaped: bool,
+    /// `None` once it is reaped: its number may be another process's.
+    supervisor: Option<Pid>,
+    link: UnixStream,
     /// Children of this process that are not the command's.
     excluded: Vec<Pid>,
     /// Why the session ended, if it did.
@@ -68,140 +63,113 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn watch(mut self) -> CommandEnd {
+    fn watch(mut self) -> u8 {
         // A terminal's signals too: the supervisor did not receive those from before the fork.
         self.forward_signals(true);
         loop {
-            let mut watches = [
-                Watch::new(&self.context.signals, libc::POLLIN),
-                Watch::new(&self.supervisor.link, libc::POLLIN),
-                Watch::when(
-                    self.end_reason.is_none(),
-                    &self.context.session.connection,
-                    libc::POLLIN | libc::POLLRDHUP,
-                ),
-            ];
             let left = self
                 .deadline
                 .map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            // Fails only if the kernel has no memory: nothing is seen, and the loop tries again.
-            let _ = poll::wait(&mut watches, left);
-            let [signal, report, daemon] = watches.map(|watch| watch.seen());
-            if signal {
-                self.forward_signals(false);
+            self.wait(left);
+            self.forward_signals(false);
+            match control::next_report(&self.link) {
+                Ok(Some(end)) => return self.command_end(end),
+                Ok(None) if self.supervisor.is_some() => {}
+                Ok(None) | Err(_) => return self.end_without_supervisor(),
             }
-            if report || self.reaped {
-                match control::next_report(&self.supervisor.link) {
-                    ControlEvent::Message(report) => return self.command_end(report),
-                    ControlEvent::Nothing if !self.reaped => {}
-                    ControlEvent::Nothing | ControlEvent::Closed => {
-                        return self.end_without_supervisor();
-                    }
-                }
-            }
-            if daemon {
-                if let Some((reason, problem)) = receive_end(&mut self.context.session.connection) {
-                    control::request_end(&self.supervisor.link);
-                    let grace = self.context.session.grant.kill_grace;
-                    self.deadline = Some(Instant::now() + grace + SUPERVISOR_TIME);
-                    self.end_reason = Some(reason);
-                    // Not earlier: the reader of the message may be slow.
-                    self.context.output.error(problem);
-                }
-            }
+            self.receive_end();
             if left == Some(Duration::ZERO) {
                 return self.end_without_supervisor();
             }
         }
     }
 
+    fn wait(&self, time: Option<Duration>) {
+        let signals = PollFd::new(&self.context.signals, PollFlags::IN);
+        let link = PollFd::new(&self.link, PollFlags::IN);
+        if self.end_reason.is_some() {
+            poll::wait([signals, link], time);
+        } else {
+            let daemon = PollFd::new(&self.context.session.connection, PollFlags::IN);
+            poll::wait([signals, link, daemon], time);
+        }
+    }
+
     /// Forwards the signals that this process received, and reaps the supervisor. What a terminal
     /// sends has reached the command already.
     fn forward_signals(&mut self, from_terminal: bool) {
-        while let Ok(Some(received)) = self.context.signals.next() {
+        while let Some(received) = self.context.signals.next() {
             if received.signal == libc::SIGCHLD {
-                self.reap_supervisor();
+                self.supervisor = self
+                    .supervisor
+                    .filter(|&supervisor| tree::reap_until(supervisor).is_none());
             } else if from_terminal || !received.from_terminal() {
-                control::forward(&self.supervisor.link, received);
+                control::forward(&self.link, received);
             }
         }
     }
 
-    fn reap_supervisor(&mut self) {
-        self.reaped |= tree::reap_until(self.supervisor.pid).is_some();
-    }
-
-    /// Kills the supervisor and waits for its death: then all its children are this process's.
-    fn kill_supervisor(&mut self) {
-        let _ = self.supervisor.pid.signal_child(libc::SIGKILL);
-        let until = Instant::now() + SUPERVISOR_TIME;
-        loop {
-            self.reap_supervisor();
-            let left = until.saturating_duration_since(Instant::now());
-            if self.reaped || left.is_zero() {
-                return; // in the latter case it hangs in the kernel
-            }
-            tree::wait_for_child(&self.context.signals, left);
+    /// Has the supervisor end the tree if the session is over, and says why.
+    fn receive_end(&mut self) {
+        if self.end_reason.is_some() {
+            return;
+        }
+        if let Some((reason, problem)) = receive_end(&mut self.context.session.connection) {
+            control::request_end(&self.link);
+            self.deadline =
+                Some(Instant::now() + self.context.session.kill_grace + SUPERVISOR_TIME);
+            self.end_reason = Some(reason);
+            // Not earlier: the reader of the message may be slow.
+            output::error(problem);
         }
     }
 
-    fn command_end(mut self, report: SupervisorReport) -> CommandEnd {
-        if matches!(report, SupervisorReport::Ended(_)) && self.end_reason.is_none() {
-            // The supervisor saw the daemon's end before this process did.
-            if let Some((reason, problem)) = receive_end(&mut self.context.session.connection) {
-                self.end_reason = Some(reason);
-                self.context.output.error(problem);
-            }
+    fn command_end(mut self, end: CommandEnd) -> u8 {
+        if let CommandEnd::Ended(_) = end {
+            self.receive_end(); // the supervisor may see the daemon's end first
         }
-        match (report, self.end_reason) {
-            (SupervisorReport::Finished(status), None) => CommandEnd::Finished(status),
-            (SupervisorReport::Ended(_), Some(RevokeReason::Lost)) => CommandEnd::SessionLost(1),
-            (SupervisorReport::Finished(status) | SupervisorReport::Ended(Some(status)), _) => {
-                CommandEnd::SessionLost(or(status.code(), 1))
-            }
-            (SupervisorReport::Ended(None), _) => CommandEnd::SessionLost(1),
+        match (end, self.end_reason) {
+            (CommandEnd::Finished(code), None) => close(self.context, code),
+            (CommandEnd::Ended(_), Some(RevokeReason::Lost)) => 1,
+            (CommandEnd::Finished(code) | CommandEnd::Ended(code), _) => or(code, 1),
         }
     }
 
     /// Ends the tree in the place of the supervisor, which is dead or does not do its work: its
     /// orphans become children of this process.
-    fn end_without_supervisor(mut self) -> CommandEnd {
-        if !self.reaped {
-            self.kill_supervisor();
+    fn end_without_supervisor(self) -> u8 {
+        if let Some(supervisor) = self.supervisor {
+            let _ = process::signal_child(supervisor, libc::SIGKILL);
+            let until = Instant::now() + SUPERVISOR_TIME;
+            // Not so if it hangs in the kernel.
+            tree::wait_until(until, &self.context.signals, || {
+                tree::reap_until(supervisor).is_some()
+            });
         }
-        let ended = tree::end(self.context, None, &self.excluded);
-        // Before the messages, whose reader may be slow: the session must not last as long.
-        self.context.session.connection.hang_up();
-        let output = self.context.output;
-        output.error("The command's supervisor was lost, so the command had to end; run it again");
-        tree::report_survivors(&ended.survivors, output);
-        CommandEnd::SessionLost(1)
+        let reason = "The command's supervisor was lost, so the command had to end; run it again";
+        tree::end(self.context, None, &self.excluded, Some(reason));
+        1
     }
 }
 
-/// Receives until there is nothing more, or the session is over; then returns why.
+/// Returns why the session is over, if the daemon says so or is gone.
 fn receive_end(connection: &mut Connection) -> Option<(RevokeReason, Problem)> {
-    loop {
-        match connection.receive() {
-            Ok(None) => return None,
-            Ok(Some(error @ DaemonMessage::Error { .. })) => {
-                return Some((RevokeReason::Stopping, unexpected(Ok(error))));
-            }
-            Ok(Some(DaemonMessage::Revoked { reason, text })) => {
-                let text = format!("PST write is revoked: {}", escape(&text));
-                let problem = match reason {
-                    RevokeReason::Stopping => Problem::new(text + ": ending the command")
-                        .hint("run it again when `pst status` shows a daemon"),
-                    RevokeReason::Lost => Problem::new(text), // the daemon says what to do
-                };
-                return Some((reason, problem));
-            }
-            Ok(Some(_)) => {} // no other message is for a granted session
-            Err(error) => {
-                let reason = Problem::from(error);
-                let text = format!("PST write is over, ending the command: {reason}");
-                return Some((RevokeReason::Stopping, Problem::new(text)));
-            }
+    let (reason, text) = match connection.receive().transpose()? {
+        Ok(DaemonMessage::Revoked { reason, text }) => {
+            (reason, format!("PST write is revoked: {}", escape(&text)))
         }
-    }
+        other => {
+            let text = format!(
+                "PST write is over, ending the command: {}",
+                unexpected(other)
+            );
+            return Some((RevokeReason::Stopping, Problem::new(text)));
+        }
+    };
+    let problem = match reason {
+        RevokeReason::Stopping => Problem::new(text + ": ending the command")
+            .hint("run it again when `pst status` shows a daemon"),
+        RevokeReason::Lost => Problem::new(text), // the daemon says what to do
+    };
+    Some((reason, problem))
 }

@@ -89,7 +89,7 @@ impl Source {
     fn add_user_names(&mut self, mut status: Status) -> Status {
         let mut name = |uid: u32| {
             let name = self.user_names.entry(uid).or_insert_with(|| {
-                let name = user::user_name(uid).unwrap_or_else(|| uid.to_string());
+                let name = user::user_name(uid);
                 escape(&name).to_string()
             });
             name.clone()

@@ -4,10 +4,12 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags};
+
 use super::text::{self, Times};
 use super::{Source, json, no_daemon};
 use crate::problem::{Problem, ProblemKind};
-use crate::sys::poll::{self, Watch};
+use crate::sys::poll;
 use crate::sys::signal::{self, Signals};
 use crate::table::{Table, print, terminal_size};
 use crate::wire::{State, Status};
@@ -41,9 +43,9 @@ impl Screen {
     }
 
     /// Takes the signals that arrived. Returns whether the screen must be redrawn.
-    fn take_signals(&mut self) -> io::Result<bool> {
+    fn take_signals(&mut self) -> bool {
         let mut arrived = false;
-        while let Some(received) = self.signals.next()? {
+        while let Some(received) = self.signals.next() {
             arrived = true;
             // SIGWINCH: the terminal may have broken or joined lines. SIGCONT, after ^Z and `fg`:
             // others have written below the old lines. signalfd(2) reads SIGWINCH last.
@@ -52,7 +54,7 @@ impl Screen {
                 _ => "\r".into(),
             };
         }
-        Ok(arrived)
+        arrived
     }
 
     fn draw(&mut self, status: &Status, times: Times) -> String {
@@ -94,11 +96,11 @@ pub(super) fn follow(
                 times = Times::without_ages();
                 break;
             }
-            if !wait(&source, screen.as_ref())? {
+            if !wait(&source, screen.as_ref()) {
                 return Ok(status.storage.state);
             }
             if let Some(screen) = &mut screen {
-                if screen.take_signals().map_err(cannot_wait)? {
+                if screen.take_signals() {
                     break;
                 }
             }
@@ -107,16 +109,17 @@ pub(super) fn follow(
 }
 
 /// Waits for the daemon, a signal or the end of the reader. Returns false if nobody reads any more.
-fn wait(source: &Source, screen: Option<&Screen>) -> Result<bool, Problem> {
+fn wait(source: &Source, screen: Option<&Screen>) -> bool {
+    let connection = source.connection.as_fd();
+    let signals = screen.map_or(connection, |screen| screen.signals.as_fd());
     let stdout = io::stdout();
-    let stdout = stdout.as_fd();
-    let mut watches = vec![
-        Watch::new(&stdout, 0), // a pipe or terminal reports the end of its reader by itself
-        Watch::new(&source.connection, libc::POLLIN),
+    let watched = [
+        PollFd::new(&stdout, PollFlags::empty()), // reports the end of its reader by itself
+        PollFd::from_borrowed_fd(connection, PollFlags::IN),
+        PollFd::from_borrowed_fd(signals, PollFlags::IN),
     ];
-    watches.extend(screen.map(|screen| Watch::new(&screen.signals, libc::POLLIN)));
-    poll::wait(&mut watches, None).map_err(cannot_wait)?;
-    Ok(!watches[0].seen())
+    let [reader_gone, ..] = poll::wait(watched, None);
+    !reader_gone
 }
 
 fn cannot_wait(error: io::Error) -> Problem {

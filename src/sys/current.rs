@@ -1,11 +1,12 @@
 //! This process: its limits, its memory, and the arguments that others see.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::process::stat_field;
 
 pub fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
@@ -41,11 +42,13 @@ pub fn trim_memory() {
 /// /proc/pid/cmdline in proc_pid_cmdline(5). Only for a process with one thread that needs
 /// `std::env::args` no more.
 pub fn rename_arguments(name: &[u8]) {
-    let Some((start, end)) = argument_addresses() else {
+    // 48: arg_start, 49: arg_end.
+    let address = |field| stat_field("self", field)?.parse::<usize>().ok();
+    let (Some(start), Some(end)) = (address(48), address(49)) else {
         return;
     };
     let length = end.saturating_sub(start);
-    if length < 3 {
+    if start == 0 || length < 3 {
         return;
     }
     let name = &name[..name.len().min(length - 2)];
@@ -57,23 +60,6 @@ pub fn rename_arguments(name: &[u8]) {
         ptr::copy_nonoverlapping(name.as_ptr(), start, name.len());
         start.add(length - 1).write(b'.');
     }
-}
-
-/// Where the kernel has put the arguments, and where they end; proc_pid_stat(5).
-fn argument_addresses() -> Option<(usize, usize)> {
-    let stat = fs::read("/proc/self/stat").ok()?;
-    // The name before may contain anything, but it ends with the last ")".
-    let after_name = stat.rsplit(|&byte| byte == b')').next()?;
-    let fields = std::str::from_utf8(after_name).ok()?;
-    let mut addresses = fields.split_ascii_whitespace().skip(48 - 3); // the first is field 3
-    let mut next = || {
-        addresses
-            .next()?
-            .parse()
-            .ok()
-            .filter(|&address| address != 0)
-    };
-    Some((next()?, next()?))
 }
 
 #[cfg(test)]

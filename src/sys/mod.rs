@@ -10,8 +10,7 @@ pub mod mount;
 pub mod poll;
 pub mod process;
 pub mod signal;
-pub(crate) mod socket;
-pub mod stream;
+pub mod socket;
 pub(crate) mod user;
 
 use std::io;

@@ -2,12 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::time::Duration;
 
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick};
 
 use super::check;
-use super::poll::{self, Watch};
 
 /// Whether a superblock takes writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,16 +73,6 @@ pub fn clear_mount_read_only(root: BorrowedFd<'_>, noatime: bool) -> io::Result<
         )
     })
     .map(drop)
-}
-
-/// Waits until one of these open mountinfo files reports a change in its mount namespace since it was
-/// opened or last asked; at most for the time given, or until a signal. Whether one does.
-/// proc_pid_mountinfo(5) (POLLPRI); epoll(7) misses changes of these files.
-pub fn has_changed(files: &[BorrowedFd<'_>], within: Option<Duration>) -> io::Result<bool> {
-    let watches = files.iter().map(|file| Watch::new(file, libc::POLLPRI));
-    let mut watches: Vec<Watch<'_>> = watches.collect();
-    poll::wait(&mut watches, within)?;
-    Ok(watches.iter().any(Watch::seen))
 }
 
 #[cfg(test)]

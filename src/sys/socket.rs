@@ -1,18 +1,66 @@
-//! Unix sockets as the daemon sees them: who connected, and what stands at a socket's path.
+//! Unix sockets. For clients: connecting without blocking for long, and being woken while stopped. For
+//! the daemon: who connected, and what stands at a socket's path.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, fcntl_setfl};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::check;
 use super::file::{self, Status};
-use super::poll::{self, Watch};
+use super::{check, poll};
+
+/// Connects to the socket at `path`; the connection is non-blocking. `WouldBlock` if the backlog is
+/// full, which no poll(2) waits for. unix(7).
+pub fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = new_socket(SocketFlags::NONBLOCK)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
+}
+
+/// Like [`connect`], but waits in line if the backlog is full: clients that only try again are
+/// overtaken by those that wait. `WouldBlock` after `patience`. SO_SNDTIMEO of socket(7).
+pub(crate) fn connect_in_line(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let socket = new_socket(SocketFlags::empty())?;
+    set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    fcntl_setfl(&socket, OFlags::NONBLOCK)?;
+    Ok(socket.into())
+}
+
+fn new_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
+    let flags = flags | SocketFlags::CLOEXEC;
+    Ok(rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        flags,
+        None,
+    )?)
+}
+
+/// From now on this process gets SIGCONT whenever something arrives at a non-blocking socket or the
+/// other end closes, so that it wakes up even if it is stopped. A socket wakes one process only.
+/// F_SETOWN and F_SETSIG of fcntl(2).
+pub(crate) fn wake_this_process(socket: &UnixStream) -> io::Result<()> {
+    // Not in rustix, and not in the libc crate for every target; F_SETSIG is the same on all of Linux.
+    const F_SETSIG: libc::c_int = 10;
+    const O_ASYNC: OFlags = OFlags::from_bits_retain(libc::O_ASYNC as u32);
+    let fd = socket.as_raw_fd();
+    // SAFETY: these commands take integers.
+    unsafe {
+        check(libc::fcntl(fd, libc::F_SETOWN, libc::getpid()))?;
+        check(libc::fcntl(fd, F_SETSIG, libc::SIGCONT))?;
+    }
+    Ok(fcntl_setfl(socket, OFlags::NONBLOCK | O_ASYNC)?)
+}
 
 /// The process that connected, as of that moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +116,11 @@ fn get_option(socket: BorrowedFd<'_>, option: libc::c_int, into: &mut [u32]) -> 
 }
 
 /// Whether the other end is closed, so that nobody can read an answer. It may have sent bytes before.
-pub(crate) fn hung_up(socket: BorrowedFd<'_>) -> bool {
-    let mut watches = [Watch::new(&socket, 0)];
-    poll::wait(&mut watches, Some(Duration::ZERO)).is_ok() && watches[0].seen()
+pub(crate) fn hung_up(socket: &impl AsFd) -> bool {
+    poll::wait(
+        [PollFd::new(socket, PollFlags::empty())],
+        Some(Duration::ZERO),
+    ) == [true]
 }
 
 /// Forbids sending descriptors to a listening socket's connections. Otherwise the daemon closes them
@@ -151,8 +201,15 @@ fn open_name(path: &Path) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::Read;
+    use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Instant;
+
     use super::*;
-    use std::os::unix::net::UnixStream;
 
     #[test]
     fn the_other_end_is_identified_and_seen_to_close() {
@@ -160,8 +217,51 @@ mod tests {
         let found = peer(near.as_fd()).unwrap();
         assert_eq!(found.pid, std::process::id());
         assert_eq!(found.uid, rustix::process::geteuid().as_raw());
-        assert!(!hung_up(near.as_fd()));
+        assert!(!hung_up(&near));
         drop(far);
-        assert!(hung_up(near.as_fd()));
+        assert!(hung_up(&near));
+    }
+
+    /// Where this thread's state is to be read.
+    fn thread_state() -> PathBuf {
+        let own = fs::read_link("/proc/thread-self").unwrap();
+        PathBuf::from("/proc").join(own).join("stat")
+    }
+
+    #[test]
+    fn who_finds_the_backlog_full_gets_in_line() {
+        let path = std::env::temp_dir().join(format!("pst-line-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let _first = connect(&path).unwrap();
+        let full = connect(&path).unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        let start = Instant::now();
+        let patience = Duration::from_millis(20);
+        let late = connect_in_line(&path, patience).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::WouldBlock);
+        // The kernel counts in ticks, and the first may be nearly over: at 100 Hz half of it is left.
+        assert!(start.elapsed() >= patience / 2, "it did not wait");
+        let second = thread::scope(|scope| {
+            let (tell, own) = mpsc::channel();
+            let path = &path;
+            let second = scope.spawn(move || {
+                tell.send(thread_state()).unwrap();
+                connect_in_line(path, Duration::from_secs(60))
+            });
+            let state = own.recv().unwrap();
+            while !fs::read_to_string(&state).unwrap().contains(") S ") {
+                thread::yield_now();
+            }
+            listener.accept().unwrap();
+            second.join().unwrap().unwrap()
+        });
+        std::fs::remove_file(&path).unwrap();
+        let nothing = (&second).read(&mut [0]).unwrap_err();
+        assert_eq!(
+            nothing.kind(),
+            io::ErrorKind::WouldBlock,
+            "it does not block"
+        );
     }
 }

@@ -22,20 +22,23 @@ pub(crate) fn gid_by_name(name: &str) -> io::Result<Option<u32>> {
     by_name(name, libc::getgrnam_r, |entry| entry.gr_gid)
 }
 
-/// Returns the user's name; `None` also if the database fails. getpwuid_r(3).
-pub(crate) fn user_name(uid: u32) -> Option<String> {
+/// Returns the user's name, or the number as digits if there is no name or the database fails.
+/// getpwuid_r(3).
+pub(crate) fn user_name(uid: u32) -> String {
     // SAFETY: in an entry that was found, the name is a C string.
-    by_id(uid, libc::getpwuid_r, |entry| unsafe {
+    let name = by_id(uid, libc::getpwuid_r, |entry| unsafe {
         name_of(entry.pw_name)
-    })
+    });
+    name.unwrap_or_else(|| uid.to_string())
 }
 
-/// Returns the group's name; `None` also if the database fails. getgrgid_r(3).
-pub(crate) fn group_name(gid: u32) -> Option<String> {
+/// Like [`user_name`]. getgrgid_r(3).
+pub(crate) fn group_name(gid: u32) -> String {
     // SAFETY: in an entry that was found, the name is a C string.
-    by_id(gid, libc::getgrgid_r, |entry| unsafe {
+    let name = by_id(gid, libc::getgrgid_r, |entry| unsafe {
         name_of(entry.gr_name)
-    })
+    });
+    name.unwrap_or_else(|| gid.to_string())
 }
 
 /// Returns the names that the group's entry lists: the users that have it as a supplementary group.
@@ -142,8 +145,8 @@ mod tests {
     fn root_is_found_both_ways() {
         assert_eq!(uid_by_name("root").unwrap(), Some(0));
         assert_eq!(gid_by_name("root").unwrap(), Some(0));
-        assert_eq!(user_name(0).as_deref(), Some("root"));
-        assert_eq!(group_name(0).as_deref(), Some("root"));
+        assert_eq!(user_name(0), "root");
+        assert_eq!(group_name(0), "root");
     }
 
     #[test]
@@ -152,8 +155,8 @@ mod tests {
             assert_eq!(uid_by_name(name).unwrap(), None, "{name:?}");
             assert_eq!(gid_by_name(name).unwrap(), None, "{name:?}");
         }
-        assert_eq!(user_name(4_000_000_001), None);
-        assert_eq!(group_name(4_000_000_001), None);
+        assert_eq!(user_name(4_000_000_001), "4000000001");
+        assert_eq!(group_name(4_000_000_001), "4000000001");
     }
 
     #[test]

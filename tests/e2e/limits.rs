@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use pst::sys::stream::Stream;
+use pst::sys::socket;
 
 use crate::rig::{BOUND, MEMBER, PRIMARY, Rig, RunToEnd, Setup, start, wait_until};
 use crate::{needs_root, needs_storage};
@@ -69,7 +69,7 @@ fn p9_the_line_to_the_socket_is_short_and_who_finds_it_full_gets_in_line() {
     rig.signal_daemon("STOP");
     let mut line = Vec::new();
     let full = loop {
-        match Stream::connect(&rig.socket()) {
+        match socket::connect(&rig.socket()) {
             Ok(stream) => line.push(stream),
             Err(error) => break error,
         }

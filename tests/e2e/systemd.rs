@@ -7,8 +7,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use pst::sys::poll::{self, Watch};
+use pst::sys::poll;
 use pst::wire::{ClientMessage, MAGIC, Message, VERSION};
+use rustix::event::{PollFd, PollFlags};
 
 use crate::needs_storage;
 use crate::rig::{Rig, RunToEnd, Setup, start, wait_until};
@@ -118,9 +119,8 @@ fn who_comes_before_the_daemon_has_looked_is_told_what_it_found() {
         let listener = UnixListener::bind(rig.socket()).expect("bind");
         let status = start(&mut rig.pst(["status"]));
         wait_until("it is in line", || {
-            let mut line = [Watch::new(&listener, libc::POLLIN)];
-            poll::wait(&mut line, Some(Duration::ZERO)).expect("poll");
-            line[0].seen()
+            let line = PollFd::new(&listener, PollFlags::IN);
+            poll::wait([line], Some(Duration::ZERO)) == [true]
         });
         let command = activated(&rig, listener);
         let early = start(&mut rig.pst(["run", "--need", "1000G", "--", "echo", "started"]));

@@ -16,10 +16,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pst::sys::process::{Pid, PidFd};
 use pst::wire::{
     ClientMessage, CloseResult, DaemonMessage, Decoder, MAGIC, Message, RevokeReason, VERSION,
 };
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// For anything that must happen.
 const LONG: Duration = Duration::from_secs(20);
@@ -261,8 +261,9 @@ impl Client {
 
 /// Sends a signal; a process that is gone is no error.
 pub fn signal(pid: i32, signal: i32) {
-    if let Ok(process) = PidFd::open(Pid::new(pid).unwrap()) {
-        let _ = process.signal(signal);
+    let signal = Signal::from_named_raw(signal).unwrap();
+    if let Ok(process) = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()) {
+        let _ = pidfd_send_signal(&process, signal);
     }
 }
 
