@@ -1,9 +1,9 @@
 //! The listening socket: the daemon's own, with a lock file beside it, or the service manager's.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::escape::escape_path;
 use crate::problem::Problem;
 use crate::storage::lock::check_lock_file;
-use crate::sys::file::{self, Status};
+use crate::sys::file;
 use crate::sys::{current, socket};
 use crate::systemd;
 
@@ -34,7 +34,7 @@ pub(super) struct Listener {
 #[derive(Debug)]
 pub(super) struct SocketName {
     path: PathBuf,
-    status: Status,
+    metadata: Metadata,
     _lock: File,
 }
 
@@ -71,10 +71,10 @@ fn create(config: &Config, access_gid: u32) -> Result<(UnixListener, SocketName)
     let bound = UnixListener::bind(path);
     umask(before);
     let socket = bound.map_err(|error| Problem::io(format!("cannot listen at {shown}"), &error))?;
-    let (bound_name, status) = socket::open_own_name(path)
+    let (bound_name, metadata) = socket::open_own_name(path)
         .map_err(|error| Problem::io(format!("cannot use {shown}"), &error))?;
-    if status.gid != access_gid {
-        socket::set_group(bound_name.as_fd(), access_gid).map_err(|error| {
+    if metadata.gid() != access_gid {
+        socket::set_group(&bound_name, access_gid).map_err(|error| {
             Problem::io(
                 format!("cannot give {shown} to the group '{}'", config.group),
                 &error,
@@ -83,7 +83,7 @@ fn create(config: &Config, access_gid: u32) -> Result<(UnixListener, SocketName)
     }
     let name = SocketName {
         path: path.clone(),
-        status,
+        metadata,
         _lock: lock,
     };
     Ok((socket, name))
@@ -159,10 +159,9 @@ fn remove_stale(path: &Path) -> Result<(), Problem> {
 
 impl Drop for SocketName {
     fn drop(&mut self) {
-        let found = socket::name_status(&self.path);
-        let same =
-            |found: &Status| (found.device, found.inode) == (self.status.device, self.status.inode);
-        if found.as_ref().is_ok_and(same) {
+        let id = |file: &Metadata| (file.dev(), file.ino());
+        let found = std::fs::symlink_metadata(&self.path);
+        if found.is_ok_and(|found| id(&found) == id(&self.metadata)) {
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -42,30 +42,29 @@ pub(super) fn start(context: &Context) -> Result<Pid, u8> {
 fn hint(name: &[u8], error: &io::Error) -> Option<String> {
     let shown = escape(name);
     let path = Path::new(OsStr::from_bytes(name));
-    let is_path = name.contains(&b'/');
-    let file = fs::metadata(path).ok().filter(|_| is_path);
-    Some(match (error.raw_os_error()?, file) {
-        _ if name.is_empty() => "its name is empty: is a variable not set?".into(),
-        (libc::ENOENT, None) if !is_path && !is_in_path(path) => "it is not in PATH".into(),
-        (libc::ENOENT, _) if !is_path => format!(
-            "it is in PATH, but its interpreter is missing: see `head -n 1 $(which {shown})`"
-        ),
-        (libc::ENOENT, Some(_)) => {
+    let errno = error.raw_os_error()?;
+    if !name.contains(&b'/') {
+        return (errno == libc::ENOENT).then(|| match is_in_path(path) {
+            true => format!(
+                "it is in PATH, but its interpreter is missing: see `head -n 1 $(which {shown})`"
+            ),
+            false => "it is not in PATH".into(),
+        });
+    }
+    Some(match (errno, fs::metadata(path)) {
+        (libc::ENOENT, Ok(_)) => {
             "it exists, but its interpreter is missing: see its first line".into()
         }
-        (libc::EACCES, Some(file)) if file.is_dir() => "it is a directory".into(),
-        (libc::EACCES, Some(_)) if is_on_noexec(path) => format!(
+        (libc::EACCES, Ok(file)) if file.is_dir() => "it is a directory".into(),
+        (libc::EACCES, Ok(_)) if is_on_noexec(path) => format!(
             "it is on a filesystem that is mounted `noexec`: \
              run it with its interpreter, like `bash {shown}`"
         ),
-        (libc::EACCES, Some(file)) if file.mode() & 0o111 == 0 => {
+        (libc::EACCES, Ok(file)) if file.mode() & 0o111 == 0 => {
             format!("it is not executable: `chmod +x {shown}`, or `bash {shown}` for a script")
         }
-        (libc::EACCES, _) if is_path => {
-            format!("see the permissions of it and of the directories above: `namei -l {shown}`")
-        }
         (libc::EACCES, _) => {
-            format!("the file of this name in PATH is not executable: see `type -a {shown}`")
+            format!("see the permissions of it and of the directories above: `namei -l {shown}`")
         }
         (libc::ETXTBSY, _) => {
             format!("some process has it open for writing: see `fuser -v {shown}`")
@@ -77,7 +76,7 @@ fn hint(name: &[u8], error: &io::Error) -> Option<String> {
 /// Whether a directory of PATH has a file of this name.
 fn is_in_path(name: &Path) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|directory| directory.join(name).exists())
+    env::split_paths(&path).any(|directory| directory.join(name).is_file())
 }
 
 fn is_on_noexec(path: &Path) -> bool {

@@ -14,6 +14,7 @@ mod verify;
 mod watch;
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,7 +23,6 @@ use crate::problem::Problem;
 use crate::sys::process;
 use crate::sys::signal::{self, Signals};
 use session::Session;
-use tree::FdReserve;
 
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -40,7 +40,8 @@ struct Context {
     session: Session,
     /// A signalfd: each process reads its own signals from it.
     signals: Signals,
-    reserve: FdReserve,
+    /// Descriptors that are kept free for [`tree::end`].
+    reserve: Vec<OwnedFd>,
 }
 
 /// Why `pst run` fails, and its exit code unless the command's own code goes first.
@@ -72,10 +73,10 @@ pub(crate) fn main(options: Options) -> ExitCode {
 
 fn run(options: Options) -> Result<u8, RunError> {
     let quiet = options.quiet;
-    let signals = Signals::new(signal::HANDLED.into_iter().chain([libc::SIGCHLD]))
+    let signals = Signals::new(signal::handled().chain([libc::SIGCHLD]))
         .map_err(|error| Problem::io("cannot read signals", &error))?;
     // Before the grant: without descriptors the storage need not become writable.
-    let reserve = FdReserve::new(&signals).map_err(watch::cannot_watch)?;
+    let reserve = tree::reserve_descriptors(&signals).map_err(watch::cannot_watch)?;
     output::info(quiet, "Opening PST session ...");
     let mut session = session::open(&options, &signals)?;
     let data = escape_path(&session.data);

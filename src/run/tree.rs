@@ -37,7 +37,7 @@ pub(super) fn end(
     excluded: &[Pid],
     reason: Option<&str>,
 ) -> u8 {
-    context.reserve.0.clear();
+    context.reserve.clear();
     let mut tree = Tree {
         signals: &context.signals,
         command,
@@ -61,15 +61,10 @@ pub(super) fn end(
     tree.code
 }
 
-/// Descriptors that are kept free for [`end`]: without any, it could not list the tree.
-pub(super) struct FdReserve(Vec<OwnedFd>);
-
-impl FdReserve {
-    /// Takes as many as [`end`] opens at a time, as copies of any descriptor.
-    pub(super) fn new(any: &impl AsFd) -> io::Result<FdReserve> {
-        let copies = (0..4).map(|_| any.as_fd().try_clone_to_owned());
-        copies.collect::<io::Result<_>>().map(FdReserve)
-    }
+/// Takes as many descriptors as [`end`] opens at a time, as copies of any: without free ones it could
+/// not list the tree.
+pub(super) fn reserve_descriptors(any: &impl AsFd) -> io::Result<Vec<OwnedFd>> {
+    (0..4).map(|_| any.as_fd().try_clone_to_owned()).collect()
 }
 
 /// All descendants of this process.

@@ -5,8 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags, StatVfsMountFlags, StatxAttributes,
-    StatxFlags,
+    AtFlags, CWD, FlockOperation, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags,
 };
 use rustix::ioctl::{Setter, opcode};
 
@@ -123,7 +122,7 @@ pub fn space(file: BorrowedFd<'_>) -> io::Result<Space> {
         free: bytes(vfs.f_bavail),
         inodes: vfs.f_files,
         free_inodes: vfs.f_favail,
-        read_only: vfs.f_flag.contains(StatVfsMountFlags::RDONLY),
+        read_only: vfs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
     })
 }
 

@@ -9,18 +9,21 @@ use std::sync::OnceLock;
 
 use super::check;
 
-/// The signals that [`begin`] blocks and [`Signals`] reads, besides SIGCHLD; except those that the
-/// caller ignored (nohup).
-pub const HANDLED: [libc::c_int; 8] = [
-    libc::SIGHUP,
-    libc::SIGINT,
-    libc::SIGQUIT,
-    libc::SIGTERM,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-    libc::SIGALRM,
-    libc::SIGWINCH,
+const HANDLED: [(libc::c_int, &str); 8] = [
+    (libc::SIGHUP, "SIGHUP"),
+    (libc::SIGINT, "SIGINT"),
+    (libc::SIGQUIT, "SIGQUIT"),
+    (libc::SIGTERM, "SIGTERM"),
+    (libc::SIGUSR1, "SIGUSR1"),
+    (libc::SIGUSR2, "SIGUSR2"),
+    (libc::SIGALRM, "SIGALRM"),
+    (libc::SIGWINCH, "SIGWINCH"),
 ];
+
+/// The signals that [`begin`] blocks, besides SIGCHLD; except those that the caller ignored (nohup).
+pub fn handled() -> impl Iterator<Item = libc::c_int> {
+    HANDLED.into_iter().map(|(signal, _)| signal)
+}
 
 /// The signals whose disposition this process changes: Rust's runtime ignores the first, [`begin`]
 /// sets the others.
@@ -55,13 +58,13 @@ extern "C" fn remember_inherited() {
 }
 
 /// To be called first in `main`, before any thread exists: a thread keeps the mask that it starts
-/// with. Blocks [`HANDLED`], SIGCHLD, and SIGTTOU, since a message written in the background must
+/// with. Blocks [`handled`], SIGCHLD, and SIGTTOU, since a message written in the background must
 /// stop nothing. A file that may not grow (RLIMIT_FSIZE) becomes an error, and SIGCHLD is no longer
 /// ignored, which would lose exit codes.
 pub fn begin() {
     set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
     set_disposition(libc::SIGCHLD, libc::SIG_DFL);
-    let handled = HANDLED.into_iter().filter(|&signal| !is_ignored(signal));
+    let handled = handled().filter(|&signal| !is_ignored(signal));
     block(handled.chain([libc::SIGCHLD, libc::SIGTTOU]));
 }
 
@@ -202,18 +205,10 @@ impl AsFd for Signals {
     }
 }
 
-/// As in signal(7), for those that [`Signals`] reads.
-pub fn name(signal: libc::c_int) -> String {
-    match signal {
-        libc::SIGHUP => "SIGHUP".into(),
-        libc::SIGINT => "SIGINT".into(),
-        libc::SIGQUIT => "SIGQUIT".into(),
-        libc::SIGTERM => "SIGTERM".into(),
-        libc::SIGUSR1 => "SIGUSR1".into(),
-        libc::SIGUSR2 => "SIGUSR2".into(),
-        libc::SIGALRM => "SIGALRM".into(),
-        _ => format!("signal {signal}"),
-    }
+/// As in signal(7), for those that are [`handled`].
+pub fn name(signal: libc::c_int) -> &'static str {
+    let found = HANDLED.iter().find(|(handled, _)| *handled == signal);
+    found.map_or("a signal", |(_, name)| name)
 }
 
 #[cfg(test)]

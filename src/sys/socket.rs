@@ -1,21 +1,20 @@
 //! Unix sockets. For clients: connecting without blocking for long, and being woken while stopped. For
 //! the daemon: who connected, and what stands at a socket's path.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, fcntl_setfl};
+use rustix::fs::{AtFlags, Gid, OFlags, fcntl_setfl};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::file::{self, Status};
 use super::{check, poll};
 
 /// Connects to the socket at `path`; the connection is non-blocking. `WouldBlock` if the backlog is
@@ -160,43 +159,28 @@ pub(crate) fn take_passed() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(3) })
 }
 
-/// What is at `path`, without following a symlink.
-pub(crate) fn name_status(path: &Path) -> io::Result<Status> {
-    file::status(open_name(path)?.as_fd())
-}
-
 /// Opens the name of a socket that this process has just bound at `path`.
 ///
 /// # Errors
 /// `Other` if something else is there: no socket, another user's, or one with more names.
-pub(crate) fn open_own_name(path: &Path) -> io::Result<(OwnedFd, Status)> {
-    let name = File::from(open_name(path)?);
+pub(crate) fn open_own_name(path: &Path) -> io::Result<(File, Metadata)> {
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+    let name = File::options().read(true).custom_flags(flags).open(path)?;
     let found = name.metadata()?;
     let own_uid = rustix::process::geteuid().as_raw();
     let ours = found.file_type().is_socket() && found.uid() == own_uid;
     if !ours || found.nlink() > 1 {
         return Err(io::Error::other("something else has taken its place"));
     }
-    let status = file::status(name.as_fd())?;
-    Ok((name.into(), status))
+    Ok((name, found))
 }
 
 /// Gives an open name to a group; its user stays. Not by its path, which others may be able to
 /// replace. fchownat(2).
-pub(crate) fn set_group(name: BorrowedFd<'_>, gid: u32) -> io::Result<()> {
+pub(crate) fn set_group(name: &File, gid: u32) -> io::Result<()> {
     let group = Some(Gid::from_raw(gid));
-    Ok(rustix::fs::chownat(
-        name,
-        c"",
-        None,
-        group,
-        AtFlags::EMPTY_PATH,
-    )?)
-}
-
-fn open_name(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+    rustix::fs::chownat(name, c"", None, group, AtFlags::EMPTY_PATH)?;
+    Ok(())
 }
 
 #[cfg(test)]
