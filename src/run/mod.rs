@@ -76,7 +76,7 @@ fn run(options: Options) -> Result<u8, RunError> {
     let signals = Signals::new(signal::handled().chain([libc::SIGCHLD]))
         .map_err(|error| Problem::io("cannot read signals", &error))?;
     // Before the grant: without descriptors the storage need not become writable.
-    let reserve = tree::reserve_descriptors(&signals).map_err(watch::cannot_watch)?;
+    let reserve = tree::reserve_descriptors(&signals).map_err(supervisor::cannot_watch)?;
     output::info(quiet, "Opening PST session ...");
     let mut session = session::open(&options, &signals)?;
     let data = escape_path(&session.data);

@@ -9,7 +9,8 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::Pid;
 
 use super::control::{self, CommandEnd};
-use super::{Context, command, output, tree, watch};
+use super::{Context, command, output, tree};
+use crate::problem::Problem;
 use crate::sys::signal::Received;
 use crate::sys::{current, poll, process, socket};
 
@@ -32,6 +33,10 @@ pub(super) fn start(context: &mut Context) -> io::Result<(Pid, UnixStream)> {
     };
     control::report(&its_link, supervision.run());
     std::process::exit(0)
+}
+
+pub(super) fn cannot_watch(error: io::Error) -> Problem {
+    Problem::io("cannot watch a command", &error)
 }
 
 /// The work of the supervisor's process.
@@ -66,7 +71,7 @@ impl Supervision<'_> {
     /// There is no command to watch.
     fn start(&mut self) -> Result<Pid, CommandEnd> {
         if let Err(error) = self.prepare() {
-            output::error(watch::cannot_watch(error));
+            output::error(cannot_watch(error));
             return Err(CommandEnd::Ended(1));
         }
         // What happened before the link could wake this process is seen here.

@@ -1,7 +1,6 @@
 //! Watches the daemon and the supervisor while the command lives, and forwards signals. When either
 //! of the two is lost, the command's whole tree ends.
 
-use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,8 @@ use rustix::process::Pid;
 
 use super::control::{self, CommandEnd};
 use super::session::unexpected;
-use super::{Context, close, or, output, supervisor, tree};
+use super::supervisor::{self, cannot_watch};
+use super::{Context, close, or, output, tree};
 use crate::client::Connection;
 use crate::escape::escape;
 use crate::problem::Problem;
@@ -43,10 +43,6 @@ pub(super) fn run(context: &mut Context) -> Result<u8, Problem> {
         deadline: None,
     };
     Ok(run.watch())
-}
-
-pub(super) fn cannot_watch(error: io::Error) -> Problem {
-    Problem::io("cannot watch a command", &error)
 }
 
 struct Run<'a> {

@@ -4,40 +4,33 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::search::Search;
-use crate::escape::escape;
+use super::search::{Search, Searcher, describe, unknown};
 use crate::sys::file;
 use crate::wire::{COMMAND_MAX, HolderKind, HolderStatus};
 
-/// The search ends after this number of holders.
-pub(super) const LIMIT: usize = 64;
+/// After this time a search returns what it has found.
+const TIMEOUT: Duration = Duration::from_secs(1);
 /// The time for one process, so that it cannot keep the search from finding others.
 const PROCESS_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Describes a holder that cannot be named; `text` says why.
-pub(super) fn unknown(text: &str) -> HolderStatus {
-    describe(HolderKind::Unknown, b"", text.as_bytes())
-}
-
-fn describe(kind: HolderKind, command: &[u8], path: &[u8]) -> HolderStatus {
-    HolderStatus {
-        kind,
-        pid: None,
-        uid: None,
-        user: None,
-        command: (!command.is_empty()).then(|| escape(command).to_string()),
-        path: escape(path).to_string(),
+/// Searches for what keeps the filesystem of `root` writable. If it finds nothing, it returns one
+/// [`HolderKind::Unknown`].
+pub(super) fn find(searcher: &mut Searcher, root: BorrowedFd<'_>) -> Vec<HolderStatus> {
+    match file::status(root) {
+        Ok(status) => searcher.run(TIMEOUT, move |search| search_all(status.device, search)),
+        Err(_) => Vec::new(),
     }
 }
 
 /// Searches for holders of the filesystem `device` (`st_dev`) and adds them to `search`.
 /// Any process can make this slow, so `search` may end it early.
-pub(super) fn find(device: u64, search: &Search) {
+fn search_all(device: u64, search: &Search) {
     for_each_process(search, |pid, base, until| {
         let path = find_path(base, device, until, true);
         if Instant::now() >= until {

@@ -126,9 +126,10 @@ impl Storage {
     /// Searches for what keeps the storage from going read-only.
     pub(crate) fn find_holders(&mut self) -> Vec<HolderStatus> {
         match &self.period {
-            Some(period) => self.searcher.find(period.root.as_fd()),
-            None => inspect::find(&self.location)
-                .map_or(Vec::new(), |found| self.searcher.find(found.root.as_fd())),
+            Some(period) => holders::find(&mut self.searcher, period.root.as_fd()),
+            None => inspect::find(&self.location).map_or(Vec::new(), |found| {
+                holders::find(&mut self.searcher, found.root.as_fd())
+            }),
         }
     }
 

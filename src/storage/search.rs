@@ -1,20 +1,19 @@
 //! Runs the search for holders with a time limit. Some entries of /proc and some paths are slow on
 //! purpose or never answer, so the search runs in a thread that is abandoned if it hangs.
 
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use super::holders::{self, LIMIT, unknown};
-use crate::sys::file;
-use crate::wire::HolderStatus;
+use crate::escape::escape;
+use crate::wire::{HolderKind, HolderStatus};
 
-/// After this time a search returns what it has found.
-const TIMEOUT: Duration = Duration::from_secs(1);
 /// With this number of hanging threads no further search starts.
 const MAX_HANGING: usize = 4;
+
+/// The search ends after this number of holders.
+const LIMIT: usize = 64;
 
 /// Starts searches, and remembers those that hang.
 #[derive(Debug, Default)]
@@ -35,18 +34,8 @@ pub(super) struct Search {
 }
 
 impl Searcher {
-    /// Searches for what keeps the filesystem of `root` writable. If it finds nothing, it returns
-    /// one `HolderKind::Unknown`.
-    pub(super) fn find(&mut self, root: BorrowedFd<'_>) -> Vec<HolderStatus> {
-        match file::status(root) {
-            Ok(status) => self.run(TIMEOUT, move |search| {
-                holders::find(status.device, search);
-            }),
-            Err(_) => Vec::new(),
-        }
-    }
-
-    fn run(
+    /// Runs `find` in a thread, and returns what it has found when it ends or the time is over.
+    pub(super) fn run(
         &mut self,
         timeout: Duration,
         find: impl FnOnce(&Search) + Send + 'static,
@@ -115,6 +104,22 @@ impl Search {
 
     fn list(&self) -> MutexGuard<'_, Vec<HolderStatus>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Describes a holder that cannot be named; `text` says why.
+pub(super) fn unknown(text: &str) -> HolderStatus {
+    describe(HolderKind::Unknown, b"", text.as_bytes())
+}
+
+pub(super) fn describe(kind: HolderKind, command: &[u8], path: &[u8]) -> HolderStatus {
+    HolderStatus {
+        kind,
+        pid: None,
+        uid: None,
+        user: None,
+        command: (!command.is_empty()).then(|| escape(command).to_string()),
+        path: escape(path).to_string(),
     }
 }
 
