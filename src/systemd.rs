@@ -1,7 +1,6 @@
 //! The service manager: the socket that it passes, its watchdog, and the states that it is sent.
 
 use std::env;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread;
@@ -28,9 +27,9 @@ pub(crate) struct ServiceManager {
 }
 
 impl ServiceManager {
-    pub(crate) fn start() -> io::Result<ServiceManager> {
+    pub(crate) fn start() -> ServiceManager {
         if env::var_os("NOTIFY_SOCKET").is_none_or(|socket| socket.is_empty()) {
-            return Ok(ServiceManager::default());
+            return ServiceManager::default();
         }
         let (sender, states) = sync_channel::<String>(QUEUE);
         let (sending, sent) = channel();
@@ -42,10 +41,13 @@ impl ServiceManager {
                 }
             }
         };
-        thread::Builder::new().name("notify".into()).spawn(send)?;
-        Ok(ServiceManager {
-            thread: Some((sender, sent)),
-        })
+        let started = thread::Builder::new().name("notify".into()).spawn(send);
+        if let Err(error) = &started {
+            log::warn!("cannot tell the service manager anything: {error}");
+        }
+        ServiceManager {
+            thread: started.is_ok().then_some((sender, sent)),
+        }
     }
 
     /// Sends a line such as `READY=1` or `STATUS=…`, sd_notify(3). Never blocks.
@@ -193,7 +195,7 @@ mod tests {
         let path = listener.local_addr().unwrap();
         UnixStream::connect(path.as_pathname().unwrap()).unwrap();
         listener.accept().unwrap();
-        let manager = ServiceManager::start().unwrap();
+        let manager = ServiceManager::start();
         manager.notify("READY=1");
         manager.notify("STOPPING=1");
     }
@@ -233,7 +235,7 @@ mod tests {
             return;
         }
         let start = Instant::now();
-        let manager = ServiceManager::start().unwrap();
+        let manager = ServiceManager::start();
         for _ in 0..2 * QUEUE {
             manager.notify("WATCHDOG=1");
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
+use crate::problem::Problem;
 use crate::sys::current;
 
 /// Descriptors that the daemon needs for its own work. Without them it could not inspect the storage, and would revoke
@@ -51,47 +52,44 @@ impl Admission {
     /// Counts a connection.
     ///
     /// # Errors
-    /// Why it has to be refused, for the user.
+    /// Why it has to be refused.
     pub(super) fn enter(
         self: &Rc<Self>,
         connection: BorrowedFd<'_>,
         uid: u32,
-    ) -> Result<Place, Refusal> {
+    ) -> Result<Place, Problem> {
         let mut counts = self.counts.borrow_mut();
+        let all = counts.all;
         let own = counts.by_user.get(&uid).copied().unwrap_or(0);
-        let share = self.share(uid);
-        let refusal = if counts.all >= self.limit || own >= share {
-            Some(Refusal::Limit {
-                limit: self.limit,
-                share,
-            })
-        } else if lacks_descriptors(connection) {
-            Some(Refusal::NoDescriptors)
-        } else {
-            None
-        };
-        if let Some(refusal) = refusal {
-            if !std::mem::replace(&mut counts.refusal_logged, true) {
-                let all = counts.all;
-                log::warn!(
-                    "user {uid} was refused with {own} connections open, {all} in all: {refusal}"
-                );
-            }
-            return Err(refusal);
-        }
-        counts.all += 1;
-        counts.peak = counts.peak.max(counts.all);
-        *counts.by_user.entry(uid).or_default() += 1;
-        let admission = self.clone();
-        Ok(Place { admission, uid })
-    }
-
-    /// Returns how many connections one user may have.
-    fn share(&self, uid: u32) -> usize {
-        match uid {
+        let share = match uid {
             0 => self.limit,
             _ => (self.limit / 4).max(1),
+        };
+        let problem = if all >= self.limit || own >= share {
+            Problem::new(format!(
+                "too many connections: {} in all, {share} for one user",
+                self.limit
+            ))
+            .hint(
+                "end some (as root, `pst status` names them), or raise `session.limit` in the \
+                 config file",
+            )
+        } else if lacks_descriptors(connection) {
+            Problem::new("the daemon has no descriptors left")
+                .hint("end some sessions, or raise its limit")
+        } else {
+            counts.all += 1;
+            counts.peak = counts.peak.max(counts.all);
+            *counts.by_user.entry(uid).or_default() += 1;
+            let admission = self.clone();
+            return Ok(Place { admission, uid });
+        };
+        if !std::mem::replace(&mut counts.refusal_logged, true) {
+            log::warn!(
+                "user {uid} was refused with {own} connections open, {all} in all: {problem}"
+            );
         }
+        Err(problem)
     }
 }
 
@@ -105,35 +103,11 @@ impl Drop for Place {
         let mut counts = self.admission.counts.borrow_mut();
         counts.all -= 1;
         counts.refusal_logged = false;
-        if let Some(own) = counts.by_user.get_mut(&self.uid) {
-            *own -= 1;
-        }
+        *counts.by_user.entry(self.uid).or_default() -= 1;
         counts.by_user.retain(|_, own| *own > 0);
         if counts.peak > TRIM_AFTER && counts.all <= counts.peak / 4 {
             counts.peak = counts.all;
             current::trim_memory();
-        }
-    }
-}
-
-/// Why a connection is refused.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Refusal {
-    Limit { limit: usize, share: usize },
-    NoDescriptors,
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Refusal::Limit { limit, share } => write!(
-                f,
-                "too many connections: {limit} in all, {share} for one user; end some (as root, \
-                 `pst status` names them), or raise `session.limit` in the config file"
-            ),
-            Refusal::NoDescriptors => f.write_str(
-                "the daemon has no descriptors left: end some sessions, or raise its limit",
-            ),
         }
     }
 }

@@ -6,12 +6,15 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use async_io::{Async, Timer};
-use smol::future::or;
+use smol::future::{or, yield_now};
 use smol::io::AsyncWriteExt;
 
 use super::timeouts::{HANDSHAKE, WRITE_TIMEOUT};
 use crate::sys::socket::Peer;
 use crate::wire::{Opening, opening};
+
+/// Bytes that are sent before the other connections get their turn.
+const SEND_CHUNK: usize = 16 << 10;
 
 /// Why a connection ends before its time.
 #[derive(Debug)]
@@ -20,8 +23,6 @@ pub(super) enum Fault {
     Gone,
     /// The client broke the protocol; the text says how.
     Broken(String),
-    /// No valid request came in time.
-    Late,
 }
 
 impl From<io::Error> for Fault {
@@ -32,7 +33,7 @@ impl From<io::Error> for Fault {
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub stream: Async<UnixStream>,
+    stream: Async<UnixStream>,
     pub peer: Peer,
     /// The peer may open sessions.
     pub admitted: bool,
@@ -51,15 +52,22 @@ impl Connection {
         }
     }
 
-    /// Reads until the protocol is clear. Appends the bytes to `early`.
-    pub(super) async fn opening(&self, early: &mut Vec<u8>) -> Result<Opening, Fault> {
-        loop {
-            self.read(|bytes| early.extend_from_slice(bytes)).await?;
-            match opening(early) {
-                Opening::NeedMore => {}
-                known => return Ok(known),
+    /// Reads until it is clear whether the client speaks our own protocol, and appends the bytes to `early`.
+    pub(super) async fn recognize(&self, early: &mut Vec<u8>) -> Result<(), Fault> {
+        let recognized = async {
+            loop {
+                self.read(|bytes| early.extend_from_slice(bytes)).await?;
+                match opening(early) {
+                    Opening::NeedMore => {}
+                    Opening::Frames => return Ok(()),
+                    Opening::Other => {
+                        let text = "this is the socket of pst, and that is not its protocol";
+                        return Err(Fault::Broken(text.into()));
+                    }
+                }
             }
-        }
+        };
+        self.in_time(recognized).await
     }
 
     /// Waits for a part of the client's request, until its deadline.
@@ -67,55 +75,40 @@ impl Connection {
         &self,
         request: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
-        or(request, async {
+        let late = async {
             Timer::at(self.deadline).await;
-            Err(Fault::Late)
-        })
-        .await
-    }
-
-    /// Waits until the client has taken something, for a limited time.
-    pub(super) async fn patiently<T>(
-        &self,
-        taken: impl Future<Output = Result<T, Fault>>,
-    ) -> Result<T, Fault> {
-        or(taken, async {
-            Timer::after(WRITE_TIMEOUT).await;
-            Err(Fault::Gone)
-        })
-        .await
+            Err(Fault::Broken("no complete request within 5 s".into()))
+        };
+        or(request, late).await
     }
 
     /// Sends bytes, if the client takes them in time.
     pub(super) async fn write(&self, bytes: &[u8]) -> Result<(), Fault> {
-        self.patiently(self.write_all(bytes)).await
-    }
-
-    /// Sends bytes, however long the client takes.
-    pub(super) async fn write_all(&self, bytes: &[u8]) -> Result<(), Fault> {
-        Ok((&self.stream).write_all(bytes).await?)
-    }
-
-    /// Reads what comes next and hands it on.
-    pub(super) async fn read(&self, mut take: impl FnMut(&[u8])) -> Result<(), Fault> {
-        while !self.read_now(&mut take)? {
-            self.stream.readable().await?;
-        }
-        Ok(())
-    }
-
-    /// Returns whether there was anything to read. The buffer is not kept while waiting.
-    fn read_now(&self, take: &mut impl FnMut(&[u8])) -> Result<bool, Fault> {
-        let mut buffer = [0; 1280];
-        match self.stream.get_ref().read(&mut buffer) {
-            Ok(0) => Err(Fault::Gone),
-            Ok(count) => {
-                take(&buffer[..count]);
-                Ok(true)
+        let sent = async {
+            for chunk in bytes.chunks(SEND_CHUNK) {
+                (&self.stream).write_all(chunk).await?;
+                yield_now().await;
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-            Err(_) => Err(Fault::Gone),
+            Ok(())
+        };
+        let late = async {
+            Timer::after(WRITE_TIMEOUT).await;
+            Err(Fault::Gone)
+        };
+        or(sent, late).await
+    }
+
+    /// Reads what comes next and hands it on. No buffer is kept while waiting.
+    pub(super) async fn read(&self, mut take: impl FnMut(&[u8])) -> Result<(), Fault> {
+        let read = |mut stream: &UnixStream| {
+            let mut buffer = [0; 1280];
+            let count = stream.read(&mut buffer)?;
+            take(&buffer[..count]);
+            Ok(count)
+        };
+        match self.stream.read_with(read).await? {
+            0 => Err(Fault::Gone),
+            _ => Ok(()),
         }
     }
 }

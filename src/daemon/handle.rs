@@ -1,4 +1,4 @@
-//! All that the other tasks know of the controller: the requests that they send to it, and a session's events.
+//! All that the other tasks know of the controller: the requests that they send to it, and its answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,26 +7,11 @@ use std::time::Instant;
 
 use smol::channel::{Receiver, Sender, bounded};
 
-use super::arbiter::{CloseResult, DenyReason, RevokeReason, SessionId, Text};
-use super::status::StatusSnapshot;
+use super::arbiter::SessionId;
 use super::worker::JobReport;
 use crate::escape::escape;
 use crate::sys::socket::Peer;
-
-/// What happens to a session, in the terms of no protocol.
-#[derive(Debug)]
-pub(super) enum SessionEvent {
-    /// The storage is writable.
-    Granted {
-        /// `st_dev` of the data directory.
-        device: u64,
-    },
-    Denied(DenyReason, Text),
-    /// The session must end.
-    Revoked(RevokeReason, Text),
-    /// Answers a close.
-    Closed(CloseResult, Text),
-}
+use crate::wire::DaemonMessage;
 
 #[derive(Debug)]
 pub(super) enum Request {
@@ -42,11 +27,6 @@ pub(super) enum Request {
         /// Include the latest change, instead of the snapshot of the last [`STATUS_INTERVAL`](super::timeouts).
         fresh: bool,
         reply: Sender<Arc<StatusSnapshot>>,
-    },
-    /// Drop `reply` when something has changed since this generation.
-    AwaitChange {
-        generation: u64,
-        reply: Sender<()>,
     },
     /// The worker finished a job.
     Done(Box<JobReport>),
@@ -68,10 +48,18 @@ pub(super) struct OpenSession {
     pub command: Box<[u8]>,
     pub opened: Instant,
     /// Dropping it disconnects the client.
-    pub events: Sender<SessionEvent>,
+    pub answers: Sender<DaemonMessage>,
     pub revoked: bool,
+    /// It was logged that this session was perhaps forgotten.
+    pub reminded: bool,
     /// The device's counter of written bytes at the grant, if there is one.
     pub written_before: Option<u64>,
+}
+
+impl OpenSession {
+    pub(super) fn answer(&self, answer: DaemonMessage) {
+        let _ = self.answers.try_send(answer); // the client may be gone
+    }
 }
 
 /// The start of each log line about a session.
@@ -88,6 +76,22 @@ impl fmt::Display for Peer {
     }
 }
 
+/// The status at one moment.
+#[derive(Debug)]
+pub(super) struct StatusSnapshot {
+    pub created: Instant,
+    /// Closed at the next change.
+    pub outdated: Receiver<()>,
+    /// The open sessions.
+    #[cfg(feature = "kvmd-api")]
+    pub clients: usize,
+    /// Whether any session may write.
+    #[cfg(feature = "kvmd-api")]
+    pub write_allowed: bool,
+    /// The document as messages of the wire.
+    pub bytes: Vec<u8>,
+}
+
 /// The way to the controller.
 #[derive(Clone, Debug)]
 pub(super) struct Handle(pub Sender<Request>);
@@ -97,23 +101,24 @@ impl Handle {
         let _ = self.0.try_send(request); // unbounded, and closed only at the exit
     }
 
-    /// Asks for a session. The first event says whether it is granted.
+    /// Asks for a session. The first answer says whether it is granted.
     pub(super) fn open(&self, peer: Peer, command: Vec<u8>) -> Session {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let id = SessionId(LAST.fetch_add(1, Ordering::Relaxed) + 1);
-        let (sender, events) = bounded(4); // at most granted, revoked, closed
+        let (sender, answers) = bounded(4); // at most granted, revoked, closed
         self.send(Request::Open(OpenSession {
             id,
             peer,
             command: command.into(),
             opened: Instant::now(),
-            events: sender,
+            answers: sender,
             revoked: false,
+            reminded: false,
             written_before: None,
         }));
         Session {
             id,
-            events,
+            answers,
             controller: self.clone(),
         }
     }
@@ -124,27 +129,20 @@ impl Handle {
         self.send(Request::Status { fresh, reply });
         answer.recv().await.ok()
     }
-
-    /// Returns a channel that is closed once something has changed since this generation.
-    pub(super) fn await_change(&self, generation: u64) -> Receiver<()> {
-        let (reply, changed) = bounded(1);
-        self.send(Request::AwaitChange { generation, reply });
-        changed
-    }
 }
 
 /// A connection's end of its session. Dropping it ends the session.
 #[derive(Debug)]
 pub(super) struct Session {
     pub id: SessionId,
-    events: Receiver<SessionEvent>,
+    answers: Receiver<DaemonMessage>,
     controller: Handle,
 }
 
 impl Session {
-    /// Returns `None` if the client must be disconnected.
-    pub(super) async fn event(&self) -> Option<SessionEvent> {
-        self.events.recv().await.ok()
+    /// Returns what happens to the session: `Granted` or `Denied`, `Revoked`, `Closed`. `None`: disconnect the client.
+    pub(super) async fn answer(&self) -> Option<DaemonMessage> {
+        self.answers.recv().await.ok()
     }
 
     pub(super) fn close(&self) {

@@ -5,37 +5,15 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::arbiter::{Arbiter, State, Text};
-use super::handle::OpenSession;
-use super::status::seconds;
-use crate::escape::escape;
-use crate::wire::{EndedSession, SessionOutcome};
+use crate::wire::EndedSession;
 
 /// Ended sessions that are remembered.
 const REMEMBERED: usize = 64;
-/// Bytes of each of their commands.
-const COMMAND_MAX: usize = 256;
-
-/// What a status shows of the state.
-#[derive(Debug, PartialEq, Eq)]
-struct StateRecord {
-    state: State,
-    reason: Option<Text>,
-    writable: bool,
-}
-
-impl StateRecord {
-    fn of(arbiter: &Arbiter) -> StateRecord {
-        StateRecord {
-            state: arbiter.state(),
-            reason: arbiter.reason(),
-            writable: arbiter.writable(),
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct History {
-    current: StateRecord,
+    /// The state and its reason.
+    current: (State, Option<Text>),
     /// When the storage got into its state.
     pub since: Instant,
     writable_since: Option<Instant>,
@@ -51,7 +29,7 @@ pub(super) struct History {
 impl History {
     pub(super) fn new(arbiter: &Arbiter, now: Instant) -> History {
         History {
-            current: StateRecord::of(arbiter),
+            current: (arbiter.state(), arbiter.reason()),
             since: now,
             writable_since: None,
             writable_before: Duration::ZERO,
@@ -61,54 +39,29 @@ impl History {
         }
     }
 
-    /// Records the state. Returns whether a status shows another one now.
+    /// Records the state. Returns whether it or its reason is new.
     pub(super) fn record_state(&mut self, arbiter: &Arbiter) -> bool {
-        let (now, record) = (Instant::now(), StateRecord::of(arbiter));
-        if self.current == record {
-            return false;
+        let now = Instant::now();
+        if arbiter.writable() {
+            self.writable_since.get_or_insert(now);
+        } else {
+            self.writable_before = self.writable();
+            self.writable_since = None;
         }
-        if self.current.state != record.state {
+        let current = (arbiter.state(), arbiter.reason());
+        if self.current.0 != current.0 {
             self.since = now;
         }
-        match (self.writable_since, record.writable) {
-            (Some(since), false) => {
-                self.writable_before += now - since;
-                self.writable_since = None;
-            }
-            (None, true) => self.writable_since = Some(now),
-            _ => {}
-        }
-        self.current = record;
-        true
+        let is_new = self.current != current;
+        self.current = current;
+        is_new
     }
 
-    /// Records the end of a session. `written` is the device's counter now. Returns the record.
-    pub(super) fn record_end(
-        &mut self,
-        session: &OpenSession,
-        outcome: SessionOutcome,
-        written: Option<u64>,
-    ) -> &EndedSession {
+    pub(super) fn record_end(&mut self, session: EndedSession) {
         if self.ended.len() == REMEMBERED {
             self.ended.pop_front();
         }
-        let before = session.written_before;
-        let command = &session.command[..session.command.len().min(COMMAND_MAX)];
-        let ended = EndedSession {
-            id: session.id.0,
-            pid: session.peer.pid,
-            uid: session.peer.uid,
-            user: String::new(),
-            command: escape(command).to_string(),
-            ended: outcome,
-            at: 0, // filled in for each status
-            duration: seconds(session.opened.elapsed()),
-            written: before
-                .zip(written)
-                .map(|(before, now)| now.saturating_sub(before)),
-        };
-        self.ended.push_back((Instant::now(), ended));
-        &self.ended[self.ended.len() - 1].1
+        self.ended.push_back((Instant::now(), session));
     }
 
     /// Returns how long the storage was writable in all.

@@ -1,20 +1,20 @@
 //! The listening socket: the daemon's own, with a lock file beside it, or the service manager's.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use async_io::Async;
 use rustix::fs::Mode;
 use rustix::process::umask;
 
 use crate::config::Config;
 use crate::escape::escape_path;
 use crate::problem::Problem;
-use crate::storage::lock::check_lock_file;
-use crate::sys::file;
+use crate::storage::lock::{lock_file, taken};
 use crate::sys::{current, socket};
 use crate::systemd;
 
@@ -24,8 +24,7 @@ const LEAST_BACKLOG: usize = 128;
 /// A socket that clients can connect to.
 #[derive(Debug)]
 pub(super) struct Listener {
-    /// Non-blocking.
-    pub socket: UnixListener,
+    pub socket: Async<UnixListener>,
     /// `None` if the service manager keeps the socket, also while no daemon runs.
     pub name: Option<SocketName>,
 }
@@ -53,9 +52,9 @@ impl Listener {
         }
         // Not as long as the kernel allows: connections are served in turn, so a flood would delay everybody.
         let backlog = i32::try_from(config.session.limit.max(LEAST_BACKLOG)).unwrap_or(i32::MAX);
-        rustix::net::listen(&socket, backlog)
+        let socket = rustix::net::listen(&socket, backlog)
             .map_err(io::Error::from)
-            .and_then(|()| socket.set_nonblocking(true))
+            .and_then(|()| Async::new(socket))
             .map_err(|error| Problem::io("cannot use the socket", &error))?;
         Ok(Listener { socket, name })
     }
@@ -64,22 +63,24 @@ impl Listener {
 fn create(config: &Config, access_gid: u32) -> Result<(UnixListener, SocketName), Problem> {
     let path = &config.socket;
     let shown = escape_path(path);
-    let lock = lock(path)?;
+    let failed = |what, error| Problem::io(format!("cannot {what} {shown}"), &error);
+    // Two daemons that start at the same time must not both find the socket stale.
+    let mut lock = path.clone().into_os_string();
+    lock.push(".lock");
+    let lock = Path::new(&lock);
+    let lock = lock_file(lock, current::effective_uid())?
+        .ok_or_else(|| taken(format!("another daemon already uses {shown}"), lock))?;
     refuse_other_daemon(path)?;
     // The umask gives the socket its mode from the start, so there is no moment in which anybody could connect.
     let before = umask(Mode::from_raw_mode(!config.socket_mode & 0o777));
     let bound = UnixListener::bind(path);
     umask(before);
-    let socket = bound.map_err(|error| Problem::io(format!("cannot listen at {shown}"), &error))?;
-    let (bound_name, metadata) = socket::open_own_name(path)
-        .map_err(|error| Problem::io(format!("cannot use {shown}"), &error))?;
+    let socket = bound.map_err(|error| failed("listen at", error))?;
+    let (bound_name, metadata) =
+        socket::open_own_name(path).map_err(|error| failed("use", error))?;
     if metadata.gid() != access_gid {
-        socket::set_group(&bound_name, access_gid).map_err(|error| {
-            Problem::io(
-                format!("cannot give {shown} to the group '{}'", config.group),
-                &error,
-            )
-        })?;
+        socket::set_group(&bound_name, access_gid)
+            .map_err(|error| failed("set the group of", error))?;
     }
     let name = SocketName {
         path: path.clone(),
@@ -93,68 +94,33 @@ fn create(config: &Config, access_gid: u32) -> Result<(UnixListener, SocketName)
 /// listener that accepts nothing.
 fn refuse_other_daemon(path: &Path) -> Result<(), Problem> {
     let shown = escape_path(path);
-    match socket::connect(path) {
+    let error = match socket::connect(path) {
         Ok(other) => {
             let pid = socket::peer(other.as_fd()).map_or(0, |peer| peer.pid);
-            Err(Problem::new(format!(
-                "another daemon (pid {pid}) already listens at {shown}"
-            )))
+            let what = format!("another daemon (pid {pid}) already listens at {shown}");
+            return Err(Problem::new(what));
         }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Problem::new(format!(
-            "a process listens at {shown}, but accepts no connections"
+        Err(error) => error,
+    };
+    match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        io::ErrorKind::ConnectionRefused if is_socket(path) => std::fs::remove_file(path)
+            .map_err(|error| Problem::io(format!("cannot remove the stale {shown}"), &error)),
+        io::ErrorKind::ConnectionRefused => Err(Problem::new(format!(
+            "{shown} is in the way: it is not a socket"
         ))
-        .hint("end it, or remove the socket")),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => remove_stale(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Problem::io(format!("cannot use {shown}"), &error)),
-    }
-}
-
-/// Locks the socket's name, because two daemons that start at the same time must not both find the socket stale.
-fn lock(socket: &Path) -> Result<File, Problem> {
-    let mut path = socket.as_os_str().to_owned();
-    path.push(".lock");
-    let path = PathBuf::from(path);
-    let shown = escape_path(&path);
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(&path)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Problem::io(format!("cannot create {shown}"), &error)
-                .hint("create its directory first, or set `socket` in the config file"),
-            _ => Problem::io(format!("cannot open {shown}"), &error),
-        })?;
-    check_lock_file(&file, &[0, current::effective_uid()], &path)?;
-    match file::lock_exclusive(file.as_fd()) {
-        Ok(()) => Ok(file),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            let other = socket::connect(socket);
-            let pid = other.and_then(|other| socket::peer(other.as_fd()));
-            let pid = pid.map_or("pid unknown".into(), |peer| format!("pid {}", peer.pid));
-            Err(Problem::new(format!(
-                "another daemon ({pid}) already uses {}",
-                escape_path(socket)
-            )))
+        .hint("remove it")),
+        io::ErrorKind::WouldBlock => {
+            let what = format!("a process listens at {shown}, but accepts no connections");
+            Err(Problem::new(what).hint("end it, or remove the socket"))
         }
-        Err(error) => Err(Problem::io(format!("cannot lock {shown}"), &error)),
+        _ => Err(Problem::io(format!("cannot use {shown}"), &error)),
     }
 }
 
-/// Removes a socket at which nothing listens. Anything else stays.
-fn remove_stale(path: &Path) -> Result<(), Problem> {
-    let shown = escape_path(path);
-    let metadata = std::fs::symlink_metadata(path);
-    if metadata.is_ok_and(|metadata| !metadata.file_type().is_socket()) {
-        return Err(
-            Problem::new(format!("{shown} is in the way: it is not a socket")).hint("remove it"),
-        );
-    }
-    std::fs::remove_file(path)
-        .map_err(|error| Problem::io(format!("cannot remove the stale {shown}"), &error))
+/// Whether there is a socket at `path` itself, not behind a symlink.
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 impl Drop for SocketName {

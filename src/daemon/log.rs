@@ -1,18 +1,40 @@
-//! The log lines about the storage.
+//! The log lines about the storage and the ends of sessions.
 
 use std::time::Duration;
 
 use log::Level;
 
 use super::arbiter::{Arbiter, Health, Outcome, Remount, State};
-use crate::wire::{HolderKind, HolderStatus};
+use super::handle::OpenSession;
+use crate::units::{HumanBytes, HumanDuration};
+use crate::wire::{EndedSession, HolderKind, HolderStatus, SessionOutcome};
 
-/// Decides which changes of the state are logged.
-#[derive(Debug, Default)]
-pub(super) struct StateLog {
-    last: Option<State>,
-    /// The storage was remounted since the last line, and that was logged.
-    remounted: bool,
+/// Logs the state if it is new and lasts. Returns the status for the service manager if that is new: not each
+/// remount, because systemd passes every status on to the whole bus.
+pub(super) fn log_state(last: &mut Option<State>, arbiter: &Arbiter) -> Option<String> {
+    let state = arbiter.state();
+    if matches!(state, State::GoingRo | State::GoingRw) || *last == Some(state) {
+        return None;
+    }
+    let was_well = last.replace(state).is_some_and(is_well);
+    let level = match state {
+        State::Failed => Level::Error,
+        State::Absent | State::Unprepared | State::Stuck => Level::Warn,
+        _ if was_well => Level::Debug, // the remount is logged
+        _ => Level::Info,
+    };
+    let reason = arbiter.reason().map(|text| format!(": {text}"));
+    let text = format!(
+        "storage is {}{}",
+        state.as_str(),
+        reason.unwrap_or_default()
+    );
+    log::log!(level, "{text}");
+    match is_well(state) {
+        true if was_well => None,
+        true => Some("storage is read-only, or writable for sessions".into()),
+        false => Some(text),
+    }
 }
 
 /// The storage serves sessions, as opposed to a state that an administrator must know of.
@@ -20,72 +42,53 @@ fn is_well(state: State) -> bool {
     matches!(state, State::ReadOnly | State::ReadWrite)
 }
 
-impl StateLog {
-    /// Logs the state if it is new and lasts. Returns the status for the service manager if that is new: not each
-    /// remount, because systemd passes every status on to the whole bus.
-    pub(super) fn update(&mut self, arbiter: &Arbiter) -> Option<String> {
-        let state = arbiter.state();
-        if matches!(state, State::GoingRo | State::GoingRw) {
-            return None;
-        }
-        let remounted = std::mem::take(&mut self.remounted);
-        if self.last == Some(state) {
-            return None;
-        }
-        let before = self.last.replace(state);
-        let reason = arbiter
-            .reason()
-            .map_or(String::new(), |text| format!(": {text}"));
-        let level = match state {
-            State::Failed => Level::Error,
-            State::Absent | State::Unprepared | State::Stuck => Level::Warn,
-            _ if remounted => Level::Debug,
-            _ => Level::Info,
-        };
-        let text = format!("storage is {}{reason}", state.as_str());
-        log::log!(level, "{text}");
-        match (is_well(state), before.is_some_and(is_well)) {
-            (true, true) => None,
-            (true, false) => Some("storage is read-only, or writable for sessions".into()),
-            (false, _) => Some(text),
-        }
-    }
+pub(super) fn log_remount(outcome: &Outcome, took: Duration) {
+    let (mode, data) = match outcome {
+        Outcome::MadeWritable(seen) if seen.health == Health::Ready => ("writable", ""),
+        Outcome::MadeReadOnly {
+            remount: Remount::Done,
+            sync,
+        } => match sync {
+            Ok(()) => ("read-only", ", its data on stable storage"),
+            Err(_) => ("read-only", ", its data may be lost"),
+        },
+        _ => return,
+    };
+    log::info!("storage made {mode} in {took:.1?}{data}");
+}
 
-    pub(super) fn log_remount(&mut self, outcome: &Outcome, took: Duration) {
-        match outcome {
-            Outcome::MadeWritable(seen) if seen.health == Health::Ready => {
-                log::info!("storage made writable in {took:.1?}");
-            }
-            Outcome::MadeReadOnly {
-                remount: Remount::Done,
-                sync,
-            } => {
-                let synced = match sync {
-                    Ok(()) => "its data on stable storage",
-                    Err(_) => "its data may be lost",
-                };
-                log::info!("storage made read-only in {took:.1?}, {synced}");
-            }
-            _ => return,
-        }
-        self.remounted = true;
-    }
+/// Logs the end of a session. `text`: the reason, for an outcome that needs one.
+pub(super) fn log_end(session: &OpenSession, ended: &EndedSession, text: &str) {
+    let (level, how) = match ended.ended {
+        SessionOutcome::Durable => (Level::Info, "closed"),
+        SessionOutcome::Failed => (Level::Error, "closed, its data may be lost: "),
+        SessionOutcome::Denied => (Level::Warn, "denied: "),
+        SessionOutcome::Revoked => (Level::Info, "ended after it was revoked"),
+        SessionOutcome::Gone => (Level::Warn, "ended without a close"),
+        SessionOutcome::Cut => (Level::Warn, "disconnected: it was revoked and did not end"),
+    };
+    let written = ended
+        .written
+        .map(|n| format!(", {} written", HumanBytes(n)));
+    let written = written.unwrap_or_default();
+    let lasted = HumanDuration(session.opened.elapsed());
+    log::log!(
+        level,
+        "session {session} {how}{text} (after {lasted}{written})"
+    );
 }
 
 /// Names what keeps the storage writable.
 pub(super) fn log_holders(holders: &[HolderStatus]) {
     for holder in holders {
-        let path = &holder.path;
-        let command = holder.command.as_deref().unwrap_or("");
-        match holder.kind {
-            HolderKind::Process => log::warn!(
-                "kept from read-only by pid {} of user {}, `{command}`: {path}",
-                holder.pid.unwrap_or(0),
-                holder.uid.unwrap_or(0)
-            ),
-            HolderKind::Loop => log::warn!("kept from read-only by {command}: {path}"),
-            HolderKind::Swap => log::warn!("kept from read-only by a swap file: {path}"),
-            HolderKind::Unknown => log::warn!("kept from read-only; {path}"),
-        }
+        let command = holder.command.as_deref().unwrap_or_default();
+        let (pid, uid) = (holder.pid.unwrap_or(0), holder.uid.unwrap_or(0));
+        let named = match holder.kind {
+            HolderKind::Process => format!("pid {pid} of user {uid}, `{command}`"),
+            HolderKind::Loop => command.to_owned(),
+            HolderKind::Swap => "a swap file".to_owned(),
+            HolderKind::Unknown => "an unknown holder".to_owned(),
+        };
+        log::warn!("kept from read-only by {named}: {}", holder.path);
     }
 }

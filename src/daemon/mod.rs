@@ -15,21 +15,19 @@ mod log;
 mod mounts_monitor;
 mod native;
 mod server;
-mod status;
 mod timeouts;
 mod worker;
 
-use std::future::pending;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::log::LevelFilter;
 use async_io::{Async, Timer};
-use smol::LocalExecutor;
-use smol::channel::{Receiver, Sender, bounded, unbounded};
-use smol::future::or;
+use smol::channel::{bounded, unbounded};
+use smol::{LocalExecutor, Task};
 
 use crate::config::Config;
 use crate::logging;
@@ -41,7 +39,7 @@ use crate::sys::fanotify::Group;
 use crate::sys::signal::Signals;
 use crate::systemd::{self, ServiceManager};
 
-use self::context::{Context, Settings};
+use self::context::Context;
 use self::controller::Controller;
 use self::handle::{Handle, Request};
 #[cfg(feature = "kvmd-api")]
@@ -57,152 +55,115 @@ pub(crate) fn main(
 ) -> ExitCode {
     logging::init(log_level);
     ::log::debug!("configured by {}", config_path.display());
-    match run(&config) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(problem) => {
-            ::log::error!("{problem}");
-            ExitCode::FAILURE
-        }
-    }
+    let clean = run(config).unwrap_or_else(|problem| {
+        ::log::error!("{problem}");
+        false
+    });
+    ExitCode::from(u8::from(!clean))
 }
 
-/// Returns whether the storage is left as it should be.
-fn run(config: &Config) -> Result<bool, Problem> {
+/// Starts the threads and the tasks. Returns whether the storage is left as it should be.
+fn run(config: Config) -> Result<bool, Problem> {
     let location = config.storage_location()?;
     let owner = Owner::of(&location)?;
     let access_gid = config.access_gid()?;
     if let Err(error) = current::raise_descriptor_limit() {
         ::log::warn!("cannot raise the limit of open files: {error}");
     }
-    let listener = Listener::open(config, access_gid)?;
-    let group = filesystem_events();
-    let events = group.as_ref().map(Group::try_clone).transpose();
-    let events = events.map_err(|error| Problem::io("cannot watch the filesystem", &error))?;
-    let settings = Rc::new(Settings::new(config, &location, access_gid));
-    let mut storage = Storage::new(location, owner, config.socket.clone(), group);
-    storage.claim()?;
-
+    let Listener { socket, name } = Listener::open(&config, access_gid)?;
+    let (group, events) = filesystem_events().unzip();
     let (sender, requests) = unbounded();
     let handle = Handle(sender);
-    let jobs = start_threads(storage, &handle)?;
-    let manager = ServiceManager::start().unwrap_or_else(|error| {
-        ::log::warn!("cannot tell the service manager anything: {error}");
-        ServiceManager::default()
-    });
+    let context = Context::new(config, &location, access_gid, handle.clone());
+    let context = Rc::new(context);
+    let mut storage = Storage::new(location, owner, context.config.socket.clone(), group);
+    storage.claim()?;
+
+    mounts_monitor::start(handle.clone())
+        .map_err(|error| Problem::io("cannot watch the mounts", &error))?;
+    let jobs = worker::start(storage, handle.clone())
+        .map_err(|error| Problem::io("cannot start a thread", &error))?;
+    let signals = Signals::new([libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
+        .and_then(Async::new)
+        .map_err(|error| Problem::io("cannot receive signals", &error))?;
     let (starting, started) = bounded(1);
-    let controller = Controller::new(settings.clone(), jobs, manager, starting);
-    let (runs, running) = bounded(1);
-    let context = Context {
-        settings,
-        controller: handle,
-        started,
-        running,
+    let manager = ServiceManager::start();
+    let controller = Controller::new(context.clone(), jobs, manager, starting);
+
+    let executor = Rc::new(LocalExecutor::new());
+    let server = Server::new(context, executor.clone());
+    let accepting = executor.spawn(server.run(socket, started));
+    let accepting = match name {
+        None => Some(accepting),
+        Some(_) => {
+            accepting.detach();
+            None
+        }
     };
-    async_io::block_on(serve(controller, requests, context, runs, listener, events))
+    let stop = stop_on_signal(handle.clone(), signals, accepting);
+    executor.spawn(stop).detach();
+    if let Some(events) = events {
+        executor
+            .spawn(watch_filesystem(handle.clone(), events))
+            .detach();
+    }
+    if let Some(interval) = systemd::watchdog_interval() {
+        executor.spawn(feed_watchdog(handle, interval)).detach();
+    }
+    let clean = async_io::block_on(executor.run(controller.run(requests)));
+    drop(name);
+    Ok(clean)
 }
 
-/// Without these events, the inspection each second notices errors later.
-fn filesystem_events() -> Option<Group> {
-    let group = Group::new();
+/// Returns a group for the filesystem's events, and a second descriptor of it. Without these events, the inspection
+/// each second notices errors later.
+fn filesystem_events() -> Option<(Group, Group)> {
+    let group = Group::new().and_then(|group| Ok((group.try_clone()?, group)));
     if let Err(error) = &group {
         ::log::info!("no events of the filesystem ({error}): errors are noticed a second later");
     }
     group.ok()
 }
 
-fn start_threads(
-    storage: Storage,
-    handle: &Handle,
-) -> Result<std::sync::mpsc::Sender<arbiter::Job>, Problem> {
-    let (controller, done) = (handle.clone(), handle.clone());
-    mounts_monitor::start(move || controller.0.try_send(Request::Recheck).is_ok())
-        .map_err(|error| Problem::io("cannot watch the mounts", &error))?;
-    worker::start(storage, move |report| {
-        done.0.try_send(Request::Done(Box::new(report))).is_ok()
-    })
-    .map_err(|error| Problem::io("cannot start a thread", &error))
-}
-
-async fn serve(
-    controller: Controller,
-    requests: Receiver<Request>,
-    context: Context,
-    runs: Sender<()>,
-    listener: Listener,
-    group: Option<Group>,
-) -> Result<bool, Problem> {
-    let executor = Rc::new(LocalExecutor::new());
-    let signals = Signals::new([libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
-        .and_then(Async::new)
-        .map_err(|error| Problem::io("cannot receive signals", &error))?;
-    let handle = context.controller.clone();
-    executor
-        .spawn(stop_on_signal(handle.clone(), signals, runs))
-        .detach();
-    if let Some(group) = group {
-        let group = Async::new_nonblocking(group)
-            .map_err(|error| Problem::io("cannot watch the filesystem", &error))?;
-        executor
-            .spawn(watch_filesystem(handle.clone(), group))
-            .detach();
-    }
-    if let Some(interval) = systemd::watchdog_interval() {
-        executor.spawn(feed_watchdog(handle, interval)).detach();
-    }
-    let Listener { socket, name } = listener;
-    let server = Server::new(Rc::new(context), executor.clone());
-    executor.spawn(server.run(socket, name.is_none())).detach();
-    let clean = executor.run(controller.run(requests)).await;
-    drop(name);
-    Ok(clean)
-}
-
-async fn stop_on_signal(controller: Handle, signals: Async<Signals>, runs: Sender<()>) {
+/// `accepting`: the server's task, if the service manager keeps the socket. It is cancelled at the stop, so the next
+/// daemon serves the clients that connect while this one stops.
+async fn stop_on_signal(
+    controller: Handle,
+    signals: Async<Signals>,
+    mut accepting: Option<Task<()>>,
+) {
     while signals.readable().await.is_ok() {
         while let Some(received) = signals.get_ref().next() {
             ::log::info!("stopping on signal {}", received.signal);
-            runs.close();
+            drop(accepting.take());
             controller.send(Request::Stop);
         }
     }
 }
 
-/// Passes the filesystem's events on. ext4 reports an error just before it acts on it, so more inspections follow.
-async fn watch_filesystem(controller: Handle, group: Async<Group>) {
-    let mut pauses = ERROR_INSPECTIONS[..0].iter();
-    let mut next_inspection: Option<Instant> = None;
+async fn watch_filesystem(controller: Handle, events: Group) {
+    if let Err(error) = pass_on_events(&controller, events).await {
+        ::log::error!("cannot watch the filesystem: {error}");
+    }
+}
+
+async fn pass_on_events(controller: &Handle, group: Group) -> io::Result<()> {
+    let group = Async::new_nonblocking(group)?;
     loop {
-        let inspection = async {
-            match next_inspection {
-                Some(at) => Timer::at(at).await,
-                None => pending().await,
-            };
-            Ok(true)
-        };
-        let event = async { group.readable().await.map(|()| false) };
-        match or(inspection, event).await {
-            Ok(true) => {
-                controller.send(Request::Recheck);
-                next_inspection = pauses.next().map(|pause| Instant::now() + *pause);
-            }
-            Ok(false) => match group.get_ref().take() {
-                Ok(events) => {
-                    if events.error && next_inspection.is_none() {
-                        pauses = ERROR_INSPECTIONS.iter();
-                        next_inspection = Some(Instant::now());
-                    }
-                    if events.release {
-                        controller.send(Request::WriterClosed);
-                        Timer::after(EVENTS_GATHER).await;
-                    }
-                }
-                Err(error) => {
-                    return ::log::error!("cannot read the filesystem's events: {error}");
-                }
-            },
-            Err(error) => return ::log::error!("cannot wait for the filesystem's events: {error}"),
+        group.readable().await?;
+        let events = group.get_ref().take()?;
+        if events.release {
+            controller.send(Request::WriterClosed);
         }
+        if events.error {
+            controller.send(Request::Recheck);
+            // ext4 reports an error just before it acts on it.
+            for pause in ERROR_INSPECTIONS {
+                Timer::after(pause).await;
+                controller.send(Request::Recheck);
+            }
+        }
+        Timer::after(EVENTS_GATHER).await;
     }
 }
 

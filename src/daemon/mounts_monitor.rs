@@ -7,6 +7,7 @@ use std::thread;
 
 use rustix::event::{PollFd, PollFlags};
 
+use super::handle::{Handle, Request};
 use super::timeouts::MOUNTS_GATHER;
 use crate::sys::poll;
 
@@ -14,23 +15,20 @@ use crate::sys::poll;
 ///
 /// # Errors
 /// This namespace's mounts cannot be read, or the thread cannot be created.
-pub(super) fn start(changed: impl Fn() -> bool + Send + 'static) -> io::Result<()> {
+pub(super) fn start(controller: Handle) -> io::Result<()> {
     let own = File::open("/proc/self/mountinfo")?;
     let host = File::open("/proc/1/mountinfo").ok();
-    thread::Builder::new()
-        .name("mounts".into())
-        .spawn(move || {
-            let host = host.as_ref().unwrap_or(&own);
-            loop {
-                let files = [&own, host].map(|file| PollFd::new(file, PollFlags::PRI));
-                if poll::wait(files, None) == [false, false] {
-                    continue; // a signal
-                }
-                if !changed() {
-                    return;
-                }
-                thread::sleep(MOUNTS_GATHER); // the kernel remembers changes in the meantime
+    let watch = move || {
+        let host = host.as_ref().unwrap_or(&own);
+        loop {
+            let files = [&own, host].map(|file| PollFd::new(file, PollFlags::PRI));
+            if poll::wait(files, None) == [false, false] {
+                continue; // a signal
             }
-        })?;
+            controller.send(Request::Recheck);
+            thread::sleep(MOUNTS_GATHER); // the kernel remembers changes in the meantime
+        }
+    };
+    thread::Builder::new().name("mounts".into()).spawn(watch)?;
     Ok(())
 }

@@ -7,9 +7,10 @@ use std::rc::Rc;
 
 use async_io::{Async, Timer};
 use smol::LocalExecutor;
+use smol::channel::Receiver;
 use smol::future::yield_now;
 
-use super::admission::{Admission, Place, lacks_descriptors};
+use super::admission::{Admission, lacks_descriptors};
 use super::connection::{Connection, Fault};
 use super::context::Context;
 use super::handle::Request;
@@ -17,10 +18,9 @@ use super::handle::Request;
 use super::kvmd;
 use super::native;
 use super::timeouts::NO_RESOURCES;
+use crate::problem::Problem;
 use crate::sys::socket::{self, Peer};
-#[cfg(feature = "kvmd-api")]
-use crate::wire::Opening;
-use crate::wire::{DenyReason, Message};
+use crate::wire::{DaemonMessage, DenyReason, MAGIC, Message, VERSION};
 
 /// Connections that are accepted in a row, before those that are open get their turn.
 const ACCEPT_BATCH: usize = 64;
@@ -39,27 +39,19 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn new(context: Rc<Context>, executor: Rc<LocalExecutor<'static>>) -> Server {
         Server {
-            admission: Admission::new(context.settings.limit),
+            admission: Admission::new(context.config.session.limit),
             context,
             executor,
             refusals: Rc::default(),
         }
     }
 
-    /// Accepts connections. `outlives_daemon`: the service manager keeps the socket, so the next daemon serves the
-    /// clients that connect while this one stops.
-    pub(super) async fn run(self, socket: UnixListener, outlives_daemon: bool) {
-        let Ok(socket) = Async::new_nonblocking(socket) else {
-            log::error!("cannot wait for connections");
-            return self.context.controller.send(Request::Stop);
-        };
-        let _ = self.context.started.recv().await;
+    /// Accepts connections once the state of the storage is known: then `started` is closed.
+    pub(super) async fn run(self, socket: Async<UnixListener>, started: Receiver<()>) {
+        let _ = started.recv().await;
         let mut error_logged = false;
         loop {
             let ready = socket.readable().await;
-            if outlives_daemon && self.context.is_stopping() {
-                return;
-            }
             match ready.and_then(|()| self.accept_batch(socket.get_ref())) {
                 Ok(()) => error_logged = false,
                 Err(error) => {
@@ -96,41 +88,27 @@ impl Server {
         if socket::hung_up(&stream) {
             return; // the client has already hung up
         }
-        match self.admission.enter(stream.as_fd(), peer.uid) {
-            Ok(place) => self.serve(stream, peer, place),
-            Err(refusal) => {
+        let place = match self.admission.enter(stream.as_fd(), peer.uid) {
+            Ok(place) => Ok(place),
+            Err(problem) => {
                 self.context.controller.send(Request::TurnedAway);
-                self.refuse(stream, peer, refusal.to_string());
+                let waiting = Rc::strong_count(&self.refusals) - 1;
+                if waiting >= REFUSALS_MAX || lacks_descriptors(stream.as_fd()) {
+                    return refuse_now(&stream, &problem);
+                }
+                Err((problem, self.refusals.clone()))
             }
-        }
-    }
-
-    fn serve(&self, stream: UnixStream, peer: Peer, place: Place) {
-        let admitted = is_member(&stream, peer, self.context.settings.access_gid);
+        };
+        let admitted = place.is_ok() && is_member(&stream, peer, self.context.access_gid);
         let stream = match Async::new(stream) {
             Ok(stream) => stream,
             Err(error) => return log::error!("cannot serve {peer}: {error}"),
         };
+        let connection = Connection::new(stream, peer, admitted);
         let context = self.context.clone();
         let task = async move {
-            serve(&context, Connection::new(stream, peer, admitted)).await;
-            drop(place);
-        };
-        self.executor.spawn(task).detach();
-    }
-
-    /// Refuses a connection: in its own protocol, if it can be waited for until it sends a request.
-    fn refuse(&self, stream: UnixStream, peer: Peer, text: String) {
-        let waiting = self.refusals.clone();
-        if Rc::strong_count(&waiting) - 1 > REFUSALS_MAX || lacks_descriptors(stream.as_fd()) {
-            return refuse_now(&stream, text);
-        }
-        let Ok(stream) = Async::new(stream) else {
-            return;
-        };
-        let task = async move {
-            refuse_in_protocol(Connection::new(stream, peer, false), text).await;
-            drop(waiting);
+            let refusal = place.as_ref().err().map(|(problem, _)| problem);
+            serve(&context, &connection, refusal).await;
         };
         self.executor.spawn(task).detach();
     }
@@ -142,38 +120,37 @@ fn is_member(stream: &UnixStream, peer: Peer, group: u32) -> bool {
         || socket::peer_groups(stream.as_fd()).is_ok_and(|groups| groups.contains(&group))
 }
 
-/// Serves a connection to its end.
-async fn serve(context: &Context, connection: Connection) {
+/// Serves a connection to its end, or refuses it in its own protocol.
+async fn serve(context: &Context, connection: &Connection, refusal: Option<&Problem>) {
     let mut early = Vec::new();
-    match connection.in_time(connection.opening(&mut early)).await {
-        #[cfg(feature = "kvmd-api")]
-        Ok(Opening::Other) if kvmd::speaks(&early) => {
-            // Boxed, as the status is: a native session then takes 3.2 KiB instead of 4.4.
-            Box::pin(kvmd::serve(context, &connection, early)).await
-        }
-        Ok(opening) => native::serve(context, &connection, opening, &early).await,
-        Err(fault) => native::refuse(&connection, fault).await,
+    let recognized = connection.recognize(&mut early).await;
+    #[cfg(feature = "kvmd-api")]
+    if kvmd::speaks(&early) {
+        // Boxed, as the status is: a native session then takes 3.2 KiB instead of 4.4.
+        return Box::pin(kvmd::serve(context, connection, early, refusal)).await;
     }
-}
-
-async fn refuse_in_protocol(connection: Connection, text: String) {
-    let mut early = Vec::new();
-    match connection.in_time(connection.opening(&mut early)).await {
-        #[cfg(feature = "kvmd-api")]
-        Ok(Opening::Other) if kvmd::speaks(&early) => kvmd::refuse(&connection, early, text).await,
-        Err(Fault::Gone) => {}
-        _ => {
-            let denied = native::denied(DenyReason::Limit, text);
-            let _ = native::send(&connection, denied).await; // it may be gone
-        }
+    let served = match (refusal, recognized) {
+        (Some(problem), _) => native::send(connection, over_limit(problem)).await,
+        (None, Ok(())) => native::serve(context, connection, &early[MAGIC.len()..]).await,
+        (None, Err(fault)) => Err(fault),
+    };
+    if let Err(Fault::Broken(text)) = served {
+        log::warn!("a client ({}) broke the protocol: {text}", connection.peer);
+        let version = VERSION;
+        let error = DaemonMessage::Error { version, text };
+        let _ = native::send(connection, error).await; // the client may be gone
     }
 }
 
 /// Refuses without waiting: the send buffer of a new connection has room for it.
-fn refuse_now(mut stream: &UnixStream, text: String) {
+fn refuse_now(mut stream: &UnixStream, problem: &Problem) {
     let mut denied = Vec::new();
-    native::denied(DenyReason::Limit, text).encode(&mut denied);
+    over_limit(problem).encode(&mut denied);
     if let Err(error) = stream.write(&denied) {
         log::debug!("a refused client did not get the reason: {error}");
     }
+}
+
+fn over_limit(problem: &Problem) -> DaemonMessage {
+    native::denied(DenyReason::Limit, problem.to_string())
 }

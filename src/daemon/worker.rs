@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::arbiter::{Job, Outcome};
+use super::handle::{Handle, Request};
 use crate::storage::{Storage, StorageReport};
 use crate::wire::HolderStatus;
 
@@ -19,24 +20,19 @@ pub(super) struct JobReport {
     pub holders: Option<Vec<HolderStatus>>,
 }
 
-/// Starts the thread. It ends when the returned sender is dropped or `done` returns false.
+/// Starts the thread. It ends when the returned sender is dropped.
 ///
 /// # Errors
 /// The thread cannot be created.
-pub(super) fn start(
-    mut storage: Storage,
-    done: impl Fn(JobReport) -> bool + Send + 'static,
-) -> io::Result<mpsc::Sender<Job>> {
+pub(super) fn start(mut storage: Storage, controller: Handle) -> io::Result<mpsc::Sender<Job>> {
     let (jobs, inbox) = mpsc::channel();
-    thread::Builder::new()
-        .name("worker".into())
-        .spawn(move || {
-            while let Ok(job) = inbox.recv() {
-                if !done(run(&mut storage, job)) {
-                    break;
-                }
-            }
-        })?;
+    let work = move || {
+        for job in inbox {
+            let report = run(&mut storage, job);
+            controller.send(Request::Done(Box::new(report)));
+        }
+    };
+    thread::Builder::new().name("worker".into()).spawn(work)?;
     Ok(jobs)
 }
 

@@ -17,8 +17,7 @@ use crate::sys::{current, file};
 const TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(20);
 
-/// The lock on a device; released when dropped. The file stays: removing it would let two
-/// processes lock two files of the same name.
+/// The lock on a device; released when dropped.
 #[derive(Debug)]
 pub(super) struct DeviceLock {
     _file: File,
@@ -33,34 +32,9 @@ impl DeviceLock {
         mount: &Mount,
         owner: u32,
     ) -> Result<Option<DeviceLock>, Problem> {
-        let path = lock_path(socket, mount.device);
-        let failed =
-            |error: io::Error| Problem::io(format!("cannot lock {}", escape_path(&path)), &error);
-        // Read-only: a daemon that is not root may only read the file that `prepare` created.
-        let mut open = OpenOptions::new();
-        open.read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-        let (file, created) = match open.open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Exclusive: the file is given away below only if this process created it.
-                open.write(true).create_new(true).mode(0o600);
-                (open.open(&path).map_err(failed)?, true)
-            }
-            other => (other.map_err(failed)?, false),
-        };
-        let ours = current::effective_uid();
-        check_lock_file(&file, &[0, ours, owner], &path)?;
-        if created && ours == 0 && owner != 0 {
-            fchown(&file, Some(owner), None).map_err(failed)?;
-        }
-        match file::lock_exclusive(file.as_fd()) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(failed(error)),
-            Ok(()) => Ok(Some(DeviceLock {
-                _file: file,
-                device: mount.device,
-            })),
-        }
+        let device = mount.device;
+        let file = lock_file(&lock_path(socket, device), owner)?;
+        Ok(file.map(|_file| DeviceLock { _file, device }))
     }
 
     /// Takes the lock, and waits for a `pst prepare` that has it for a moment.
@@ -77,17 +51,55 @@ impl DeviceLock {
             }
         }
         let source = escape_path(&mount.source);
-        let path = lock_path(socket, mount.device);
-        Err(
-            Problem::new(format!("another daemon already manages {source}"))
-                .hint(format!("`fuser -v {}` shows it", escape_path(&path))),
-        )
+        let what = format!("another daemon already manages {source}");
+        Err(taken(what, &lock_path(socket, mount.device)))
+    }
+}
+
+/// Names the program that shows which process has the lock file.
+pub(crate) fn taken(what: String, path: &Path) -> Problem {
+    Problem::new(what).hint(format!("`fuser -v {}` shows it", escape_path(path)))
+}
+
+/// Takes a lock file, which may belong to `owner`, without waiting. Returns `None` if another process has it. Dropping
+/// the file releases the lock. The file stays: removing it would let two processes lock two files of the same name.
+pub(crate) fn lock_file(path: &Path, owner: u32) -> Result<Option<File>, Problem> {
+    let failed = |error: io::Error| {
+        let problem = Problem::io(format!("cannot lock {}", escape_path(path)), &error);
+        match error.kind() {
+            io::ErrorKind::NotFound => {
+                problem.hint("create its directory first, or set `socket` in the config file")
+            }
+            _ => problem,
+        }
+    };
+    // Read-only: a daemon that is not root may only read the file that `prepare` created.
+    let mut open = OpenOptions::new();
+    open.read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let (file, created) = match open.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Exclusive: the file is given away below only if this process created it.
+            open.write(true).create_new(true).mode(0o600);
+            (open.open(path).map_err(failed)?, true)
+        }
+        other => (other.map_err(failed)?, false),
+    };
+    let ours = current::effective_uid();
+    check_lock_file(&file, &[0, ours, owner], path)?;
+    if created && ours == 0 && owner != 0 {
+        fchown(&file, Some(owner), None).map_err(failed)?;
+    }
+    match file::lock_exclusive(file.as_fd()) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(failed(error)),
+        Ok(()) => Ok(Some(file)),
     }
 }
 
 /// Checks that an open lock file is a plain file of one of these owners. Others who may write to
 /// the directory could keep us out with a file of their own, or have another file overwritten.
-pub(crate) fn check_lock_file(file: &File, owners: &[u32], path: &Path) -> Result<(), Problem> {
+fn check_lock_file(file: &File, owners: &[u32], path: &Path) -> Result<(), Problem> {
     let shown = escape_path(path);
     let metadata = file
         .metadata()

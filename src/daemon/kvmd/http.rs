@@ -193,8 +193,7 @@ impl HttpError {
         HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "UnavailableError", text)
     }
 
-    pub(super) fn late() -> HttpError {
-        let text = "no complete request within 5 s".into();
+    pub(super) fn late(text: String) -> HttpError {
         HttpError::new(StatusCode::REQUEST_TIMEOUT, "TimeoutError", text)
     }
 

@@ -32,58 +32,55 @@ use self::events::{DataState, StorageState};
 use self::http::{HttpError, HttpRequest, HttpResponse, Route};
 use super::connection::{Connection, Fault};
 use super::context::Context;
-use super::status::StatusSnapshot;
+use super::handle::StatusSnapshot;
+use crate::problem::Problem;
 
 /// Whether these first bytes of a connection belong to this API.
 pub(super) fn speaks(early: &[u8]) -> bool {
     early.first().is_some_and(u8::is_ascii_alphabetic)
 }
 
-/// Serves a connection to its end. `early` are the bytes read so far.
-pub(super) async fn serve(context: &Context, connection: &Connection, mut early: Vec<u8>) {
-    let Some(request) = read_request(connection, &mut early).await else {
-        return;
+/// Serves a connection to its end, or refuses it once it has sent its request. `early` are the bytes read so far.
+pub(super) async fn serve(
+    context: &Context,
+    connection: &Connection,
+    mut early: Vec<u8>,
+    refusal: Option<&Problem>,
+) {
+    let request = match connection
+        .in_time(read_request(connection, &mut early))
+        .await
+    {
+        Ok(request) => request,
+        Err(Fault::Broken(text)) => Err(HttpError::late(text)),
+        Err(Fault::Gone) => return,
     };
-    let wants_body = wants_body(&request);
-    let served = match request {
-        Ok(request) => respond(context, connection, request, early).await,
-        Err(error) => Err(error),
+    let with_body = request.as_ref().map_or(true, HttpRequest::wants_body);
+    let served = match (refusal, request) {
+        (Some(problem), _) => Err(HttpError::unavailable(problem.to_string())),
+        (None, Ok(request)) => respond(context, connection, request, early).await,
+        (None, Err(error)) => Err(error),
     };
     if let Err(error) = served {
-        send_error(connection, &error, wants_body).await;
+        log::debug!("{} gets an HTTP error: {error}", connection.peer);
+        send(connection, &error.response(), with_body).await;
     }
 }
 
-/// Refuses a client over the limit, after it has sent its request or its time for that has passed.
-pub(super) async fn refuse(connection: &Connection, mut early: Vec<u8>, text: String) {
-    if let Some(request) = read_request(connection, &mut early).await {
-        let error = HttpError::unavailable(text);
-        send_error(connection, &error, wants_body(&request)).await;
-    }
-}
-
-/// Reads the head of a request and leaves the bytes after it in `bytes`. Returns `None` if the
-/// client is gone.
+/// Reads the head of a request and leaves the bytes after it in `bytes`.
 async fn read_request(
     connection: &Connection,
     bytes: &mut Vec<u8>,
-) -> Option<Result<HttpRequest, HttpError>> {
-    let head = async {
-        loop {
-            match HttpRequest::parse(bytes) {
-                Ok(None) => connection.read(|more| bytes.extend(more)).await?,
-                Ok(Some((request, length))) => {
-                    bytes.drain(..length);
-                    return Ok(Ok(request));
-                }
-                Err(error) => return Ok(Err(error)),
+) -> Result<Result<HttpRequest, HttpError>, Fault> {
+    loop {
+        match HttpRequest::parse(bytes) {
+            Ok(None) => connection.read(|more| bytes.extend(more)).await?,
+            Ok(Some((request, length))) => {
+                bytes.drain(..length);
+                return Ok(Ok(request));
             }
+            Err(error) => return Ok(Err(error)),
         }
-    };
-    match connection.in_time(head).await {
-        Ok(request) => Some(request),
-        Err(Fault::Late) => Some(Err(HttpError::late())),
-        Err(Fault::Gone | Fault::Broken(_)) => None,
     }
 }
 
@@ -124,20 +121,10 @@ fn storage<'a>(
     StorageState {
         clients: status.clients,
         data: DataState {
-            path: &context.settings.api_path,
+            path: &context.api_path,
             write_allowed,
         },
     }
-}
-
-/// Whether the client wants the body of the response. It does unless the request says otherwise.
-fn wants_body(request: &Result<HttpRequest, HttpError>) -> bool {
-    request.as_ref().map_or(true, HttpRequest::wants_body)
-}
-
-async fn send_error(connection: &Connection, error: &HttpError, with_body: bool) {
-    log::debug!("{} gets an HTTP error: {error}", connection.peer);
-    send(connection, &error.response(), with_body).await;
 }
 
 async fn send(connection: &Connection, response: &HttpResponse, with_body: bool) {

@@ -13,12 +13,12 @@ use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext}
 use tungstenite::{Bytes, Error, Message};
 
 use super::events::{self, ClientEvent};
-use crate::daemon::arbiter::{CloseResult, RevokeReason};
 use crate::daemon::connection::{Connection, Fault};
 use crate::daemon::context::Context;
-use crate::daemon::handle::{Session, SessionEvent};
+use crate::daemon::handle::Session;
 use crate::daemon::timeouts::{CHANGES_EVERY, PING_EVERY};
 use crate::escape::escape;
+use crate::wire::{CloseResult, DaemonMessage, RevokeReason};
 
 /// Longest message of a client, in bytes.
 const MESSAGE_MAX: usize = 4 << 10;
@@ -38,7 +38,7 @@ enum SocketStage {
 
 /// What the session waits for.
 enum Next {
-    Session(Option<SessionEvent>),
+    Session(Option<DaemonMessage>),
     Ping,
     StatusChanged,
     Input(Vec<u8>),
@@ -62,7 +62,8 @@ struct WebSocketSession<'a> {
 /// The last `storage` event that was sent, and when the next may follow.
 struct SentStorage {
     event: String,
-    changed: Receiver<()>,
+    /// Closed at the next change.
+    outdated: Receiver<()>,
     not_before: Instant,
 }
 
@@ -121,7 +122,7 @@ impl WebSocketSession<'_> {
     }
 
     async fn next(&self) -> Result<Next, Fault> {
-        let event = async { Ok(Next::Session(self.session.event().await)) };
+        let event = async { Ok(Next::Session(self.session.answer().await)) };
         // Any use of the socket now would answer the client's close frame too early.
         if self.stage == SocketStage::Closing {
             return event.await;
@@ -135,7 +136,7 @@ impl WebSocketSession<'_> {
                 return pending().await;
             };
             Timer::at(sent.not_before).await;
-            let _ = sent.changed.recv().await;
+            let _ = sent.outdated.recv().await;
             Ok(Next::StatusChanged)
         };
         let input = async {
@@ -148,13 +149,13 @@ impl WebSocketSession<'_> {
         or(event, or(ping, or(changed, input))).await
     }
 
-    async fn session_event(&mut self, event: SessionEvent) -> Result<(), Fault> {
+    async fn session_event(&mut self, event: DaemonMessage) -> Result<(), Fault> {
         match event {
-            SessionEvent::Granted { .. } if self.stage == SocketStage::Waiting => {
+            DaemonMessage::Granted { .. } if self.stage == SocketStage::Waiting => {
                 self.stage = SocketStage::Granted;
                 self.send_storage(true).await?;
             }
-            SessionEvent::Revoked(reason, text) if self.stage == SocketStage::Granted => {
+            DaemonMessage::Revoked { reason, text } if self.stage == SocketStage::Granted => {
                 let code = match reason {
                     RevokeReason::Stopping => CloseCode::Away,
                     RevokeReason::Lost => CloseCode::Error,
@@ -163,18 +164,18 @@ impl WebSocketSession<'_> {
                 self.close(code, &text);
                 self.stage = SocketStage::Revoked;
             }
-            SessionEvent::Denied(_, text) => {
+            DaemonMessage::Denied { text, .. } => {
                 self.send_storage(false).await?;
                 self.close(CloseCode::Again, &text);
                 self.stage = SocketStage::Ended;
             }
-            SessionEvent::Closed(result, _) => {
+            DaemonMessage::Closed { result, .. } => {
                 if result == CloseResult::Durable {
                     self.answer_close();
                 }
                 self.stage = SocketStage::Ended;
             }
-            SessionEvent::Granted { .. } | SessionEvent::Revoked(..) => {} // the client has closed
+            _ => {} // the client has closed
         }
         Ok(())
     }
@@ -261,7 +262,7 @@ impl WebSocketSession<'_> {
         }
         self.last_storage = Some(SentStorage {
             event,
-            changed: self.context.controller.await_change(status.generation),
+            outdated: status.outdated.clone(),
             not_before: Instant::now() + CHANGES_EVERY,
         });
         Ok(())
