@@ -44,7 +44,7 @@ fn p3_a_full_partition_without_a_data_root_denies_and_says_why() {
     let mut rig = Rig::ext4();
     rig.must_serve();
     rig.sh("cd $KVMD_PST_DATA/..; rm -r data; head -c 100M /dev/urandom > fill; seq 20000 | xargs touch");
-    rig.must_deny("No space left on device (os error 28); as root stop the daemon, `mount -o");
+    rig.must_deny("no space left on device; as root stop the daemon, `mount -o");
     rig.await_superblock("ro");
     // As it says.
     rig.stop_daemon();
