@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
@@ -34,32 +33,29 @@ pub(crate) struct Connection {
     json: Vec<u8>,
 }
 
-/// Connects to the daemon; [`cannot_connect`] explains a failure. While its backlog is full, calls `meanwhile` every [`ATTEMPT`]; a
-/// `Break` ends the waiting.
-pub(crate) fn connect<B>(
+/// Connects to the daemon; [`cannot_connect`] explains a failure. While its backlog is full, calls
+/// `meanwhile` every [`ATTEMPT`].
+///
+/// # Errors
+/// That of `meanwhile`, which ends the waiting.
+pub(crate) fn connect<E>(
     socket: &Path,
-    mut meanwhile: impl FnMut() -> ControlFlow<B>,
-) -> ControlFlow<B, io::Result<Connection>> {
+    mut meanwhile: impl FnMut() -> Result<(), E>,
+) -> Result<io::Result<Connection>, E> {
     let mut connected = socket::connect(socket);
-    loop {
-        connected = match connected {
-            Ok(stream) => {
-                return ControlFlow::Continue(Ok(Connection {
-                    stream,
-                    decoder: Decoder::new(),
-                    json: Vec::new(),
-                }));
-            }
-            // This process was stopped and continues: connect(2) is interrupted then.
-            Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
-            {
-                meanwhile()?;
-                socket::connect_in_line(socket, ATTEMPT)
-            }
-            Err(error) => return ControlFlow::Continue(Err(error)),
+    while let Err(error) = &connected {
+        // Interrupted: this process was stopped and continues.
+        if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
+            break;
         }
+        meanwhile()?;
+        connected = socket::connect_in_line(socket, ATTEMPT);
     }
+    Ok(connected.map(|stream| Connection {
+        stream,
+        decoder: Decoder::new(),
+        json: Vec::new(),
+    }))
 }
 
 /// Connects and asks for the status; `None` if the backlog stays full until `deadline`.
@@ -68,13 +64,11 @@ pub(crate) fn ask_status(
     watch: bool,
     deadline: Instant,
 ) -> Option<io::Result<Connection>> {
-    let connected = connect(socket, || match Instant::now() > deadline {
-        true => ControlFlow::Break(()),
-        false => ControlFlow::Continue(()),
-    });
-    let ControlFlow::Continue(connected) = connected else {
-        return None;
+    let in_time = || match Instant::now() > deadline {
+        true => Err(()),
+        false => Ok(()),
     };
+    let connected = connect(socket, in_time).ok()?;
     if let Ok(connection) = &connected {
         let version = VERSION;
         // If the daemon is gone already, receiving says so, perhaps with its reason.

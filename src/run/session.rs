@@ -1,7 +1,6 @@
 //! The session with the daemon: opens it and waits for the grant; closes it and waits for the sync.
 
 use std::ffi::{OsStr, OsString};
-use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -69,21 +68,14 @@ pub(super) fn open(options: &Options, signals: &Signals) -> Result<Session, RunE
 fn connect(socket: &Path, wait: &mut DaemonWait<'_>) -> Result<Connection, RunError> {
     let connected = client::connect(socket, || {
         wait.time_until_warning(); // warns
-        match wait.check_signals() {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => ControlFlow::Break(error),
-        }
-    });
-    match connected {
-        ControlFlow::Continue(Ok(connection)) => Ok(connection),
-        ControlFlow::Continue(Err(error)) => {
-            // The text needs user and group names, which may take long: signals may end this.
-            signal::restore_mask();
-            signal::block([libc::SIGTTOU]); // a message from the background must not stop it
-            Err(client::cannot_connect(socket, &error).into())
-        }
-        ControlFlow::Break(error) => Err(error),
-    }
+        wait.check_signals()
+    })?;
+    connected.map_err(|error| {
+        // The text needs user and group names, which may take long: signals may end this.
+        signal::restore_mask();
+        signal::block([libc::SIGTTOU]); // a message from the background must not stop it
+        client::cannot_connect(socket, &error).into()
+    })
 }
 
 impl Session {

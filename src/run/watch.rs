@@ -39,8 +39,6 @@ pub(super) fn run(context: &mut Context) -> Result<u8, Problem> {
         supervisor: Some(supervisor),
         link,
         excluded,
-        end_reason: None,
-        deadline: None,
     };
     Ok(run.watch())
 }
@@ -52,10 +50,6 @@ struct Run<'a> {
     link: UnixStream,
     /// Children of this process that are not the command's.
     excluded: Vec<Pid>,
-    /// Why the session ended, if it did.
-    end_reason: Option<RevokeReason>,
-    /// When the supervisor must have ended the tree.
-    deadline: Option<Instant>,
 }
 
 impl Run<'_> {
@@ -63,31 +57,23 @@ impl Run<'_> {
         // A terminal's signals too: the supervisor did not receive those from before the fork.
         self.forward_signals(true);
         loop {
-            let left = self
-                .deadline
-                .map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            self.wait(left);
+            let watched = [
+                PollFd::new(&self.context.signals, PollFlags::IN),
+                PollFd::new(&self.link, PollFlags::IN),
+                PollFd::new(&self.context.session.connection, PollFlags::IN),
+            ];
+            poll::wait(watched, None);
             self.forward_signals(false);
-            match control::next_report(&self.link) {
-                Ok(Some(end)) => return self.command_end(end),
-                Ok(None) if self.supervisor.is_some() => {}
-                Ok(None) | Err(_) => return self.end_without_supervisor(),
+            let report = match control::next_report(&self.link) {
+                Ok(Some(CommandEnd::Finished(code))) => return close(self.context, code),
+                Ok(None) if self.supervisor.is_none() => return self.end_without_supervisor(),
+                Ok(report) => report,
+                Err(_) => return self.end_without_supervisor(),
+            };
+            let end = receive_end(&mut self.context.session.connection);
+            if end.is_some() || report.is_some() {
+                return self.session_over(end, report);
             }
-            self.receive_end();
-            if left == Some(Duration::ZERO) {
-                return self.end_without_supervisor();
-            }
-        }
-    }
-
-    fn wait(&self, time: Option<Duration>) {
-        let signals = PollFd::new(&self.context.signals, PollFlags::IN);
-        let link = PollFd::new(&self.link, PollFlags::IN);
-        if self.end_reason.is_some() {
-            poll::wait([signals, link], time);
-        } else {
-            let daemon = PollFd::new(&self.context.session.connection, PollFlags::IN);
-            poll::wait([signals, link, daemon], time);
         }
     }
 
@@ -96,56 +82,56 @@ impl Run<'_> {
     fn forward_signals(&mut self, from_terminal: bool) {
         while let Some(received) = self.context.signals.next() {
             if received.signal == libc::SIGCHLD {
-                self.supervisor = self
-                    .supervisor
-                    .filter(|&supervisor| tree::reap_until(supervisor).is_none());
+                is_dead(&mut self.supervisor);
             } else if from_terminal || !received.from_terminal() {
                 control::forward(&self.link, received);
             }
         }
     }
 
-    /// Has the supervisor end the tree if the session is over, and says why.
-    fn receive_end(&mut self) {
-        if self.end_reason.is_some() {
-            return;
+    /// Has the supervisor end the tree; without a `report` it has not seen the daemon's end first.
+    fn session_over(
+        mut self,
+        end: Option<(RevokeReason, Problem)>,
+        mut report: Option<CommandEnd>,
+    ) -> u8 {
+        control::request_end(&self.link);
+        let deadline = Instant::now() + self.context.session.kill_grace + SUPERVISOR_TIME;
+        let lost = matches!(end, Some((RevokeReason::Lost, _)));
+        if let Some((_, problem)) = end {
+            output::error(problem); // not earlier: the reader of the message may be slow
         }
-        if let Some((reason, problem)) = receive_end(&mut self.context.session.connection) {
-            control::request_end(&self.link);
-            self.deadline =
-                Some(Instant::now() + self.context.session.kill_grace + SUPERVISOR_TIME);
-            self.end_reason = Some(reason);
-            // Not earlier: the reader of the message may be slow.
-            output::error(problem);
+        if report.is_none() {
+            let signals = &self.context.signals;
+            tree::wait_until(deadline, signals, || is_dead(&mut self.supervisor));
+            report = control::next_report(&self.link).ok().flatten();
         }
-    }
-
-    fn command_end(mut self, end: CommandEnd) -> u8 {
-        if let CommandEnd::Ended(_) = end {
-            self.receive_end(); // the supervisor may see the daemon's end first
-        }
-        match (end, self.end_reason) {
-            (CommandEnd::Finished(code), None) => close(self.context, code),
-            (CommandEnd::Ended(_), Some(RevokeReason::Lost)) => 1,
-            (CommandEnd::Finished(code) | CommandEnd::Ended(code), _) => or(code, 1),
+        match report {
+            Some(CommandEnd::Ended(_)) if lost => 1,
+            Some(CommandEnd::Finished(code) | CommandEnd::Ended(code)) => or(code, 1),
+            None => self.end_without_supervisor(),
         }
     }
 
     /// Ends the tree in the place of the supervisor, which is dead or does not do its work: its
     /// orphans become children of this process.
-    fn end_without_supervisor(self) -> u8 {
+    fn end_without_supervisor(mut self) -> u8 {
         if let Some(supervisor) = self.supervisor {
             let _ = process::signal_child(supervisor, libc::SIGKILL);
-            let until = Instant::now() + SUPERVISOR_TIME;
-            // Not so if it hangs in the kernel.
-            tree::wait_until(until, &self.context.signals, || {
-                tree::reap_until(supervisor).is_some()
-            });
+            let deadline = Instant::now() + SUPERVISOR_TIME; // it may hang in the kernel
+            let signals = &self.context.signals;
+            tree::wait_until(deadline, signals, || is_dead(&mut self.supervisor));
         }
         let reason = "The command's supervisor was lost, so the command had to end; run it again";
         tree::end(self.context, None, &self.excluded, Some(reason));
         1
     }
+}
+
+/// Whether the supervisor is dead; then it is reaped.
+fn is_dead(supervisor: &mut Option<Pid>) -> bool {
+    *supervisor = supervisor.filter(|&pid| tree::reap_until(pid).is_none());
+    supervisor.is_none()
 }
 
 /// Returns why the session is over, if the daemon says so or is gone.
