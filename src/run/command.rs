@@ -9,7 +9,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
-
 use rustix::process::Pid;
 
 use super::{Context, output};

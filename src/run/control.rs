@@ -41,13 +41,11 @@ pub(super) fn next_signal(link: &UnixStream) -> io::Result<Option<Received>> {
 }
 
 pub(super) fn report(link: &UnixStream, end: CommandEnd) {
-    send(
-        link,
-        &match end {
-            CommandEnd::Finished(code) => [0, code],
-            CommandEnd::Ended(code) => [1, code],
-        },
-    );
+    let message = match end {
+        CommandEnd::Finished(code) => [0, code],
+        CommandEnd::Ended(code) => [1, code],
+    };
+    send(link, &message);
 }
 
 /// Returns the supervisor's report, if it is there.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::fchown;
 use std::path::Path;
 
-use rustix::fs::{Mode, fchmod, mkdirat};
+use rustix::fs::{Mode, fchmod, fstat, mkdirat};
 use rustix::io::Errno;
 
 use crate::config::StorageLocation;
@@ -108,15 +108,16 @@ fn walk(
             Err(error) if error.kind() == io::ErrorKind::NotFound && !repairs => return Ok(None),
             opened => opened.map_err(failed)?,
         };
-        let status = file::status(directory.as_fd()).map_err(failed)?;
-        if (status.uid, status.gid, status.mode) != (owner.uid, owner.gid, MODE) {
+        let found = fstat(&directory).map_err(|error| failed(error.into()))?;
+        let mode = found.st_mode & 0o7777;
+        if (found.st_uid, found.st_gid, mode) != (owner.uid, owner.gid, MODE) {
             if !repairs {
                 return Ok(None);
             }
             set_owner_and_mode(directory.as_fd(), owner)
                 .map_err(|error| not_changed(&path, owner, &error))?;
         }
-        (parent, device) = (directory, status.device);
+        (parent, device) = (directory, found.st_dev);
     }
     Ok(Some(device))
 }

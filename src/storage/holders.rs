@@ -22,8 +22,8 @@ const PROCESS_TIMEOUT: Duration = Duration::from_millis(200);
 /// Searches for what keeps the filesystem of `root` writable. If it finds nothing, it returns one
 /// [`HolderKind::Unknown`].
 pub(super) fn find(searcher: &mut Searcher, root: BorrowedFd<'_>) -> Vec<HolderStatus> {
-    match file::status(root) {
-        Ok(status) => searcher.run(TIMEOUT, move |search| search_all(status.device, search)),
+    match rustix::fs::fstat(root) {
+        Ok(root) => searcher.run(TIMEOUT, move |search| search_all(root.st_dev, search)),
         Err(_) => Vec::new(),
     }
 }

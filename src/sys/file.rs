@@ -35,30 +35,6 @@ pub fn open_directory_beneath(root: BorrowedFd<'_>, path: &Path) -> io::Result<O
     )?)
 }
 
-/// Identity, owner and mode of an open file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// Device number of the filesystem (`st_dev`).
-    pub device: u64,
-    pub inode: u64,
-    pub uid: u32,
-    pub gid: u32,
-    /// Permission bits, with set-id and sticky ones.
-    pub mode: u32,
-}
-
-/// statx(2), which works for times after 2038 on 32-bit processors too.
-pub fn status(file: BorrowedFd<'_>) -> io::Result<Status> {
-    let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
-    Ok(Status {
-        device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
-        inode: stat.stx_ino,
-        uid: stat.stx_uid,
-        gid: stat.stx_gid,
-        mode: u32::from(stat.stx_mode & 0o7777),
-    })
-}
-
 /// Identity of a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MountId {
@@ -195,9 +171,9 @@ mod tests {
         open.set_times(times).unwrap();
         let expected = fs::metadata(&dir.0).unwrap();
         assert_eq!(expected.mtime(), 4_102_444_800);
-        let found = status(open.as_fd()).unwrap();
+        let found = rustix::fs::fstat(&open).unwrap();
         assert_eq!(
-            (found.device, found.inode),
+            (found.st_dev, found.st_ino),
             (expected.dev(), expected.ino())
         );
     }
@@ -209,10 +185,13 @@ mod tests {
         large.set_len(5 << 30).unwrap();
         let expected = large.metadata().unwrap();
         assert_eq!(expected.len(), 5 << 30);
-        let found = status(large.as_fd()).unwrap();
-        assert_eq!(found.inode, expected.ino());
-        assert_eq!((found.uid, found.gid), (expected.uid(), expected.gid()));
-        assert_eq!(found.mode, expected.mode() & 0o7777);
+        let found = rustix::fs::fstat(&large).unwrap();
+        assert_eq!(found.st_ino, expected.ino());
+        assert_eq!(
+            (found.st_uid, found.st_gid),
+            (expected.uid(), expected.gid())
+        );
+        assert_eq!(found.st_mode, expected.mode());
         assert_eq!(peek(&dir.0.join("large")).unwrap(), (expected.dev(), 1));
     }
 
