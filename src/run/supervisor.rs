@@ -29,7 +29,6 @@ pub(super) fn start(context: &mut Context) -> io::Result<(Pid, UnixStream)> {
         context,
         link: &its_link,
         received: Vec::new(),
-        child_ended: false,
     };
     control::report(&its_link, supervision.run());
     std::process::exit(0)
@@ -47,7 +46,6 @@ struct Supervision<'a> {
     /// process group reached the command as well and must not be sent again. The kernel signals a
     /// group's newest member first, so it is here before `pst run` forwards it.
     received: Vec<Received>,
-    child_ended: bool,
 }
 
 impl Supervision<'_> {
@@ -105,10 +103,8 @@ impl Supervision<'_> {
             );
             self.read_signals();
             let forwarded = self.forward_signals(command);
-            if std::mem::take(&mut self.child_ended) {
-                if let Some(code) = tree::reap_until(command) {
-                    return CommandEnd::Finished(code);
-                }
+            if let Some(code) = tree::reap_until(command) {
+                return CommandEnd::Finished(code);
             }
             if forwarded.is_err() || hangup {
                 break;
@@ -138,9 +134,7 @@ impl Supervision<'_> {
 
     fn read_signals(&mut self) {
         while let Some(new) = self.context.signals.next() {
-            if new.signal == libc::SIGCHLD {
-                self.child_ended = true;
-            } else {
+            if new.signal != libc::SIGCHLD {
                 self.received.retain(|kept| kept.signal != new.signal);
                 self.received.push(new);
             }

@@ -64,9 +64,10 @@ impl Run<'_> {
             ];
             poll::wait(watched, None);
             self.forward_signals(false);
+            let dead = is_dead(&mut self.supervisor);
             let report = match control::next_report(&self.link) {
                 Ok(Some(CommandEnd::Finished(code))) => return close(self.context, code),
-                Ok(None) if self.supervisor.is_none() => return self.end_without_supervisor(),
+                Ok(None) if dead => return self.end_without_supervisor(),
                 Ok(report) => report,
                 Err(_) => return self.end_without_supervisor(),
             };
@@ -77,19 +78,19 @@ impl Run<'_> {
         }
     }
 
-    /// Forwards the signals that this process received, and reaps the supervisor. What a terminal
-    /// sends has reached the command already.
+    /// Forwards the signals that this process received. What a terminal sends has reached the command
+    /// already, unless `from_terminal` says that it is to be forwarded too.
     fn forward_signals(&mut self, from_terminal: bool) {
         while let Some(received) = self.context.signals.next() {
-            if received.signal == libc::SIGCHLD {
-                is_dead(&mut self.supervisor);
-            } else if from_terminal || !received.from_terminal() {
+            let reached = !from_terminal && received.from_terminal();
+            if received.signal != libc::SIGCHLD && !reached {
                 control::forward(&self.link, received);
             }
         }
     }
 
-    /// Has the supervisor end the tree; without a `report` it has not seen the daemon's end first.
+    /// Prints why the session is over and has the supervisor end the tree. With a `report` the
+    /// supervisor saw the daemon's end first, and has ended the tree already.
     fn session_over(
         mut self,
         end: Option<(RevokeReason, Problem)>,

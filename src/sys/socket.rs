@@ -1,5 +1,5 @@
-//! Unix sockets. For clients: connecting without blocking for long, and being woken while stopped. For
-//! the daemon: who connected, and what stands at a socket's path.
+//! Unix sockets. For clients: connecting without blocking for long, and being woken while stopped.
+//! For the daemon: identifying the peer, and the socket's own name.
 
 use std::fs::{File, Metadata};
 use std::io;
