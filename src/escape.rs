@@ -93,7 +93,7 @@ mod tests {
                     rest = after;
                 }
                 "u" => {
-                    let (hex, after) = after[1..].split_once('}').unwrap();
+                    let (hex, after) = after.strip_prefix('{').unwrap().split_once('}').unwrap();
                     let c = char::from_u32(u32::from_str_radix(hex, 16).unwrap()).unwrap();
                     bytes.extend_from_slice(c.to_string().as_bytes());
                     rest = after;

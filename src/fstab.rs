@@ -4,17 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-/// Options that say whether access times are kept. `lazytime` only says when they are written.
-const ATIME_OPTIONS: [&str; 8] = [
-    "atime",
-    "noatime",
-    "diratime",
-    "nodiratime",
-    "relatime",
-    "norelatime",
-    "strictatime",
-    "nostrictatime",
-];
+/// Options that say whether access times are kept; each also with `no` before it. `lazytime` only
+/// says when they are written.
+const ATIME_OPTIONS: [&str; 4] = ["atime", "diratime", "relatime", "strictatime"];
 
 /// One line of fstab, with its octal escapes resolved.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,9 +41,10 @@ impl Entry {
     }
 
     pub fn names_atime(&self) -> bool {
-        ATIME_OPTIONS
-            .iter()
-            .any(|name| self.options.iter().any(|option| option == name))
+        self.options.iter().any(|option| {
+            let option = option.to_str().unwrap_or_default();
+            ATIME_OPTIONS.contains(&option.strip_prefix("no").unwrap_or(option))
+        })
     }
 }
 
@@ -87,22 +80,14 @@ pub fn parse(text: &[u8]) -> Result<Vec<Entry>, (usize, usize)> {
 pub(crate) fn unescape(mut field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     while let [first, rest @ ..] = field {
-        match field {
-            [
-                b'\\',
-                a @ b'0'..=b'3',
-                b @ b'0'..=b'7',
-                c @ b'0'..=b'7',
-                rest @ ..,
-            ] => {
-                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-                field = rest;
+        let (byte, rest) = match rest {
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', rest @ ..] if *first == b'\\' => {
+                ((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'), rest)
             }
-            _ => {
-                bytes.push(*first);
-                field = rest;
-            }
-        }
+            _ => (*first, rest),
+        };
+        bytes.push(byte);
+        field = rest;
     }
     OsString::from_vec(bytes)
 }

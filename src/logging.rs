@@ -4,14 +4,12 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 
 use env_logger::Builder;
 use log::{Level, LevelFilter};
+use rustix::fs::fstat;
 
 use crate::escape::escape;
 use crate::problem::{Problem, ProblemKind};
@@ -60,24 +58,10 @@ pub(crate) struct OneLine<T>(pub(crate) T);
 
 impl<T: fmt::Display> fmt::Display for OneLine<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(Shown(f), "{}", self.0)
-    }
-}
-
-struct Shown<'a, 'b>(&'a mut fmt::Formatter<'b>);
-
-impl fmt::Write for Shown<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for run in text.split_inclusive(char::is_control) {
-            match run.chars().next_back().filter(|last| last.is_control()) {
-                Some(last) => {
-                    self.0.write_str(run.strip_suffix(last).unwrap_or(run))?;
-                    write!(self.0, "{}", last.escape_default())?;
-                }
-                None => self.0.write_str(run)?,
-            }
-        }
-        Ok(())
+        self.0.to_string().chars().try_for_each(|c| match c {
+            c if c.is_control() => write!(f, "{}", c.escape_default()),
+            c => f.write_char(c),
+        })
     }
 }
 
@@ -91,20 +75,12 @@ fn journal_prefix(level: Level) -> &'static str {
     }
 }
 
-/// JOURNAL_STREAM alone does not tell: a service may redirect the stderr of its processes.
+/// Compares stderr with JOURNAL_STREAM, `DEVICE:INODE` of the journal's socket; systemd.exec(5). A
+/// service may redirect the stderr of its processes.
 fn stderr_is_journal() -> bool {
     let named = env::var("JOURNAL_STREAM").unwrap_or_default();
-    let stderr = io::stderr();
-    let file = stderr.as_fd().try_clone_to_owned().map(File::from);
-    file.is_ok_and(|file| is_stream(&file, &named))
-}
-
-/// Whether `named` is the file's `DEVICE:INODE`, as in JOURNAL_STREAM; systemd.exec(5).
-fn is_stream(file: &File, named: &str) -> bool {
-    let Ok(metadata) = file.metadata() else {
-        return false;
-    };
-    format!("{}:{}", metadata.dev(), metadata.ino()) == named
+    let stderr = fstat(io::stderr());
+    stderr.is_ok_and(|stderr| format!("{}:{}", stderr.st_dev, stderr.st_ino) == named)
 }
 
 #[cfg(test)]
