@@ -26,9 +26,13 @@ pub struct Config {
     /// The access group: its members may open sessions, besides root.
     pub group: String,
     pub storage: StorageConfig,
-    pub session: SessionConfig,
-    /// A build without that API accepts this table too.
-    pub kvmd_api: KvmdApiConfig,
+    /// From SIGTERM to SIGKILL for a command that must die.
+    pub kill_grace: Duration,
+    /// Open connections.
+    pub limit: usize,
+    /// What kvmd's API reports as the path, relative to the storage root; empty: the root itself.
+    /// A build without that API accepts it too.
+    pub kvmd_api_path: PathBuf,
 }
 
 /// The `[storage]` table as written; [`Config::storage_location`] combines it with fstab.
@@ -49,22 +53,6 @@ pub struct StorageConfig {
     pub volatile: bool,
 }
 
-/// The `[session]` table.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SessionConfig {
-    /// From SIGTERM to SIGKILL for a command that must die.
-    pub kill_grace: Duration,
-    /// Open connections.
-    pub limit: usize,
-}
-
-/// The `[kvmd_api]` table.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KvmdApiConfig {
-    /// What the API reports as the path, relative to the storage root; empty: the root itself.
-    pub path: PathBuf,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -80,13 +68,9 @@ impl Default for Config {
                 fstab: "/etc/fstab".into(),
                 volatile: false,
             },
-            session: SessionConfig {
-                kill_grace: Duration::from_secs(1),
-                limit: 1024,
-            },
-            kvmd_api: KvmdApiConfig {
-                path: PathBuf::new(),
-            },
+            kill_grace: Duration::from_secs(1),
+            limit: 1024,
+            kvmd_api_path: PathBuf::new(),
         }
     }
 }

@@ -118,11 +118,9 @@ struct Sources<'a> {
 
 impl Sources<'_> {
     fn mount(&self) -> Result<PathBuf, Problem> {
-        let written = match (&self.storage.mount, self.entry) {
-            (Some(mount), _) => mount.as_path(),
-            (None, Some(entry)) => entry.mount.as_path(),
-            (None, None) => Path::new(""),
-        };
+        let of_entry = self.entry.map(|entry| &entry.mount);
+        let written = self.storage.mount.as_ref().or(of_entry);
+        let written = written.map_or(Path::new(""), |mount| mount.as_path());
         let mount = absolute(written.as_os_str()).ok_or_else(|| {
             let mount = escape_path(written);
             let rule = "is not an absolute path without `..`";

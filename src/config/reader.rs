@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::{Config, KvmdApiConfig, SessionConfig, StorageConfig};
+use super::Config;
 use crate::escape::{escape, escape_path};
 use crate::problem::{Problem, ProblemKind};
 
@@ -19,7 +19,7 @@ const SOCKET_PATH_LIMIT: usize = 107;
 /// Longer than any init system waits for a service to stop.
 const KILL_GRACE_LIMIT: f64 = 3600.0;
 /// More than the kernel's default limit of descriptors allows.
-const CONNECTIONS_LIMIT: i64 = 1_000_000;
+const CONNECTIONS_LIMIT: usize = 1_000_000;
 
 type TomlValue<'a> = Spanned<DeValue<'a>>;
 
@@ -36,59 +36,41 @@ impl Reader<'_> {
             self.invalid(error.span().unwrap_or_default(), escape(&words.join(" ")))
         })?;
         let mut config = Config::default();
-        for (key, value) in document.get_ref() {
-            match key.get_ref().as_ref() {
-                "socket" => config.socket = self.socket(value)?,
-                "socket_mode" => config.socket_mode = self.mode(value)?,
-                "group" => config.group = self.name(value)?,
-                "storage" => self.storage(value, &mut config.storage)?,
-                "session" => self.session(value, &mut config.session)?,
-                "kvmd_api" => self.kvmd_api(value, &mut config.kvmd_api)?,
-                _ => {
-                    let known =
-                        "`socket`, `socket_mode`, `group`, `storage`, `session`, `kvmd_api`";
-                    return Err(self.unknown(key, known));
-                }
-            }
-        }
+        self.read_table("", document.get_ref(), &mut config)?;
         Ok(config)
     }
 
-    fn storage(&self, table: &TomlValue<'_>, storage: &mut StorageConfig) -> Result<(), Problem> {
-        for (key, value) in self.table(table)? {
-            match key.get_ref().as_ref() {
-                "mount" => storage.mount = Some(self.path(value)?),
-                "root" => storage.root = Some(self.path(value)?),
-                "user" => storage.user = Some(self.name(value)?),
-                "group" => storage.group = Some(self.name(value)?),
-                "data" => storage.data = self.path_below_root(value)?,
-                "fstab" => storage.fstab = self.path(value)?,
-                "volatile" => storage.volatile = self.boolean(value)?,
-                _ => {
-                    let known = "`mount`, `root`, `user`, `group`, `data`, `fstab`, `volatile`";
-                    return Err(self.unknown(key, known));
+    /// Reads the keys of a table; `""` is the document itself.
+    fn read_table(
+        &self,
+        table: &str,
+        content: &DeTable<'_>,
+        config: &mut Config,
+    ) -> Result<(), Problem> {
+        for (key, value) in content {
+            let name = key.get_ref().as_ref();
+            match (table, name) {
+                ("", "socket") => config.socket = self.socket(value)?,
+                ("", "socket_mode") => config.socket_mode = self.mode(value)?,
+                ("", "group") => config.group = self.name(value)?,
+                ("", "storage" | "session" | "kvmd_api") => {
+                    self.read_table(name, self.table(value)?, config)?;
                 }
-            }
-        }
-        Ok(())
-    }
-
-    fn session(&self, table: &TomlValue<'_>, session: &mut SessionConfig) -> Result<(), Problem> {
-        for (key, value) in self.table(table)? {
-            match key.get_ref().as_ref() {
-                "kill_grace" => session.kill_grace = self.kill_grace(value)?,
-                "limit" => session.limit = self.limit(value)?,
-                _ => return Err(self.unknown(key, "`kill_grace`, `limit`")),
-            }
-        }
-        Ok(())
-    }
-
-    fn kvmd_api(&self, table: &TomlValue<'_>, api: &mut KvmdApiConfig) -> Result<(), Problem> {
-        for (key, value) in self.table(table)? {
-            match key.get_ref().as_ref() {
-                "path" => api.path = self.path_below_root(value)?,
-                _ => return Err(self.unknown(key, "`path`")),
+                ("storage", "mount") => config.storage.mount = Some(self.path(value)?),
+                ("storage", "root") => config.storage.root = Some(self.path(value)?),
+                ("storage", "user") => config.storage.user = Some(self.name(value)?),
+                ("storage", "group") => config.storage.group = Some(self.name(value)?),
+                ("storage", "data") => config.storage.data = self.path_below_root(value)?,
+                ("storage", "fstab") => config.storage.fstab = self.path(value)?,
+                ("storage", "volatile") => config.storage.volatile = self.boolean(value)?,
+                ("session", "kill_grace") => config.kill_grace = self.kill_grace(value)?,
+                ("session", "limit") => config.limit = self.limit(value)?,
+                ("kvmd_api", "path") => config.kvmd_api_path = self.path_below_root(value)?,
+                _ => {
+                    let (name, known) = (escape(name), known_keys(table));
+                    let message = format!("unknown key `{name}`, expected one of {known}");
+                    return Err(self.invalid(key.span(), message));
+                }
             }
         }
         Ok(())
@@ -108,46 +90,41 @@ impl Reader<'_> {
     /// TOML reads `440` as decimal, which is 0o670: more permissions than the writer meant.
     fn mode(&self, value: &TomlValue<'_>) -> Result<u32, Problem> {
         let number = self.integer(value)?;
-        let digits = number.as_str();
-        let problem = if number.radix() != 8 {
-            let octal = digits.chars().all(|digit| digit.is_digit(8));
-            let example = if octal { digits } else { "660" };
-            format!("{number} is not octal, as a mode must be: write 0o{example}")
-        } else if let Ok(mode @ 0..=0o777) = u32::from_str_radix(digits, 8) {
-            return Ok(mode);
-        } else {
-            format!("{number} is out of range: 0o000 to 0o777")
+        let octal = u32::from_str_radix(number.as_str(), 8);
+        let problem = match (number.radix(), octal) {
+            (8, Ok(mode @ 0..=0o777)) => return Ok(mode),
+            (8, _) => format!("{number} is out of range: 0o000 to 0o777"),
+            (_, octal) => {
+                let example = octal.unwrap_or(0o660);
+                format!("{number} is not octal, as a mode must be: write 0o{example:o}")
+            }
         };
         Err(self.invalid(value.span(), problem))
     }
 
     fn limit(&self, value: &TomlValue<'_>) -> Result<usize, Problem> {
         let number = self.integer(value)?;
-        i64::from_str_radix(number.as_str(), number.radix())
-            .ok()
-            .filter(|limit| (1..=CONNECTIONS_LIMIT).contains(limit))
-            .and_then(|limit| usize::try_from(limit).ok())
-            .ok_or_else(|| {
-                let range = format!("1 to {CONNECTIONS_LIMIT} connections");
-                self.out_of_range(value, number, range)
-            })
+        let limit = usize::from_str_radix(number.as_str(), number.radix()).ok();
+        let limit = limit.filter(|limit| (1..=CONNECTIONS_LIMIT).contains(limit));
+        limit.ok_or_else(|| {
+            let range = format!("1 to {CONNECTIONS_LIMIT} connections");
+            self.invalid(value.span(), format!("{number} is out of range: {range}"))
+        })
     }
 
     fn kill_grace(&self, value: &TomlValue<'_>) -> Result<Duration, Problem> {
-        let written = match value.get_ref() {
+        let number = match value.get_ref() {
             DeValue::Integer(number) => number.to_string(),
             DeValue::Float(number) => number.to_string(),
             _ => return Err(self.wrong_type(value, "a number")),
         };
-        written
-            .parse()
-            .ok()
-            .filter(|seconds| *seconds <= KILL_GRACE_LIMIT)
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            .ok_or_else(|| {
-                let range = format!("0 to {KILL_GRACE_LIMIT} seconds");
-                self.out_of_range(value, written, range)
-            })
+        let seconds = number.parse().ok();
+        let seconds = seconds.filter(|seconds| *seconds <= KILL_GRACE_LIMIT);
+        let grace = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        grace.ok_or_else(|| {
+            let range = format!("0 to {KILL_GRACE_LIMIT} seconds");
+            self.invalid(value.span(), format!("{number} is out of range: {range}"))
+        })
     }
 
     fn name(&self, value: &TomlValue<'_>) -> Result<String, Problem> {
@@ -195,24 +172,6 @@ impl Reader<'_> {
         self.invalid(value.span(), message)
     }
 
-    fn out_of_range(
-        &self,
-        value: &TomlValue<'_>,
-        written: impl Display,
-        range: impl Display,
-    ) -> Problem {
-        self.invalid(
-            value.span(),
-            format_args!("{written} is out of range: {range}"),
-        )
-    }
-
-    fn unknown(&self, key: &Spanned<impl AsRef<str>>, known: &str) -> Problem {
-        let name = escape(key.get_ref().as_ref());
-        let message = format!("unknown key `{name}`, expected one of {known}");
-        self.invalid(key.span(), message)
-    }
-
     /// Puts the file, line and column before the message. The column counts characters.
     pub(super) fn invalid(&self, span: Range<usize>, message: impl Display) -> Problem {
         let before = self.text.get(..span.start).unwrap_or(self.text);
@@ -221,6 +180,15 @@ impl Reader<'_> {
         let column = before[line_start..].chars().count() + 1;
         let path = escape_path(self.path);
         Problem::new(format!("{path}:{line}:{column}: {message}")).kind(ProblemKind::Usage)
+    }
+}
+
+fn known_keys(table: &str) -> &'static str {
+    match table {
+        "storage" => "`mount`, `root`, `user`, `group`, `data`, `fstab`, `volatile`",
+        "session" => "`kill_grace`, `limit`",
+        "kvmd_api" => "`path`",
+        _ => "`socket`, `socket_mode`, `group`, `storage`, `session`, `kvmd_api`",
     }
 }
 

@@ -66,16 +66,16 @@ fn every_key_is_understood() {
     assert_eq!(config.storage.data.as_os_str(), "a/b");
     assert_eq!(config.storage.fstab.as_os_str(), "/tmp/fstab");
     assert!(config.storage.volatile);
-    assert_eq!(config.session.kill_grace, Duration::from_secs(2));
-    assert_eq!(config.session.limit, 1);
-    assert_eq!(config.kvmd_api.path.as_os_str(), "b");
+    assert_eq!(config.kill_grace, Duration::from_secs(2));
+    assert_eq!(config.limit, 1);
+    assert_eq!(config.kvmd_api_path.as_os_str(), "b");
     for root_itself in ["", ".", "./"] {
         let config = parse(&format!("[storage]\ndata = \"{root_itself}\"")).unwrap();
         assert_eq!(config.storage.data.as_os_str(), "");
     }
     for (text, grace) in [("0", 0.0), ("-0.0", 0.0), ("0.25", 0.25), ("3600", 3600.0)] {
         let config = parse(&format!("session.kill_grace = {text}")).unwrap();
-        assert_eq!(config.session.kill_grace.as_secs_f64(), grace);
+        assert_eq!(config.kill_grace.as_secs_f64(), grace);
     }
 }
 

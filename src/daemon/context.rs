@@ -34,7 +34,7 @@ impl Context {
             data: bytes(location.root.join(&location.data)),
             #[cfg(feature = "kvmd-api")]
             api_path: {
-                let path = bytes(location.root.join(&config.kvmd_api.path));
+                let path = bytes(location.root.join(&config.kvmd_api_path));
                 String::from_utf8_lossy(&path).into_owned() // JSON can hold nothing else
             },
             config,

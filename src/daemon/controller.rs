@@ -60,7 +60,7 @@ impl Controller {
         manager: ServiceManager,
         starting: Sender<()>,
     ) -> Controller {
-        let (arbiter, effects) = Arbiter::new(context.config.session.kill_grace);
+        let (arbiter, effects) = Arbiter::new(context.config.kill_grace);
         let start = Instant::now();
         let mut controller = Controller {
             context,
@@ -201,7 +201,7 @@ impl Controller {
         if let Some(session) = self.sessions.get_mut(&id) {
             log::info!("session {session} opened");
             session.written_before = self.report.written;
-            let kill_grace = self.context.config.session.kill_grace;
+            let kill_grace = self.context.config.kill_grace;
             session.answer(DaemonMessage::Granted {
                 version: VERSION,
                 data: self.context.data.clone(),

@@ -51,7 +51,7 @@ impl Listener {
             log::debug!("cannot refuse descriptors from clients: {error}");
         }
         // Not as long as the kernel allows: connections are served in turn, so a flood would delay everybody.
-        let backlog = i32::try_from(config.session.limit.max(LEAST_BACKLOG)).unwrap_or(i32::MAX);
+        let backlog = i32::try_from(config.limit.max(LEAST_BACKLOG)).unwrap_or(i32::MAX);
         let socket = rustix::net::listen(&socket, backlog)
             .map_err(io::Error::from)
             .and_then(|()| Async::new(socket))

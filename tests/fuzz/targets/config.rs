@@ -12,8 +12,8 @@ fuzz_target!(|text: &str| {
             assert!(config.socket.is_absolute() && config.socket.as_os_str().len() <= 107);
             assert!(config.socket_mode <= 0o777);
             assert!(config.storage.data.is_relative());
-            assert!(config.session.limit > 0);
-            assert!(config.session.kill_grace.as_secs() <= 3600);
+            assert!(config.limit > 0);
+            assert!(config.kill_grace.as_secs() <= 3600);
             for path in [&config.storage.mount, &config.storage.root] {
                 assert!(path.as_ref().is_none_or(|path| path.is_absolute()));
             }
