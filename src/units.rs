@@ -48,19 +48,6 @@ impl fmt::Display for HumanDuration {
     }
 }
 
-/// Displays a number of bytes in full: `1536 bytes (1.5 KiB)`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ExactBytes(pub u64);
-
-impl fmt::Display for ExactBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0..1024 => write!(f, "{} bytes", self.0),
-            _ => write!(f, "{} bytes ({})", self.0, HumanBytes(self.0)),
-        }
-    }
-}
-
 /// Parses a number of bytes, alone or with K, M or G.
 pub(crate) fn parse_size(text: &OsStr) -> Result<u64, Problem> {
     let (digits, unit) = match text.as_bytes() {
@@ -163,20 +150,6 @@ mod tests {
                 "{line}"
             );
             assert!(line.contains("K, M or G"), "{line}");
-        }
-    }
-
-    #[test]
-    fn exact_sizes_have_a_short_form_too() {
-        for (bytes, text) in [
-            (0, "0 bytes"),
-            (1023, "1023 bytes"),
-            (1024, "1024 bytes (1.0 KiB)"),
-            (1_048_575, "1048575 bytes (1.0 MiB)"),
-            (5 << 20, "5242880 bytes (5.0 MiB)"),
-            (u64::MAX, "18446744073709551615 bytes (16777216.0 TiB)"),
-        ] {
-            assert_eq!(ExactBytes(bytes).to_string(), text);
         }
     }
 }

@@ -12,7 +12,7 @@ use rustix::process::geteuid;
 use super::session::Session;
 use crate::escape::escape_path;
 use crate::problem::{Problem, reason};
-use crate::units::ExactBytes;
+use crate::units::HumanBytes;
 
 /// Checks that the data directory is on the granted device and writable in this mount namespace;
 /// returns the filesystem's space.
@@ -89,10 +89,10 @@ pub(super) fn check_free_space(need: u64, space: &StatVfs, data: &str) -> Result
     let free = blocks.saturating_mul(space.f_frsize);
     if free < need {
         return Err(Problem::new(format!(
-            "PST write is denied: {} needed, {} free for {user} on {data}: \
-             see `df -h {data}` and `pst status`, and {hint}",
-            ExactBytes(need),
-            ExactBytes(free)
+            "PST write is denied: {need} bytes ({}) needed, {free} bytes ({}) free for {user} on \
+             {data}: see `df -h {data}` and `pst status`, and {hint}",
+            HumanBytes(need),
+            HumanBytes(free)
         )));
     }
     // A filesystem that creates inodes as needed (btrfs) counts none at all.
