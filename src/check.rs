@@ -14,12 +14,12 @@ mod path;
 mod show;
 mod units;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::problem::Problem;
 use crate::sys::signal;
-use crate::table::{self, Table};
+use crate::table::{Table, print};
 
 use finding::{Finding, Level};
 use host::Host;
@@ -27,32 +27,26 @@ use host::Host;
 #[derive(Debug)]
 pub(crate) struct Options {
     pub config: PathBuf,
-    /// The user named the config file, so it must exist.
-    pub required: bool,
     /// Overrides the config file's socket.
     pub socket: Option<PathBuf>,
     pub json: bool,
 }
 
 /// Returns exit code 0 if all is well, 1 if there are warnings, and 2 if there are errors.
-pub(crate) fn main(options: Options) -> ExitCode {
+pub(crate) fn main(options: Options) -> Result<ExitCode, Problem> {
     signal::restore_mask(); // ^C ends this like any program
     let findings = check(&options, &Host::real());
     let shown = match options.json {
         true => show::json(&findings),
         false => show::text(&findings, Table::for_stdout()),
     };
-    // `pst check | head` is not an error.
-    if let Err(problem) = table::print(&shown) {
-        let _ = writeln!(io::stderr(), "pst: {problem}");
-        return ExitCode::from(2);
-    }
+    print(&shown)?; // `pst check | head` is not an error
     let worst = findings.iter().map(|finding| finding.level).max();
-    ExitCode::from(match worst {
+    Ok(ExitCode::from(match worst {
         Some(Level::Error) => 2,
         Some(Level::Warning) => 1,
         _ => 0,
-    })
+    }))
 }
 
 /// Checks everything, causes before effects. A check that needs something missing is left out: an

@@ -4,7 +4,7 @@ mod options;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ use crate::config::{self, Config};
 use crate::escape::escape;
 use crate::logging::{self, OneLine};
 use crate::problem::{Problem, ProblemKind};
+use crate::table::print;
 use crate::units::parse_size;
 use crate::{check, daemon, run, status, storage};
 
@@ -172,15 +173,20 @@ impl From<Problem> for Stop {
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let result = match dispatch(args) {
         Ok(code) => Ok(code),
-        Err(Stop::Show(text)) => show(&text),
+        Err(Stop::Show(text)) => match print(&text) {
+            Ok(true) => Ok(ExitCode::SUCCESS),
+            Ok(false) => Ok(ExitCode::FAILURE),
+            Err(problem) => Err(problem.kind(ProblemKind::Other)),
+        },
         Err(Stop::Fail(problem)) => Err(problem),
     };
     result.unwrap_or_else(|problem| {
         let line = format!("pst: {}\n", OneLine(&problem));
         let _ = io::stderr().write_all(line.as_bytes());
         match problem.kind {
+            ProblemKind::Other => ExitCode::from(1),
             ProblemKind::Usage => ExitCode::from(2),
-            _ => ExitCode::FAILURE,
+            ProblemKind::NoDaemon => ExitCode::from(3),
         }
     })
 }
@@ -193,16 +199,13 @@ fn dispatch(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> 
         _ => {}
     }
     let Some(word) = args.next() else {
-        return fail("no command given; see 'pst --help'");
+        return fail("pst", "no command given");
     };
     match word.as_bytes() {
         b"-h" | b"--help" => Err(Stop::Show(HELP.into())),
         b"-V" | b"--version" => Err(Stop::Show(VERSION.into())),
         b"help" => help(args),
-        option @ [b'-', ..] => fail(format!(
-            "unknown option {}; see 'pst --help'",
-            escape(option)
-        )),
+        option @ [b'-', ..] => fail("pst", format!("unknown option {}", escape(option))),
         _ => start(&word, args),
     }
 }
@@ -210,7 +213,7 @@ fn dispatch(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> 
 /// `pst help [COMMAND]`.
 fn help(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> {
     match (args.next(), args.next()) {
-        (_, Some(_)) => fail("'help' takes one command; see 'pst --help'"),
+        (_, Some(_)) => fail("pst", "'help' takes one command"),
         (Some(word), None) if !["help", "-h", "--help"].iter().any(|own| word == *own) => {
             start(&word, ["--help".into()].into_iter())
         }
@@ -228,27 +231,21 @@ fn start(word: &OsStr, args: impl Iterator<Item = OsString>) -> Result<ExitCode,
                 socket: socket(args.socket)?,
                 json: args.json,
                 watch: args.watch,
-            }))
+            })?)
         }
         b"prepare" => {
             let args: PrepareArgs = options::parse("pst prepare", args)?;
-            let (config, _) = service_config(args.config)?;
-            Ok(storage::prepare::main(config))
+            Ok(storage::prepare::main(service_config(args.config)?))
         }
         b"check" => {
             let args: CheckArgs = options::parse("pst check", args)?;
-            let (config, required) = config_path(args.config);
             Ok(check::main(check::Options {
-                config,
-                required,
-                socket: variable("PST_SOCKET"),
+                config: config_path(args.config),
+                socket: named(None, "PST_SOCKET"),
                 json: args.json,
-            }))
+            })?)
         }
-        word => fail(format!(
-            "unknown command '{}'; see 'pst --help'",
-            escape(word)
-        )),
+        word => fail("pst", format!("unknown command '{}'", escape(word))),
     }
 }
 
@@ -256,14 +253,13 @@ fn start_daemon(name: &str, args: impl Iterator<Item = OsString>) -> Result<Exit
     let args: DaemonArgs = options::parse(name, args)?;
     let level = args.log_level.map(|level| logging::parse_level(&level.0));
     let level = level.transpose()?;
-    let (config, path) = service_config(args.config)?;
-    Ok(daemon::main(config, path, level))
+    Ok(daemon::main(service_config(args.config)?, level))
 }
 
 fn start_run(name: &str, args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> {
     let (args, command): (RunArgs, _) = options::parse_before_words(name, args)?;
     if command.is_empty() {
-        return fail(format!("no command to run; see '{name} --help'"));
+        return fail(name, "no command to run");
     }
     let need = args.need.map(|size| parse_size(&size.0)).transpose()?;
     Ok(run::main(run::Options {
@@ -274,52 +270,37 @@ fn start_run(name: &str, args: impl Iterator<Item = OsString>) -> Result<ExitCod
     }))
 }
 
-/// Returns the config for the commands that own the socket, and its path. PST_SOCKET wins over the
-/// config's socket here too, so that daemon and clients meet.
-fn service_config(option: Option<OptionValue>) -> Result<(Config, PathBuf), Problem> {
-    let (path, required) = config_path(option);
-    let mut config = Config::load(&path, required)?;
-    if let Some(socket) = variable("PST_SOCKET") {
+/// Returns the config for the commands that own the socket. PST_SOCKET wins over the config's socket
+/// here too, so that daemon and clients meet.
+fn service_config(option: Option<OptionValue>) -> Result<Config, Problem> {
+    let mut config = Config::load(&config_path(option))?;
+    if let Some(socket) = named(None, "PST_SOCKET") {
         config.socket = std::path::absolute(&socket).unwrap_or(socket);
     }
-    Ok((config, path))
+    Ok(config)
 }
 
 /// Returns the daemon's socket for a client. Reads the config file only if nothing else names it.
 fn socket(option: Option<OptionValue>) -> Result<PathBuf, Problem> {
-    let named = option.map(|value| value.0.into());
-    if let Some(socket) = named.or_else(|| variable("PST_SOCKET")) {
-        return Ok(socket);
-    }
-    let (path, required) = config_path(None);
-    Ok(Config::load(&path, required)?.socket)
-}
-
-/// Returns the config file, and whether the user named it, so that it must exist.
-fn config_path(option: Option<OptionValue>) -> (PathBuf, bool) {
-    let named = option.map(|value| value.0.into());
-    match named.or_else(|| variable("PST_CONFIG")) {
-        Some(path) => (path, true),
-        None => (config::DEFAULT_PATH.into(), false),
+    match named(option, "PST_SOCKET") {
+        Some(socket) => Ok(socket),
+        None => Ok(Config::load(&config_path(None))?.socket),
     }
 }
 
-/// Returns a path from the environment; an empty one counts as unset.
-fn variable(name: &str) -> Option<PathBuf> {
-    let value = env::var_os(name).filter(|value| !value.is_empty());
-    value.map(PathBuf::from)
+fn config_path(option: Option<OptionValue>) -> PathBuf {
+    named(option, "PST_CONFIG").unwrap_or_else(|| config::DEFAULT_PATH.into())
 }
 
-fn fail<T>(what: impl Into<String>) -> Result<T, Stop> {
-    Err(Stop::Fail(Problem::new(what).kind(ProblemKind::Usage)))
+/// Returns the path that an option, else a variable names; an empty variable counts as unset.
+fn named(option: Option<OptionValue>, variable: &str) -> Option<PathBuf> {
+    let option = option.map(|value| value.0);
+    let path = option.or_else(|| env::var_os(variable).filter(|path| !path.is_empty()));
+    path.map(PathBuf::from)
 }
 
-/// Prints the text. `println!` would panic at a closed pipe.
-fn show(text: &str) -> Result<ExitCode, Problem> {
-    let written = io::stdout().write_all(text.as_bytes());
-    match written.and_then(|()| io::stdout().flush()) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::FAILURE),
-        Err(error) => Err(Problem::io("cannot write to stdout", &error)),
-    }
+/// Refuses bad usage of `program`.
+fn fail<T>(program: &str, what: impl Into<String>) -> Result<T, Stop> {
+    let problem = Problem::new(what).hint(format!("see '{program} --help'"));
+    Err(problem.kind(ProblemKind::Usage).into())
 }

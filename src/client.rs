@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
@@ -22,69 +22,62 @@ use crate::wire::{
 const ATTEMPT: Duration = Duration::from_millis(100);
 
 /// How long the daemon may take to answer a question for its status.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A non-blocking connection to the daemon.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: UnixStream,
+    pub stream: UnixStream,
     decoder: Decoder<DaemonMessage>,
     /// The parts of the next status document.
     json: Vec<u8>,
 }
 
-/// Connects to the daemon; [`cannot_connect`] explains a failure. While its backlog is full, calls
-/// `meanwhile` every [`ATTEMPT`].
-///
-/// # Errors
-/// That of `meanwhile`, which ends the waiting.
-pub(crate) fn connect<E>(
-    socket: &Path,
-    mut meanwhile: impl FnMut() -> Result<(), E>,
-) -> Result<io::Result<Connection>, E> {
-    let mut connected = socket::connect(socket);
-    while let Err(error) = &connected {
-        // Interrupted: this process was stopped and continues.
-        if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
-            break;
+/// Connects to the daemon and sends the first message; `None` if its backlog stays full for
+/// [`ATTEMPT`]. [`cannot_connect`] explains an error.
+pub(crate) fn connect(socket: &Path, first: &ClientMessage) -> io::Result<Option<Connection>> {
+    match socket::connect_in_line(socket, ATTEMPT) {
+        Ok(mut stream) => {
+            let mut bytes = MAGIC.to_vec();
+            first.encode(&mut bytes);
+            // If the daemon is gone already, receiving says so, perhaps with its reason.
+            let _ = stream.write_all(&bytes);
+            Ok(Some(Connection {
+                stream,
+                decoder: Decoder::new(),
+                json: Vec::new(),
+            }))
         }
-        meanwhile()?;
-        connected = socket::connect_in_line(socket, ATTEMPT);
+        // Interrupted: this process was stopped and continues.
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
-    Ok(connected.map(|stream| Connection {
-        stream,
-        decoder: Decoder::new(),
-        json: Vec::new(),
-    }))
 }
 
-/// Connects and asks for the status; `None` if the backlog stays full until `deadline`.
-pub(crate) fn ask_status(
-    socket: &Path,
-    watch: bool,
-    deadline: Instant,
-) -> Option<io::Result<Connection>> {
-    let in_time = || match Instant::now() > deadline {
-        true => Err(()),
-        false => Ok(()),
-    };
-    let connected = connect(socket, in_time).ok()?;
-    if let Ok(connection) = &connected {
-        let version = VERSION;
-        // If the daemon is gone already, receiving says so, perhaps with its reason.
-        let _ = connection.greet(&ClientMessage::Status { version, watch });
+/// Connects and asks for the status. With `watch`, more follow.
+pub(crate) fn ask_status(socket: &Path, watch: bool) -> Result<(Connection, Status), ClientError> {
+    let deadline = Instant::now() + PATIENCE;
+    let version = VERSION;
+    let question = ClientMessage::Status { version, watch };
+    loop {
+        let connected = connect(socket, &question).map_err(|error| ClientError::NoDaemon {
+            problem: cannot_connect(socket, &error),
+            forbidden: error.kind() == ErrorKind::PermissionDenied,
+        })?;
+        if let Some(mut connection) = connected {
+            if let Some(status) = connection.next_status(deadline)? {
+                return Ok((connection, status));
+            }
+        }
+        if Instant::now() >= deadline {
+            return Err(no_answer(socket));
+        }
     }
-    Some(connected)
 }
 
 impl Connection {
-    /// Sends the magic bytes and the first message.
-    pub(crate) fn greet(&self, message: &ClientMessage) -> io::Result<()> {
-        let mut bytes = MAGIC.to_vec();
-        message.encode(&mut bytes);
-        (&self.stream).write_all(&bytes)
-    }
-
     pub(crate) fn send(&self, message: &ClientMessage) -> io::Result<()> {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
@@ -92,72 +85,47 @@ impl Connection {
     }
 
     /// Returns the next message if all of it is there.
-    pub(crate) fn receive(&mut self) -> Result<Option<DaemonMessage>, ReceiveError> {
+    pub(crate) fn receive(&mut self) -> Result<Option<DaemonMessage>, ClientError> {
         let mut buffer = [0; 4096];
         loop {
-            if let Some(message) = self.decoder.next_message().map_err(ReceiveError::Decode)? {
-                return Ok(Some(message));
+            let message = self.decoder.next_message().map_err(ClientError::Decode)?;
+            if message.is_some() {
+                return Ok(message);
             }
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Err(ReceiveError::Closed),
+                Ok(0) => return Err(ClientError::Closed),
                 Ok(got) => self.decoder.push(&buffer[..got]),
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => return Ok(None),
                     // The daemon closed the connection before it read everything.
-                    ErrorKind::ConnectionReset => return Err(ReceiveError::Closed),
-                    _ => return Err(ReceiveError::Io(error)),
+                    ErrorKind::ConnectionReset => return Err(ClientError::Closed),
+                    _ => return Err(ClientError::Io(error)),
                 },
             }
         }
     }
 
-    /// Waits for the next message; `None` if it does not arrive before `deadline`.
-    pub(crate) fn receive_until(
-        &mut self,
-        deadline: Instant,
-    ) -> Result<Option<DaemonMessage>, ReceiveError> {
-        loop {
-            let message = self.receive()?;
-            let left = deadline.saturating_duration_since(Instant::now());
-            if message.is_some() || left.is_zero() {
-                return Ok(message);
-            }
-            poll::wait([PollFd::new(self, PollFlags::IN)], Some(left));
-        }
-    }
-
     /// Returns the next status document; `None` if it does not arrive before `deadline`.
-    pub(crate) fn next_status(&mut self, deadline: Instant) -> Result<Option<Status>, StatusError> {
+    pub(crate) fn next_status(&mut self, deadline: Instant) -> Result<Option<Status>, ClientError> {
         loop {
-            let message = self.receive_until(deadline).map_err(StatusError::Receive)?;
-            let (last, bytes) = match message {
-                None => return Ok(None),
-                Some(DaemonMessage::Status { last, bytes, .. }) => (last, bytes),
-                Some(DaemonMessage::Error { version, text }) => {
-                    return Err(StatusError::Refused { version, text });
+            match self.receive()? {
+                Some(DaemonMessage::Status { last, bytes, .. }) => {
+                    self.json.extend_from_slice(&bytes);
+                    if last {
+                        let status = serde_json::from_slice(&mem::take(&mut self.json));
+                        return status.map(Some).map_err(|_| ClientError::Unexpected);
+                    }
                 }
-                Some(DaemonMessage::Denied { version, text, .. }) => {
-                    return Err(StatusError::Refused { version, text });
+                Some(other) => return Err(other.into()),
+                None => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Ok(None);
+                    }
+                    poll::wait([PollFd::new(self, PollFlags::IN)], Some(left));
                 }
-                Some(_) => return Err(StatusError::Unexpected),
-            };
-            self.json.extend_from_slice(&bytes);
-            if last {
-                let json = std::mem::take(&mut self.json);
-                let status = serde_json::from_slice(&json);
-                return status.map(Some).map_err(|_| StatusError::Unexpected);
             }
         }
-    }
-
-    /// Ends the session even if other processes have this connection open.
-    pub(crate) fn hang_up(&self) {
-        let _ = self.stream.shutdown(Shutdown::Write); // it fails only if the daemon is gone
-    }
-
-    /// See [`socket::wake_this_process`].
-    pub(crate) fn wake_this_process(&self) -> io::Result<()> {
-        socket::wake_this_process(&self.stream)
     }
 }
 
@@ -167,107 +135,107 @@ impl AsFd for Connection {
     }
 }
 
-/// Why there is no status.
+/// Why the daemon does not answer as asked.
 #[derive(Debug)]
-pub(crate) enum StatusError {
-    Receive(ReceiveError),
-    /// The daemon refuses to answer. It speaks this version of the protocol.
-    Refused {
-        version: u16,
-        text: String,
+pub(crate) enum ClientError {
+    /// The connection failed, or there was no answer.
+    NoDaemon {
+        problem: Problem,
+        forbidden: bool,
     },
-    /// What arrived is not a status.
-    Unexpected,
-}
-
-impl From<StatusError> for Problem {
-    fn from(error: StatusError) -> Problem {
-        match error {
-            StatusError::Receive(error) => error.into(),
-            StatusError::Refused { text, .. } => {
-                Problem::new(format!("the daemon refused: {}", escape(&text)))
-            }
-            StatusError::Unexpected => Problem::new(OUT_OF_PLACE),
-        }
-    }
-}
-
-/// Why nothing more can be received.
-#[derive(Debug)]
-pub(crate) enum ReceiveError {
     /// The daemon closed the connection.
     Closed,
     Io(io::Error),
     /// The daemon sent something that is not the protocol.
     Decode(DecodeError),
+    /// The daemon refuses. It speaks this version of the protocol.
+    Refused {
+        version: u16,
+        text: String,
+    },
+    /// The daemon sent a message that does not fit the question.
+    Unexpected,
 }
 
-pub(crate) const OUT_OF_PLACE: &str = "unexpected reply from the daemon; see `pst check`";
+/// Explains a message that does not fit the question.
+impl From<DaemonMessage> for ClientError {
+    fn from(message: DaemonMessage) -> ClientError {
+        match message {
+            DaemonMessage::Error { version, text }
+            | DaemonMessage::Denied { version, text, .. } => ClientError::Refused { version, text },
+            _ => ClientError::Unexpected,
+        }
+    }
+}
 
-impl From<ReceiveError> for Problem {
-    fn from(error: ReceiveError) -> Problem {
+impl From<ClientError> for Problem {
+    fn from(error: ClientError) -> Problem {
         let see_log = "see `systemctl status pst`";
-        match error {
-            ReceiveError::Closed => Problem::new("the daemon went away").hint(see_log),
-            ReceiveError::Io(error) => {
+        let problem = match error {
+            ClientError::NoDaemon { problem, .. } => problem,
+            ClientError::Closed => Problem::new("the daemon went away").hint(see_log),
+            ClientError::Io(error) => {
                 Problem::io("the connection to the daemon failed", &error).hint(see_log)
             }
             // Its text says what to do.
-            ReceiveError::Decode(error @ DecodeError::Version(_)) => {
-                Problem::new(error.to_string())
-            }
-            ReceiveError::Decode(error) => {
+            ClientError::Decode(error @ DecodeError::Version(_)) => Problem::new(error.to_string()),
+            ClientError::Decode(error) => {
                 Problem::new(format!("unexpected reply from the daemon: {error}"))
                     .hint("see `pst check`")
             }
-        }
+            ClientError::Refused { text, .. } => {
+                Problem::new(format!("the daemon refused: {}", escape(&text)))
+            }
+            ClientError::Unexpected => {
+                Problem::new("unexpected reply from the daemon").hint("see `pst check`")
+            }
+        };
+        problem.kind(ProblemKind::NoDaemon)
     }
 }
 
 /// Explains why [`connect`] failed. May look up users and groups, which can take long.
 pub(crate) fn cannot_connect(socket: &Path, error: &io::Error) -> Problem {
-    let metadata = fs::metadata(socket);
+    let file = fs::metadata(socket);
+    let is_socket = file.as_ref().is_ok_and(|file| file.file_type().is_socket());
     let socket = escape_path(socket);
-    let hint = match (error.kind(), metadata) {
-        (ErrorKind::NotFound, _) => {
+    let silent = format!("no daemon answers at {socket}");
+    let problem = match (error.kind(), file) {
+        (ErrorKind::NotFound, _) => Problem::io(silent, error).hint(
             "start it with `systemctl restart pst.socket pst.service`, \
-             or pass the right socket with --socket"
-        }
-        (ErrorKind::ConnectionRefused, Ok(file)) if !file.file_type().is_socket() => {
-            "not a socket: pass the right one with --socket; if this file replaced the socket, \
-             remove it and run `systemctl restart pst.socket pst.service`"
-        }
-        (ErrorKind::ConnectionRefused, _) => {
+             or pass the right socket with --socket",
+        ),
+        (ErrorKind::ConnectionRefused, _) if is_socket => Problem::io(silent, error).hint(
             "see why it ended with `systemctl status pst`, \
-             and start it with `systemctl start pst`"
-        }
-        (ErrorKind::PermissionDenied, Ok(file)) => return not_allowed(&socket, file.gid()),
+             and start it with `systemctl start pst`",
+        ),
+        (ErrorKind::ConnectionRefused, _) => Problem::io(silent, error).hint(
+            "not a socket: pass the right one with --socket; if this file replaced the socket, \
+             remove it and run `systemctl restart pst.socket pst.service`",
+        ),
+        (ErrorKind::PermissionDenied, Ok(file)) => not_allowed(&socket, file.gid()),
         (ErrorKind::PermissionDenied, Err(_)) => {
-            return Problem::io(format!("cannot reach {socket}"), error)
-                .hint(format!("see who may pass with `namei -l {socket}`"));
+            Problem::io(format!("cannot reach {socket}"), error)
+                .hint(format!("see who may pass with `namei -l {socket}`"))
         }
         _ => {
             let problem = Problem::io(format!("cannot connect to the daemon at {socket}"), error);
-            return match error.raw_os_error() {
+            match error.raw_os_error() {
                 Some(libc::ENAMETOOLONG) => problem.hint("a socket's path has at most 107 bytes"),
                 _ => problem,
-            };
+            }
         }
     };
-    Problem::io(format!("no daemon answers at {socket}"), error)
-        .hint(hint)
-        .kind(ProblemKind::NoDaemon)
+    problem.kind(ProblemKind::NoDaemon)
 }
 
-/// The problem that the daemon is silent for [`PATIENCE`].
-pub(crate) fn no_answer(socket: &Path) -> Problem {
-    let socket = escape_path(socket);
-    let seconds = PATIENCE.as_secs();
-    Problem::new(format!(
-        "no answer from the daemon at {socket} for {seconds} s"
-    ))
-    .hint("see `systemctl status pst`")
-    .kind(ProblemKind::NoDaemon)
+fn no_answer(socket: &Path) -> ClientError {
+    let (socket, seconds) = (escape_path(socket), PATIENCE.as_secs());
+    let text = format!("no answer from the daemon at {socket} for {seconds} s");
+    ClientError::NoDaemon {
+        problem: Problem::new(text).hint("see `systemctl status pst`"),
+        forbidden: false,
+    }
 }
 
 /// Says whether the user must join the group `gid`, or joined it after this login.

@@ -76,16 +76,18 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads a config file. If it does not exist and is not `required`, the defaults apply.
-    pub fn load(path: &Path, required: bool) -> Result<Config, Problem> {
+    /// Reads a config file. If the one at [`DEFAULT_PATH`] does not exist, the defaults apply.
+    pub fn load(path: &Path) -> Result<Config, Problem> {
+        let is_default = path == Path::new(DEFAULT_PATH);
         let bytes = match fs::read(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound && !required => {
+            Ok(bytes) => bytes,
+            Err(error) if is_default && error.kind() == ErrorKind::NotFound => {
                 return Ok(Config::default());
             }
-            bytes => bytes.map_err(|error| {
+            Err(error) => {
                 let what = format!("cannot read {}", escape_path(path));
-                Problem::io(what, &error).kind(ProblemKind::Usage)
-            })?,
+                return Err(Problem::io(what, &error).kind(ProblemKind::Usage));
+            }
         };
         match std::str::from_utf8(&bytes) {
             Ok(text) => Config::parse(text, path),

@@ -16,9 +16,9 @@ pub struct Problem {
 /// What a caller must tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemKind {
-    /// Wrong usage or configuration: exit code 2.
+    /// Wrong usage, configuration or output: exit code 2.
     Usage,
-    /// No daemon listens at the socket.
+    /// The daemon does not answer as it should: exit code 3 of `pst status`.
     NoDaemon,
     Other,
 }

@@ -8,13 +8,16 @@ use rustix::termios::tcgetwinsize;
 use unicode_width::UnicodeWidthChar;
 
 use crate::logging::OneLine;
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemKind};
 
 /// Stands for text that was cut off.
 const ELLIPSIS: char = '…';
 
 /// The columns for the names before values.
 const NAME_WIDTH: usize = 10;
+
+/// The least width of a shrinkable column.
+const SHRUNK: usize = 4;
 
 /// The blanks before a table's first column.
 const INDENT: usize = 2;
@@ -72,13 +75,13 @@ pub(crate) enum Column {
     Fixed(&'static str),
     /// Aligned to the right.
     Number(&'static str),
-    /// May be cut where the terminal is too narrow, but not below this width.
-    Shrinkable(&'static str, usize),
+    /// May be cut to [`SHRUNK`] where the terminal is too narrow.
+    Shrinkable(&'static str),
 }
 
 impl Column {
     fn heading(self) -> Cell {
-        let (Self::Fixed(name) | Self::Number(name) | Self::Shrinkable(name, _)) = self;
+        let (Self::Fixed(name) | Self::Number(name) | Self::Shrinkable(name)) = self;
         Cell::new(name, Style::Faint)
     }
 }
@@ -95,13 +98,15 @@ pub(crate) fn terminal_size() -> Option<(usize, usize)> {
     (!is_dumb).then(|| (or_default(size.ws_col, 80), or_default(size.ws_row, 24)))
 }
 
-/// Writes to standard output. Returns false if nobody reads it any more.
+/// Prints a text. Returns false if nobody reads standard output any more. A failure counts as bad
+/// usage.
 pub(crate) fn print(text: &str) -> Result<bool, Problem> {
-    let written = io::stdout().write_all(text.as_bytes());
-    match written.and_then(|()| io::stdout().flush()) {
+    let mut stdout = io::stdout();
+    let written = stdout.write_all(text.as_bytes());
+    match written.and_then(|()| stdout.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Problem::io("cannot write to stdout", &error)),
+        Err(error) => Err(Problem::io("cannot write to stdout", &error).kind(ProblemKind::Usage)),
     }
 }
 
@@ -182,7 +187,7 @@ impl Table {
                 let padding = width - cell.width();
                 let (before, after) = match column {
                     Column::Number(_) => (padding, 0),
-                    Column::Fixed(_) | Column::Shrinkable(..) => (0, padding),
+                    Column::Fixed(_) | Column::Shrinkable(_) => (0, padding),
                 };
                 line.extend([Cell::blank(gap + before), cell]);
                 gap = after + 1;
@@ -240,7 +245,7 @@ fn shrink(columns: &[Column], widths: &mut [usize], room: usize) {
     while gaps + widths.iter().sum::<usize>() > room {
         let columns = columns.iter().zip(widths.iter_mut());
         let shrinkable = columns.filter_map(|(column, width)| match column {
-            Column::Shrinkable(_, minimum) if *width > *minimum => Some(width),
+            Column::Shrinkable(_) if *width > SHRUNK => Some(width),
             _ => None,
         });
         match shrinkable.max_by_key(|width| **width) {

@@ -1,14 +1,12 @@
 //! The daemon: that it answers, its version and rights, and what it reports about the storage.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::Instant;
 
 use super::finding::{Finding, Id};
 use super::host::Host;
-use crate::client::{self, PATIENCE, ReceiveError, StatusError};
+use crate::client::{self, ClientError};
 use crate::config::{Config, StorageLocation};
 use crate::escape::escape_path;
 use crate::problem::Problem;
@@ -32,22 +30,15 @@ pub(super) fn check(
     host: &Host,
 ) -> Vec<Finding> {
     let socket = &config.socket;
-    let deadline = Instant::now() + PATIENCE;
-    let mut connection = match client::ask_status(socket, false, deadline) {
-        None => return no_daemon(client::no_answer(socket), found),
-        Some(Ok(connection)) => connection,
-        Some(Err(error)) => {
-            let problem = client::cannot_connect(socket, &error);
-            if error.kind() == ErrorKind::PermissionDenied && !host.is_root() {
+    let (connection, status) = match client::ask_status(socket, false) {
+        Ok(answer) => answer,
+        Err(ClientError::NoDaemon { problem, forbidden }) => {
+            if forbidden && !host.is_root() {
                 // The finding access says what to do.
                 return vec![Id::Daemon.skipped(problem.what)];
             }
             return no_daemon(problem, found);
         }
-    };
-    let status = match connection.next_status(deadline) {
-        Ok(Some(status)) => status,
-        Ok(None) => return no_daemon(client::no_answer(socket), found),
         Err(error) => return vec![no_status(socket, error)],
     };
     let pid = status.daemon.pid;
@@ -81,13 +72,11 @@ fn no_daemon(problem: Problem, found: Option<&MountedStorage>) -> Vec<Finding> {
     findings
 }
 
-fn no_status(socket: &Path, error: StatusError) -> Finding {
+fn no_status(socket: &Path, error: ClientError) -> Finding {
     match error {
-        StatusError::Receive(ReceiveError::Decode(DecodeError::Version(version))) => {
-            other_version(version)
-        }
-        StatusError::Refused { version, .. } if version != VERSION => other_version(version),
-        StatusError::Refused { .. } => {
+        ClientError::Decode(DecodeError::Version(version)) => other_version(version),
+        ClientError::Refused { version, .. } if version != VERSION => other_version(version),
+        ClientError::Refused { .. } => {
             Id::Daemon.problem(Problem::from(error).hint("`journalctl -u pst` may say more"))
         }
         error => {

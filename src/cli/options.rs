@@ -37,7 +37,7 @@ pub(super) fn parse<T: FromArgs + ArgsInfo>(
         return Ok(options);
     };
     let word = escape(word.as_bytes());
-    fail(format!("unexpected argument '{word}'; see '{name} --help'"))
+    fail(name, format!("unexpected argument '{word}'"))
 }
 
 /// Parses the options, and returns the words after them too.
@@ -52,7 +52,7 @@ pub(super) fn parse_before_words<T: FromArgs + ArgsInfo>(
         Err(exit) if exit.status.is_ok() => Err(Stop::Show(exit.output)),
         Err(exit) => {
             let text = uncapitalized(exit.output.trim_end_matches(['\n', '.']));
-            fail(format!("{}; see '{name} --help'", escape(&to_bytes(&text))))
+            fail(name, escape(&to_bytes(&text)).to_string())
         }
     }
 }
@@ -92,10 +92,7 @@ fn split(
 fn split_value(text: &str) -> (&str, Option<&str>) {
     let split = match text.starts_with("--") {
         true => text.split_once('='),
-        false => text
-            .char_indices()
-            .nth(2)
-            .map(|(end, _)| text.split_at(end)),
+        false => text.split_at_checked(2).filter(|split| !split.1.is_empty()),
     };
     split.map_or((text, None), |(name, value)| (name, Some(value)))
 }

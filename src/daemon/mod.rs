@@ -19,7 +19,6 @@ mod timeouts;
 mod worker;
 
 use std::io;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -48,13 +47,8 @@ use self::listener::Listener;
 use self::server::Server;
 use self::timeouts::{ERROR_INSPECTIONS, EVENTS_GATHER};
 
-pub(crate) fn main(
-    config: Config,
-    config_path: PathBuf,
-    log_level: Option<LevelFilter>,
-) -> ExitCode {
+pub(crate) fn main(config: Config, log_level: Option<LevelFilter>) -> ExitCode {
     logging::init(log_level);
-    ::log::debug!("configured by {}", config_path.display());
     let clean = run(config).unwrap_or_else(|problem| {
         ::log::error!("{problem}");
         false

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use super::{Options, RunError, output};
-use crate::client::{self, Connection, OUT_OF_PLACE, ReceiveError};
+use crate::client::{self, ClientError, Connection};
 use crate::escape::escape;
 use crate::problem::Problem;
 use crate::sys::poll;
@@ -31,13 +31,11 @@ pub(super) struct Session {
 /// Opens a session. Waits for the grant as long as it takes, or until a signal arrives.
 pub(super) fn open(options: &Options, signals: &Signals) -> Result<Session, RunError> {
     let mut wait = DaemonWait::new(signals, "the storage was not granted yet");
-    let mut connection = connect(&options.socket, &mut wait)?;
     let open = ClientMessage::Open {
         version: VERSION,
         command: options.command.join(OsStr::new(" ")).into_vec(),
     };
-    // If it fails, the daemon has hung up, perhaps after an answer with the reason.
-    let _ = connection.greet(&open);
+    let mut connection = connect(&options.socket, &open, &mut wait)?;
     let problem = match wait.answer(&mut connection)? {
         Ok(DaemonMessage::Granted {
             data,
@@ -64,18 +62,25 @@ pub(super) fn open(options: &Options, signals: &Signals) -> Result<Session, RunE
     Err(problem.into())
 }
 
-/// Connects, and waits in line while the daemon's backlog is full.
-fn connect(socket: &Path, wait: &mut DaemonWait<'_>) -> Result<Connection, RunError> {
-    let connected = client::connect(socket, || {
+/// Connects and sends `open`. Waits in line while the daemon's backlog is full.
+fn connect(
+    socket: &Path,
+    open: &ClientMessage,
+    wait: &mut DaemonWait<'_>,
+) -> Result<Connection, RunError> {
+    loop {
+        let connected = client::connect(socket, open).map_err(|error| {
+            // The text needs user and group names, which may take long: signals may end this.
+            signal::restore_mask();
+            signal::block([libc::SIGTTOU]); // a message from the background must not stop it
+            client::cannot_connect(socket, &error)
+        })?;
+        if let Some(connection) = connected {
+            return Ok(connection);
+        }
         wait.time_until_warning(); // warns
-        wait.check_signals()
-    })?;
-    connected.map_err(|error| {
-        // The text needs user and group names, which may take long: signals may end this.
-        signal::restore_mask();
-        signal::block([libc::SIGTTOU]); // a message from the background must not stop it
-        client::cannot_connect(socket, &error).into()
-    })
+        wait.check_signals()?;
+    }
 }
 
 impl Session {
@@ -108,14 +113,8 @@ impl Session {
 }
 
 /// Explains an answer that does not fit the question.
-pub(super) fn unexpected(answer: Result<DaemonMessage, ReceiveError>) -> Problem {
-    match answer {
-        Ok(DaemonMessage::Error { text, .. }) => {
-            Problem::new(format!("the daemon refused: {}", escape(&text)))
-        }
-        Ok(_) => Problem::new(OUT_OF_PLACE),
-        Err(error) => error.into(),
-    }
+pub(super) fn unexpected(answer: Result<DaemonMessage, ClientError>) -> Problem {
+    answer.map_or_else(Problem::from, |message| ClientError::from(message).into())
 }
 
 /// A wait for the daemon: warns once if it takes long; ends by a signal that would end a program.
@@ -140,7 +139,7 @@ impl<'a> DaemonWait<'a> {
     fn answer(
         &mut self,
         connection: &mut Connection,
-    ) -> Result<Result<DaemonMessage, ReceiveError>, RunError> {
+    ) -> Result<Result<DaemonMessage, ClientError>, RunError> {
         loop {
             if let Some(answer) = connection.receive().transpose() {
                 return Ok(answer);

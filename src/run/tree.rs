@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
@@ -53,7 +54,9 @@ pub(super) fn end(
         survivors = tree.children();
     }
     // Before the messages, whose reader may be slow: the session must not last as long.
-    context.session.connection.hang_up();
+    // It ends the session even if other processes have the connection open. It fails only if the
+    // daemon is gone.
+    let _ = context.session.connection.stream.shutdown(Shutdown::Write);
     if let Some(reason) = reason {
         output::error(reason);
     }

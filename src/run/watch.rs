@@ -14,7 +14,7 @@ use super::{Context, close, or, output, tree};
 use crate::client::Connection;
 use crate::escape::escape;
 use crate::problem::Problem;
-use crate::sys::{poll, process};
+use crate::sys::{poll, process, socket};
 use crate::wire::{DaemonMessage, RevokeReason};
 
 /// The supervisor's time to end the tree, beyond the kill grace; then it is killed.
@@ -27,7 +27,7 @@ pub(super) fn run(context: &mut Context) -> Result<u8, Problem> {
     let excluded = tree::descendants();
     process::become_subreaper().map_err(cannot_watch)?;
     let connection = &mut context.session.connection;
-    connection.wake_this_process().map_err(cannot_watch)?;
+    socket::wake_this_process(&connection.stream).map_err(cannot_watch)?;
     // What arrived before the kernel could wake this process must be seen before the start.
     if let Some((_, problem)) = receive_end(connection) {
         return Err(problem);

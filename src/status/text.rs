@@ -6,8 +6,8 @@ use crate::sys::clock::local_time;
 use crate::table::{Cell, Column, Style, Table};
 use crate::units::{HumanBytes, HumanDuration};
 use crate::wire::{
-    DaemonStatus, EndedSession, Ext4Stats, HolderKind, HolderStatus, SessionOutcome, SessionStatus,
-    State, Status, StorageStatus, Totals,
+    DaemonStatus, EndedSession, Ext4Stats, HolderStatus, SessionOutcome, SessionStatus, State,
+    Status, StorageStatus, Totals,
 };
 
 /// How many of the sessions that ended are shown.
@@ -18,31 +18,23 @@ const ENDED_SHOWN: usize = 8;
 pub(super) struct Times {
     /// When the status was received, in seconds since 1970: its ages are as of then.
     received: f64,
-    ages: bool,
+    /// Shows ages too. They would become wrong on a screen that stays.
+    pub with_ages: bool,
 }
 
 impl Times {
-    /// For a text that is read at once.
-    pub(super) fn with_ages() -> Times {
-        Times {
-            ages: true,
-            ..Times::without_ages()
-        }
-    }
-
-    /// For a screen that stays, on which ages would become wrong.
-    pub(super) fn without_ages() -> Times {
+    pub(super) fn now() -> Times {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Times {
             received: now.unwrap_or_default().as_secs_f64(),
-            ages: false,
+            with_ages: false,
         }
     }
 
     /// When something was that is `age` seconds old: `14:03:59 (5 min 3 s ago)`.
     fn since(self, age: f64) -> String {
         let clock = self.clock(self.received - age);
-        match self.ages {
+        match self.with_ages {
             true => format!("{clock} ({} ago)", span(age)),
             false => clock,
         }
@@ -113,30 +105,15 @@ fn mount(storage: &StorageStatus) -> String {
 }
 
 fn fill_holders(table: &mut Table, holders: &[HolderStatus]) {
-    if holders.is_empty() {
-        return;
-    }
-    table.value("held by", "");
-    let columns = [
-        Column::Number("PID"),
-        Column::Shrinkable("USER", 8),
-        Column::Shrinkable("COMMAND", 12),
-        Column::Shrinkable("PATH", 16),
-    ];
-    let rows = holders.iter().map(|holder| {
-        let command = match (&holder.command, holder.kind) {
-            (Some(command), _) => command,
-            (None, HolderKind::Swap) => "swap",
-            (None, _) => "-",
+    for (number, holder) in holders.iter().enumerate() {
+        let command = holder.command.as_deref().unwrap_or(holder.kind.as_str());
+        let process = match (holder.pid, &holder.user) {
+            (Some(pid), Some(user)) => format!(" (pid {pid}, user {user})"),
+            _ => String::new(),
         };
-        [
-            Cell::plain(holder.pid.map_or("-".into(), |pid| pid.to_string())),
-            Cell::plain(holder.user.as_deref().unwrap_or("-")),
-            Cell::plain(command),
-            Cell::plain(&holder.path),
-        ]
-    });
-    table.rows(columns, rows);
+        let name = if number == 0 { "held by" } else { "" };
+        table.value(name, format!("{command}{process}: {}", holder.path));
+    }
 }
 
 fn fill_sessions(table: &mut Table, sessions: &[SessionStatus], times: Times) {
@@ -147,13 +124,13 @@ fn fill_sessions(table: &mut Table, sessions: &[SessionStatus], times: Times) {
     let columns = [
         Column::Number("ID"),
         Column::Number("PID"),
-        Column::Shrinkable("USER", 8),
-        Column::Fixed(if times.ages { "AGE" } else { "SINCE" }),
+        Column::Shrinkable("USER"),
+        Column::Fixed(if times.with_ages { "AGE" } else { "SINCE" }),
         Column::Fixed("STATE"),
-        Column::Shrinkable("COMMAND", 12),
+        Column::Shrinkable("COMMAND"),
     ];
     let rows = sessions.iter().map(|session| {
-        let since = match times.ages {
+        let since = match times.with_ages {
             true => span(session.age),
             false => times.since(session.age),
         };
@@ -176,12 +153,12 @@ fn fill_ended(table: &mut Table, sessions: &[EndedSession], times: Times) {
     table.value("last", "");
     let columns = [
         Column::Number("ID"),
-        Column::Shrinkable("USER", 8),
+        Column::Shrinkable("USER"),
         Column::Fixed("WHEN"),
         Column::Number("LASTED"),
         Column::Fixed("ENDED"),
         Column::Number("WRITTEN"),
-        Column::Shrinkable("COMMAND", 12),
+        Column::Shrinkable("COMMAND"),
     ];
     let rows = sessions.iter().rev().take(ENDED_SHOWN).map(|session| {
         [
@@ -189,7 +166,7 @@ fn fill_ended(table: &mut Table, sessions: &[EndedSession], times: Times) {
             Cell::plain(&session.user),
             Cell::plain(times.clock(session.at as f64)),
             Cell::plain(span(session.duration)),
-            outcome(session.ended),
+            Cell::new(session.ended.as_str(), outcome_style(session.ended)),
             Cell::plain(bytes(session.written)),
             Cell::plain(&session.command),
         ]
@@ -197,14 +174,11 @@ fn fill_ended(table: &mut Table, sessions: &[EndedSession], times: Times) {
     table.rows(columns, rows);
 }
 
-fn outcome(outcome: SessionOutcome) -> Cell {
+fn outcome_style(outcome: SessionOutcome) -> Style {
     match outcome {
-        SessionOutcome::Durable => Cell::plain("well"),
-        SessionOutcome::Failed => Cell::new("doubtful", Style::Bad),
-        SessionOutcome::Denied => Cell::new("denied", Style::Notable),
-        SessionOutcome::Revoked => Cell::new("revoked", Style::Notable),
-        SessionOutcome::Gone => Cell::new("gone", Style::Notable),
-        SessionOutcome::Cut => Cell::new("cut off", Style::Notable),
+        SessionOutcome::Durable => Style::Plain,
+        SessionOutcome::Failed => Style::Bad,
+        _ => Style::Notable,
     }
 }
 
@@ -222,15 +196,13 @@ fn fill_totals(table: &mut Table, totals: &Totals) {
 }
 
 fn fill_ext4(table: &mut Table, ext4: &Ext4Stats) {
-    let errors = match ext4.errors {
-        0 => "no errors".into(),
-        1 => "1 error".into(),
-        count => format!("{count} errors"),
-    };
     let (lifetime, since_mount) = (HumanBytes(ext4.lifetime), HumanBytes(ext4.since_mount));
+    let errors = ext4.errors;
     table.value(
         "ext4",
-        format!("{lifetime} written in its life, {since_mount} since it was mounted, {errors}"),
+        format!(
+            "{lifetime} written in its life, {since_mount} since it was mounted, errors {errors}"
+        ),
     );
 }
 
@@ -283,6 +255,13 @@ mod tests {
         }
     }
 
+    fn with_ages() -> Times {
+        Times {
+            with_ages: true,
+            ..Times::now()
+        }
+    }
+
     fn lines(status: &Status, mut table: Table, times: Times) -> Vec<String> {
         fill(&mut table, status, times);
         table.to_string().lines().map(str::to_owned).collect()
@@ -299,7 +278,7 @@ mod tests {
             let status = status(state, None, "");
             let (name, words) = (state.as_str(), describe(state).1);
             let first = |colour| {
-                let lines = lines(&status, Table::new(None, colour), Times::with_ages());
+                let lines = lines(&status, Table::new(None, colour), with_ages());
                 lines[0].clone()
             };
             assert!(first(true).ends_with(&format!("\x1b[{code}m{name}\x1b[0m: {words}")));
@@ -311,7 +290,7 @@ mod tests {
     fn only_a_text_that_is_read_at_once_has_ages() {
         let status = status(State::ReadWrite, None, "vi");
         let text = |times| lines(&status, Table::new(None, false), times).join("\n");
-        let read_at_once = text(Times::with_ages());
+        let read_at_once = text(with_ages());
         for part in [
             "(1.00 s ago)",
             "AGE ",
@@ -320,7 +299,7 @@ mod tests {
         ] {
             assert!(read_at_once.contains(part), "{read_at_once}");
         }
-        let stays = text(Times::without_ages());
+        let stays = text(Times::now());
         assert!(stays.contains("SINCE"), "{stays}");
         for part in ["ago", "AGE", " min "] {
             assert!(!stays.contains(part), "{stays}");
@@ -333,7 +312,7 @@ mod tests {
             let mut status = status(State::ReadOnly, None, "");
             status.storage.state_age = absurd;
             status.totals.writable = absurd;
-            for times in [Times::with_ages(), Times::without_ages()] {
+            for times in [with_ages(), Times::now()] {
                 assert!(!lines(&status, Table::new(None, false), times).is_empty());
             }
         }
@@ -347,7 +326,7 @@ mod tests {
             let status = status(State::Stuck, Some(name), name);
             for width in [1, 20, 80, 200] {
                 let table = Table::new(Some(width), false);
-                for line in lines(&status, table, Times::with_ages()) {
+                for line in lines(&status, table, with_ages()) {
                     assert!(!line.contains(|c: char| c.is_control() || Some(c) == forbidden));
                     let wide = |c| usize::from(c >= '\u{3000}');
                     let hidden = |c| usize::from(c == '\u{202e}');

@@ -7,7 +7,8 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags};
 
 use super::text::{self, Times};
-use super::{Source, json, no_daemon};
+use super::{add_user_names, json};
+use crate::client::Connection;
 use crate::problem::{Problem, ProblemKind};
 use crate::sys::poll;
 use crate::sys::signal::{self, Signals};
@@ -37,7 +38,8 @@ impl Screen {
         let signals = [libc::SIGWINCH, libc::SIGCONT];
         signal::block(signals);
         Ok(Screen {
-            signals: Signals::new(signals).map_err(cannot_wait)?,
+            signals: Signals::new(signals)
+                .map_err(|error| Problem::io("cannot wait for signals", &error))?,
             to_first_line: "\r".into(),
         })
     }
@@ -77,11 +79,11 @@ impl Screen {
 /// Shows `status` and all that follow: on the screen, or without one as a line of JSON each.
 /// Returns the last state once nobody reads the output any more.
 pub(super) fn follow(
-    mut source: Source,
+    mut connection: Connection,
     mut status: Status,
     mut screen: Option<Screen>,
 ) -> Result<State, Problem> {
-    let mut times = Times::without_ages();
+    let mut times = Times::now();
     loop {
         let text = match &mut screen {
             Some(screen) => screen.draw(&status, times),
@@ -91,12 +93,12 @@ pub(super) fn follow(
             return Ok(status.storage.state);
         }
         loop {
-            if let Some(new) = source.next(Instant::now())? {
-                status = new;
-                times = Times::without_ages();
+            if let Some(new) = connection.next_status(Instant::now())? {
+                status = add_user_names(new);
+                times = Times::now();
                 break;
             }
-            if !wait(&source, screen.as_ref()) {
+            if !wait(&connection, screen.as_ref()) {
                 return Ok(status.storage.state);
             }
             if let Some(screen) = &mut screen {
@@ -109,8 +111,8 @@ pub(super) fn follow(
 }
 
 /// Waits for the daemon, a signal or the end of the reader. Returns false if nobody reads any more.
-fn wait(source: &Source, screen: Option<&Screen>) -> bool {
-    let connection = source.connection.as_fd();
+fn wait(connection: &Connection, screen: Option<&Screen>) -> bool {
+    let connection = connection.as_fd();
     let signals = screen.map_or(connection, |screen| screen.signals.as_fd());
     let stdout = io::stdout();
     let watched = [
@@ -120,8 +122,4 @@ fn wait(source: &Source, screen: Option<&Screen>) -> bool {
     ];
     let [reader_gone, ..] = poll::wait(watched, None);
     !reader_gone
-}
-
-fn cannot_wait(error: io::Error) -> Problem {
-    no_daemon(Problem::io("cannot wait for the daemon", &error))
 }

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 const COLUMNS: [Column; 3] = [
     Column::Number("N"),
-    Column::Shrinkable("NAME", 4),
-    Column::Shrinkable("PATH", 4),
+    Column::Shrinkable("NAME"),
+    Column::Shrinkable("PATH"),
 ];
 
 fn lines(table: &Table) -> Vec<&str> {
