@@ -11,7 +11,7 @@ use smol::io::AsyncWriteExt;
 
 use super::timeouts::{HANDSHAKE, WRITE_TIMEOUT};
 use crate::sys::socket::Peer;
-use crate::wire::{Opening, opening};
+use crate::wire::begins_with_magic;
 
 /// Bytes that are sent before the other connections get their turn.
 const SEND_CHUNK: usize = 16 << 10;
@@ -57,10 +57,10 @@ impl Connection {
         let recognized = async {
             loop {
                 self.read(|bytes| early.extend_from_slice(bytes)).await?;
-                match opening(early) {
-                    Opening::NeedMore => {}
-                    Opening::Frames => return Ok(()),
-                    Opening::Other => {
+                match begins_with_magic(early) {
+                    None => {}
+                    Some(true) => return Ok(()),
+                    Some(false) => {
                         let text = "this is the socket of pst, and that is not its protocol";
                         return Err(Fault::Broken(text.into()));
                     }

@@ -5,6 +5,17 @@ use std::marker::PhantomData;
 
 use super::{Message, VERSION};
 
+/// A client of this protocol sends these bytes before its first frame.
+pub const MAGIC: [u8; 4] = *b"\0PST";
+
+/// Whether a connection that begins with these bytes speaks this protocol. `None`: they are too few to tell.
+pub fn begins_with_magic(bytes: &[u8]) -> Option<bool> {
+    if MAGIC.starts_with(bytes) && bytes != MAGIC {
+        return None;
+    }
+    Some(bytes.starts_with(&MAGIC))
+}
+
 /// Cuts a peer's bytes into frames and decodes these to messages `M`.
 ///
 /// Call [`Decoder::next_message`] until it returns `None` before each [`Decoder::push`]: then the decoder keeps no more
@@ -12,17 +23,15 @@ use super::{Message, VERSION};
 #[derive(Debug)]
 pub struct Decoder<M> {
     buffer: Vec<u8>,
-    /// Bytes at the start of the buffer that are decoded already.
-    done: usize,
     failed: Option<DecodeError>,
     messages: PhantomData<fn() -> M>,
 }
 
 impl<M: Message> Decoder<M> {
+    #[expect(clippy::new_without_default, reason = "all callers name it")]
     pub fn new() -> Self {
         Decoder {
             buffer: Vec::new(),
-            done: 0,
             failed: None,
             messages: PhantomData,
         }
@@ -43,22 +52,24 @@ impl<M: Message> Decoder<M> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let result = self.decode();
-        if let Err(error) = result {
-            self.failed = Some(error);
-            self.done = self.buffer.len();
+        match self.decode() {
+            Ok(Some((message, end))) => {
+                // A new vector has no spare capacity. An empty one has no memory at all.
+                self.buffer = self.buffer[end..].to_vec();
+                Ok(Some(message))
+            }
+            Ok(None) => Ok(None),
+            Err(error) => {
+                self.failed = Some(error);
+                self.buffer = Vec::new();
+                Err(error)
+            }
         }
-        let idle = matches!(result, Ok(None)) && self.done > 0;
-        if idle || self.done == self.buffer.len() {
-            // A new vector without spare capacity. An empty one has no memory at all.
-            self.buffer = self.buffer[self.done..].to_vec();
-            self.done = 0;
-        }
-        result
     }
 
-    fn decode(&mut self) -> Result<Option<M>, DecodeError> {
-        let Some((length, rest)) = self.buffer[self.done..].split_first_chunk() else {
+    /// Returns the first message and where its frame ends.
+    fn decode(&self) -> Result<Option<(M, usize)>, DecodeError> {
+        let Some((length, rest)) = self.buffer.split_first_chunk() else {
             return Ok(None);
         };
         let (length, limit) = (usize::from(u16::from_le_bytes(*length)), M::FRAME_MAX);
@@ -68,15 +79,7 @@ impl<M: Message> Decoder<M> {
         let Some([kind, payload @ ..]) = rest.get(..length) else {
             return Ok(None);
         };
-        let message = M::decode(*kind, payload)?;
-        self.done += 2 + length;
-        Ok(Some(message))
-    }
-}
-
-impl<M: Message> Default for Decoder<M> {
-    fn default() -> Self {
-        Self::new()
+        Ok(Some((M::decode(*kind, payload)?, 2 + length)))
     }
 }
 
@@ -125,6 +128,29 @@ mod tests {
     use super::*;
 
     const CLOSE: &[u8] = b"\x01\x00\x02";
+
+    #[test]
+    fn every_prefix_of_the_magic_needs_more_and_the_whole_matches() {
+        for end in 0..MAGIC.len() {
+            assert_eq!(begins_with_magic(&MAGIC[..end]), None);
+        }
+        assert_eq!(begins_with_magic(&MAGIC), Some(true));
+        assert_eq!(begins_with_magic(b"\0PST\x01\x00\x02"), Some(true));
+    }
+
+    #[test]
+    fn another_protocol_is_seen_at_the_first_byte_that_differs() {
+        for bytes in [
+            &b"G"[..],
+            b"GET / HTTP/1.1",
+            b"\0p",
+            b"\0PSU",
+            b"PST",
+            b"\0\0",
+        ] {
+            assert_eq!(begins_with_magic(bytes), Some(false), "{bytes:?}");
+        }
+    }
 
     #[test]
     fn no_memory_is_held_between_frames_nor_after_an_error() {

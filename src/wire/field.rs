@@ -1,25 +1,24 @@
 //! Reads and writes the fields of messages, and checks their lengths and limits.
 
-use super::{CHUNK_MAX, COMMAND_MAX, DecodeError, PATH_MAX, TEXT_MAX, VERSION};
+use super::{DecodeError, VERSION};
 
-/// Appends one frame to a buffer, field by field.
-pub(super) struct Writer<'a> {
-    out: &'a mut Vec<u8>,
-    start: usize,
-}
+/// Builds one frame, field by field.
+pub(super) struct Writer(Vec<u8>);
 
-impl<'a> Writer<'a> {
+impl Writer {
     /// Starts a frame with its type.
-    pub(super) fn new(out: &'a mut Vec<u8>, kind: u8) -> Self {
-        let start = out.len();
-        out.extend_from_slice(&[0, 0, kind]);
-        Writer { out, start }
+    pub(super) fn new(kind: u8) -> Self {
+        Writer(vec![kind])
     }
 
-    /// Fills in the frame's length. The limits of the fields keep every message below the limit of a frame.
-    pub(super) fn finish(self) {
-        let length = (self.out.len() - self.start - 2) as u16;
-        self.out[self.start..self.start + 2].copy_from_slice(&length.to_le_bytes());
+    /// Appends the frame to `out`. The limits of the fields keep every message below the limit of a frame.
+    pub(super) fn finish(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(self.0.len() as u16).to_le_bytes());
+        out.extend_from_slice(&self.0);
+    }
+
+    pub(super) fn version(self, value: &u16) -> Self {
+        self.u16(value)
     }
 
     pub(super) fn u16(self, value: &u16) -> Self {
@@ -38,41 +37,25 @@ impl<'a> Writer<'a> {
         self.raw(&[u8::from(*value)])
     }
 
-    pub(super) fn version(self, value: &u16) -> Self {
-        self.u16(value)
-    }
-
     pub(super) fn code<T: Copy + Into<u8>>(self, value: &T) -> Self {
         self.raw(&[(*value).into()])
     }
 
-    pub(super) fn command(self, value: &[u8]) -> Self {
-        self.bytes(value, COMMAND_MAX)
-    }
-
-    pub(super) fn path(self, value: &[u8]) -> Self {
-        self.bytes(value, PATH_MAX)
-    }
-
-    pub(super) fn chunk(self, value: &[u8]) -> Self {
-        self.bytes(value, CHUNK_MAX)
-    }
-
-    pub(super) fn text(self, value: &str) -> Self {
-        let mut end = value.len().min(TEXT_MAX);
+    pub(super) fn text(self, value: &str, limit: usize) -> Self {
+        let mut end = value.len().min(limit);
         while !value.is_char_boundary(end) {
             end -= 1;
         }
-        self.bytes(&value.as_bytes()[..end], TEXT_MAX)
+        self.bytes(&value.as_bytes()[..end], limit)
     }
 
-    fn bytes(self, value: &[u8], limit: usize) -> Self {
+    pub(super) fn bytes(self, value: &[u8], limit: usize) -> Self {
         let value = &value[..value.len().min(limit)];
         self.u16(&(value.len() as u16)).raw(value)
     }
 
-    fn raw(self, bytes: &[u8]) -> Self {
-        self.out.extend_from_slice(bytes);
+    fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
         self
     }
 }
@@ -130,31 +113,18 @@ impl<'a> Reader<'a> {
         T::try_from(byte).map_err(|_| self.invalid())
     }
 
-    pub(super) fn command(&mut self) -> Result<Vec<u8>, DecodeError> {
-        self.bytes(COMMAND_MAX).map(<[u8]>::to_vec)
+    pub(super) fn text(&mut self, limit: usize) -> Result<String, DecodeError> {
+        String::from_utf8(self.bytes(limit)?).map_err(|_| self.invalid())
     }
 
-    pub(super) fn path(&mut self) -> Result<Vec<u8>, DecodeError> {
-        self.bytes(PATH_MAX).map(<[u8]>::to_vec)
-    }
-
-    pub(super) fn chunk(&mut self) -> Result<Vec<u8>, DecodeError> {
-        self.bytes(CHUNK_MAX).map(<[u8]>::to_vec)
-    }
-
-    pub(super) fn text(&mut self) -> Result<String, DecodeError> {
-        let text = std::str::from_utf8(self.bytes(TEXT_MAX)?);
-        text.map(str::to_owned).map_err(|_| self.invalid())
-    }
-
-    fn bytes(&mut self, limit: usize) -> Result<&'a [u8], DecodeError> {
+    pub(super) fn bytes(&mut self, limit: usize) -> Result<Vec<u8>, DecodeError> {
         let length = usize::from(self.u16()?);
         if length > limit {
             return Err(self.invalid());
         }
         let (bytes, rest) = self.rest.split_at_checked(length).ok_or(self.short())?;
         self.rest = rest;
-        Ok(bytes)
+        Ok(bytes.to_vec())
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {

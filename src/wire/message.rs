@@ -2,8 +2,70 @@
 
 use super::field::{Reader, Writer};
 use super::{
-    CLIENT_FRAME_MAX, CloseResult, DAEMON_FRAME_MAX, DecodeError, DenyReason, RevokeReason,
+    CHUNK_MAX, CLIENT_FRAME_MAX, COMMAND_MAX, DAEMON_FRAME_MAX, DecodeError, PATH_MAX, TEXT_MAX,
 };
+
+/// Declares enums together with the bytes that are their values.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $byte:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name {
+            $($(#[$value_doc])* $value = $byte,)*
+        }
+
+        impl From<$name> for u8 {
+            fn from(value: $name) -> u8 {
+                value as u8
+            }
+        }
+
+        impl TryFrom<u8> for $name {
+            type Error = ();
+
+            fn try_from(byte: u8) -> Result<Self, ()> {
+                match byte {
+                    $($byte => Ok(Self::$value),)*
+                    _ => Err(()),
+                }
+            }
+        }
+    )*};
+}
+
+codes! {
+    /// Why a session was refused.
+    DenyReason {
+        /// The user is neither root nor in the access group.
+        NotAdmitted = 1,
+        /// Too many connections, of this user or in all.
+        Limit = 2,
+        /// The storage is not mounted.
+        Absent = 3,
+        /// The storage's mount needs `pst prepare`.
+        Unprepared = 4,
+        /// The storage cannot be made writable.
+        Failed = 5,
+        /// The daemon is about to exit.
+        Stopping = 6,
+    }
+
+    /// Why the daemon ends a session before its client closes it.
+    RevokeReason {
+        /// The daemon is about to exit.
+        Stopping = 1,
+        /// The storage is no longer there, or no longer writable.
+        Lost = 2,
+    }
+
+    /// Whether everything that was written before a close is on stable storage.
+    CloseResult {
+        Durable = 1,
+        /// Data may be lost.
+        Failed = 2,
+    }
+}
 
 pub trait Message: Sized {
     /// The longest frame of this direction: type and payload, in bytes.
@@ -20,11 +82,11 @@ pub trait Message: Sized {
 }
 
 /// Declares the messages of one direction: the type byte, then each field with its type and the function of
-/// [`Reader`] and [`Writer`] that handles it, in the order of the bytes.
+/// [`Reader`] and [`Writer`] that handles it, perhaps with a limit, in the order of the bytes.
 macro_rules! messages {
     ($(#[$doc:meta])* $name:ident, at most $max:ident: $(
         $(#[$of:meta])* $kind:literal $message:ident
-        $({ $($(#[$what:meta])* $field:ident: $type:ty = $codec:ident,)* })?
+        $({ $($(#[$what:meta])* $field:ident: $type:ty = $codec:ident $(($limit:expr))?,)* })?
     ;)*) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +101,7 @@ macro_rules! messages {
                 let mut reader = Reader::new(kind, payload);
                 // A struct expression evaluates its fields in the order in which they are written.
                 let message = match kind {
-                    $($kind => Self::$message $({ $($field: reader.$codec()?,)* })?,)*
+                    $($kind => Self::$message $({ $($field: reader.$codec($($limit)?)?,)* })?,)*
                     _ => return Err(DecodeError::UnknownType(kind)),
                 };
                 reader.finish()?;
@@ -48,9 +110,11 @@ macro_rules! messages {
 
             fn encode(&self, out: &mut Vec<u8>) {
                 match self {
-                    $(Self::$message $({ $($field,)* })? => Writer::new(out, $kind) $($(.$codec($field))*)?,)*
+                    $(Self::$message $({ $($field,)* })? => {
+                        Writer::new($kind) $($(.$codec($field $(, $limit)?))*)?
+                    })*
                 }
-                .finish();
+                .finish(out);
             }
         }
     };
@@ -63,7 +127,7 @@ messages! {
     0x01 Open {
         version: u16 = version,
         /// The command line, for the log and the status.
-        command: Vec<u8> = command,
+        command: Vec<u8> = bytes(COMMAND_MAX),
     };
     /// Ends the session and asks whether its data is on stable storage.
     0x02 Close;
@@ -82,7 +146,7 @@ messages! {
     0x81 Granted {
         version: u16 = version,
         /// The data directory.
-        data: Vec<u8> = path,
+        data: Vec<u8> = bytes(PATH_MAX),
         /// `st_dev` of the data directory.
         device: u64 = u64,
         /// The time from SIGTERM to SIGKILL for a command that must die.
@@ -93,32 +157,32 @@ messages! {
         version: u16 = version,
         reason: DenyReason = code,
         /// Why and what to do, for the user.
-        text: String = text,
+        text: String = text(TEXT_MAX),
     };
     /// The session is over: the command must die.
     0x83 Revoked {
         reason: RevokeReason = code,
         /// Why and what to do, for the user.
-        text: String = text,
+        text: String = text(TEXT_MAX),
     };
     /// Answers [`ClientMessage::Close`].
     0x84 Closed {
         result: CloseResult = code,
         /// Why the data may be lost, for the user.
-        text: String = text,
+        text: String = text(TEXT_MAX),
     };
     /// A part of a [`Status`](super::Status) document in JSON.
     0x85 Status {
         version: u16 = version,
         /// The document ends with this part.
         last: bool = bool,
-        bytes: Vec<u8> = chunk,
+        bytes: Vec<u8> = bytes(CHUNK_MAX),
     };
     /// The client made a mistake, and the connection ends. Only this message has the same layout in all versions.
     0x89 Error {
         /// The version that the daemon speaks.
         version: u16 = u16,
         /// The mistake, for the user.
-        text: String = text,
+        text: String = text(TEXT_MAX),
     };
 }

@@ -20,19 +20,15 @@
 //! The first message each way carries the version. After another version than [`VERSION`] nothing more is read, because
 //! the rest may be laid out differently. Only `Error` keeps its layout in all versions, so that it can report a mismatch.
 
-mod code;
 mod decoder;
 mod field;
-mod magic;
 mod message;
 mod status;
 #[cfg(test)]
 mod tests;
 
-pub use code::{CloseResult, DenyReason, RevokeReason};
-pub use decoder::{DecodeError, Decoder};
-pub use magic::{MAGIC, Opening, opening};
-pub use message::{ClientMessage, DaemonMessage, Message};
+pub use decoder::{DecodeError, Decoder, MAGIC, begins_with_magic};
+pub use message::{ClientMessage, CloseResult, DaemonMessage, DenyReason, Message, RevokeReason};
 pub use status::{
     DaemonStatus, EndedSession, Ext4Stats, HolderKind, HolderStatus, Phase, SessionOutcome,
     SessionStatus, State, Status, StorageStatus, Totals,

@@ -5,9 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An enum whose values have the same name on the screen, in the log and in JSON.
+/// Enums whose values have the same name on the screen, in the log and in JSON.
 macro_rules! named {
-    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* }) => {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* })*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum $name {
@@ -21,7 +21,7 @@ macro_rules! named {
                 }
             }
         }
-    };
+    )*};
 }
 
 named! {
@@ -39,9 +39,7 @@ named! {
         /// Shut down by the kernel, or a remount failed, until it is mounted again.
         Failed = "failed",
     }
-}
 
-named! {
     Phase {
         /// Not yet granted.
         Waiting = "waiting",
@@ -52,9 +50,7 @@ named! {
         /// The data is being flushed to the card.
         Closing = "closing",
     }
-}
 
-named! {
     /// How a session ended.
     SessionOutcome {
         /// Closed by its client, and the data is on stable storage.
@@ -70,9 +66,7 @@ named! {
         /// Revoked, but the client did not end, so the daemon disconnected it.
         Cut = "cut",
     }
-}
 
-named! {
     /// What keeps the storage writable.
     HolderKind {
         /// A process, through a descriptor, a mapping or its working directory.
