@@ -71,19 +71,14 @@ impl Drop for ServiceManager {
 /// sd_listen_fds(3). To be called once, before other descriptors are opened.
 pub(crate) fn listen_fds() -> Result<Option<OwnedFd>, Problem> {
     let unusable = |error| Problem::io("socket activation", &error);
-    let passed = sd_notify::listen_fds().map_err(unusable)?;
-    if passed.len() == 0 {
+    let passed = sd_notify::listen_fds().map_err(unusable)?.len();
+    if passed == 0 {
         return Ok(None);
     }
-    if passed.len() > 1 {
-        let what = "socket activation: exactly one socket is needed, several were passed";
-        let hint = "see the unit's Sockets= and the .socket unit's ListenStream=";
-        return Err(Problem::new(what).hint(hint));
-    }
     let socket = socket::take_passed().map_err(unusable)?;
-    if !is_listener(socket.as_fd()).unwrap_or(false) {
-        let what = "socket activation: descriptor 3 is not a listening Unix stream socket";
-        let hint = "see the .socket unit's ListenStream= and Accept=";
+    if passed > 1 || !is_listener(socket.as_fd()).unwrap_or(false) {
+        let what = "socket activation: exactly one listening Unix stream socket is needed";
+        let hint = "see the unit's Sockets= and the .socket unit's ListenStream= and Accept=";
         return Err(Problem::new(what).hint(hint));
     }
     Ok(Some(socket))
@@ -98,8 +93,10 @@ fn is_listener(socket: BorrowedFd<'_>) -> rustix::io::Result<bool> {
 /// How often `WATCHDOG=1` is to be sent: half of the service manager's limit. `None` if it wants
 /// none; sd_watchdog_enabled(3).
 pub(crate) fn watchdog_interval() -> Option<Duration> {
-    let limit = sd_notify::watchdog_enabled()?;
-    (!limit.is_zero()).then_some(limit / 2)
+    let limit = sd_notify::watchdog_enabled();
+    limit
+        .filter(|limit| !limit.is_zero())
+        .map(|limit| limit / 2)
 }
 
 #[cfg(test)]

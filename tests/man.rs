@@ -19,10 +19,12 @@ fn declared_messages() -> Vec<String> {
             (messages.last_mut(), line.split_once(" = "))
         {
             let (name, of) = field.split_once(": ").unwrap();
-            let shown = match codec.trim_end_matches(',') {
-                "version" => "u16",
-                "code" => of,
-                codec => codec,
+            let codec = codec.trim_end_matches([',', ')']);
+            let shown = match codec.split_once('(') {
+                Some((_, limit)) => limit.trim_end_matches("_MAX").to_lowercase(),
+                None if codec == "version" => "u16".to_owned(),
+                None if codec == "code" => of.to_owned(),
+                None => codec.to_owned(),
             };
             let comma = if message.ends_with(": ") { "" } else { ", " };
             message.push_str(&format!("{comma}{name} {shown}"));
@@ -56,9 +58,11 @@ fn the_messages_of_pst_wire_are_those_of_the_code() {
 fn the_values_of_pst_wire_are_those_of_the_code() {
     let page = source("contrib/man/pst-wire.7");
     let (_, page) = page.split_once(".Ss Values\n").unwrap();
-    let code = source("src/wire/code.rs");
+    let code = source("src/wire/message.rs");
+    let (_, code) = code.split_once("\ncodes! {").unwrap();
+    let (code, _) = code.split_once("\n}\n").unwrap();
     let mut count = 0;
-    for part in code.split("\ncode! {").skip(1) {
+    for part in code.split("\n    }\n") {
         let lines: Vec<&str> = part.lines().map(str::trim).collect();
         let mut names = lines.iter().filter_map(|line| line.strip_suffix(" {"));
         let name = names.next().unwrap();

@@ -1,6 +1,7 @@
 //! The JSON that kvmd's API sends and receives. No I/O.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::Error as _;
 use serde_json::{Map, Value};
 
 /// The storage as kvmd's clients know it.
@@ -23,13 +24,6 @@ struct Outgoing<'a, T> {
     event: T,
 }
 
-#[derive(Deserialize)]
-struct Incoming {
-    event_type: String,
-    #[serde(rename = "event")]
-    _event: Map<String, Value>, // must be an object; no known event has fields
-}
-
 /// An event from a client.
 #[derive(Debug, PartialEq)]
 pub enum ClientEvent {
@@ -38,18 +32,19 @@ pub enum ClientEvent {
 }
 
 impl ClientEvent {
-    /// Parses an event.
+    /// Parses an event: an object with `event_type` and the object `event`. No known event has fields.
     ///
     /// # Errors
     /// The text is not an event.
     pub fn parse(text: &str) -> Result<ClientEvent, serde_json::Error> {
-        // Parse an object first: serde would also accept an array of the fields' values.
-        let object: Map<String, Value> = serde_json::from_str(text)?;
-        let incoming: Incoming = serde_json::from_value(Value::Object(object))?;
-        Ok(match &*incoming.event_type {
-            "ping" => ClientEvent::Ping,
-            _ => ClientEvent::Unknown(incoming.event_type),
-        })
+        let mut fields: Map<String, Value> = serde_json::from_str(text)?;
+        match (fields.remove("event_type"), fields.get("event")) {
+            (Some(Value::String(name)), Some(Value::Object(_))) if name == "ping" => {
+                Ok(ClientEvent::Ping)
+            }
+            (Some(Value::String(name)), Some(Value::Object(_))) => Ok(ClientEvent::Unknown(name)),
+            _ => Err(serde_json::Error::custom("no event_type, or no event")),
+        }
     }
 }
 
