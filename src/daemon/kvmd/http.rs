@@ -38,7 +38,7 @@ impl HttpRequest {
             Ok(_) | Err(httparse::Error::TooManyHeaders) => {
                 let text = format!("more than {HEAD_MAX} bytes or {HEADERS_MAX} headers");
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-                return Err(HttpError::new(status, "HeadTooLargeError", text));
+                return Err(HttpError::new(status, text));
             }
             Err(error) => return Err(HttpError::bad_request(error)),
         };
@@ -67,26 +67,21 @@ impl HttpRequest {
             "/ws" => (Route::WebSocket, "GET"),
             _ => {
                 let text = format!("there is no {path}: only /state and /ws");
-                return Err(HttpError::new(StatusCode::NOT_FOUND, "NotFoundError", text));
+                return Err(HttpError::new(StatusCode::NOT_FOUND, text));
             }
         };
         if !methods.split(", ").any(|name| name == self.0.method()) {
             let text = format!("{path} takes only {methods}");
-            let status = StatusCode::METHOD_NOT_ALLOWED;
-            let error = HttpError::new(status, "MethodNotAllowedError", text);
             return Err(HttpError {
                 allow: Some(methods),
-                ..error
+                ..HttpError::new(StatusCode::METHOD_NOT_ALLOWED, text)
             });
         }
         let headers = self.0.headers();
         let length = headers.get(header::CONTENT_LENGTH);
         if headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|l| l != "0") {
-            let (status, text) = (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("{path} takes no body"),
-            );
-            return Err(HttpError::new(status, "PayloadTooLargeError", text));
+            let text = format!("{path} takes no body");
+            return Err(HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, text));
         }
         Ok(route)
     }
@@ -157,8 +152,6 @@ impl HttpResponse {
 #[derive(Debug)]
 pub struct HttpError {
     status: StatusCode,
-    /// In kvmd the name of an exception.
-    name: &'static str,
     text: String,
     /// The methods that the path takes.
     allow: Option<&'static str>,
@@ -171,35 +164,35 @@ struct ErrorBody<'a> {
 }
 
 impl HttpError {
-    fn new(status: StatusCode, name: &'static str, text: String) -> HttpError {
+    pub(super) fn new(status: StatusCode, text: String) -> HttpError {
         HttpError {
             status,
-            name,
             text,
             allow: None,
         }
     }
 
     fn bad_request(error: impl fmt::Display) -> HttpError {
-        let text = error.to_string();
-        HttpError::new(StatusCode::BAD_REQUEST, "BadRequestError", text)
+        HttpError::new(StatusCode::BAD_REQUEST, error.to_string())
     }
 
-    pub(super) fn forbidden(text: String) -> HttpError {
-        HttpError::new(StatusCode::FORBIDDEN, "ForbiddenError", text)
-    }
-
-    pub(super) fn unavailable(text: String) -> HttpError {
-        HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "UnavailableError", text)
-    }
-
-    pub(super) fn late(text: String) -> HttpError {
-        HttpError::new(StatusCode::REQUEST_TIMEOUT, "TimeoutError", text)
+    /// Returns the error's name. In kvmd it is the name of an exception.
+    fn name(&self) -> &'static str {
+        match self.status {
+            StatusCode::FORBIDDEN => "ForbiddenError",
+            StatusCode::NOT_FOUND => "NotFoundError",
+            StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowedError",
+            StatusCode::REQUEST_TIMEOUT => "TimeoutError",
+            StatusCode::PAYLOAD_TOO_LARGE => "PayloadTooLargeError",
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "HeadTooLargeError",
+            StatusCode::SERVICE_UNAVAILABLE => "UnavailableError",
+            _ => "BadRequestError",
+        }
     }
 
     pub fn response(&self) -> HttpResponse {
         let result = ErrorBody {
-            error: self.name,
+            error: self.name(),
             error_msg: &self.text,
         };
         let mut response = HttpResponse::json(self.status, &Body { ok: false, result });

@@ -28,6 +28,8 @@ pub mod events;
 pub mod http;
 mod websocket;
 
+use tungstenite::http::StatusCode;
+
 use self::events::{DataState, StorageState};
 use self::http::{HttpError, HttpRequest, HttpResponse, Route};
 use super::connection::{Connection, Fault};
@@ -52,12 +54,15 @@ pub(super) async fn serve(
         .await
     {
         Ok(request) => request,
-        Err(Fault::Broken(text)) => Err(HttpError::late(text)),
+        Err(Fault::Broken(text)) => Err(HttpError::new(StatusCode::REQUEST_TIMEOUT, text)),
         Err(Fault::Gone) => return,
     };
     let with_body = request.as_ref().map_or(true, HttpRequest::wants_body);
     let served = match (refusal, request) {
-        (Some(problem), _) => Err(HttpError::unavailable(problem.to_string())),
+        (Some(problem), _) => Err(HttpError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            problem.to_string(),
+        )),
         (None, Ok(request)) => respond(context, connection, request, early).await,
         (None, Err(error)) => Err(error),
     };
@@ -102,7 +107,8 @@ async fn respond(
             }
         }
         Route::WebSocket if !connection.admitted => {
-            return Err(HttpError::forbidden(context.not_admitted(connection.peer)));
+            let text = context.not_admitted(connection.peer);
+            return Err(HttpError::new(StatusCode::FORBIDDEN, text));
         }
         Route::WebSocket => {
             let (client, accept) = (request.client(), request.upgrade()?.bytes(false));
