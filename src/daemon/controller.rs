@@ -17,11 +17,10 @@ use super::arbiter::{
     Arbiter, CloseResult, DenyReason, Effect, Input, Job, Moment, RevokeReason, SessionId, State,
 };
 use super::context::Context;
-use super::handle::{OpenSession, Request, StatusSnapshot};
+use super::handle::{JobReport, OpenSession, Request, StatusSnapshot};
 use super::history::History;
 use super::log::{log_end, log_holders, log_remount, log_state};
 use super::timeouts::{FORGOTTEN, LAST_ANSWERS};
-use super::worker::JobReport;
 use crate::storage::StorageReport;
 use crate::systemd::ServiceManager;
 use crate::wire::{DaemonMessage, HolderStatus, SessionOutcome, VERSION};

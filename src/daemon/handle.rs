@@ -3,15 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender, bounded};
 
-use super::arbiter::SessionId;
-use super::worker::JobReport;
+use super::arbiter::{Outcome, SessionId};
 use crate::escape::escape;
+use crate::storage::StorageReport;
 use crate::sys::socket::Peer;
-use crate::wire::DaemonMessage;
+use crate::wire::{DaemonMessage, HolderStatus};
 
 #[derive(Debug)]
 pub(super) enum Request {
@@ -37,6 +37,16 @@ pub(super) enum Request {
     /// The service manager expects a sign of life.
     Watchdog,
     Stop,
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub(super) struct JobReport {
+    pub outcome: Outcome,
+    pub took: Duration,
+    pub storage: StorageReport,
+    /// What keeps the storage writable, after a search.
+    pub holders: Option<Vec<HolderStatus>>,
 }
 
 /// A session as the controller owns it.

@@ -3,22 +3,11 @@
 use std::io;
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::arbiter::{Job, Outcome};
-use super::handle::{Handle, Request};
-use crate::storage::{Storage, StorageReport};
-use crate::wire::HolderStatus;
-
-/// What came of a job.
-#[derive(Debug)]
-pub(super) struct JobReport {
-    pub outcome: Outcome,
-    pub took: Duration,
-    pub storage: StorageReport,
-    /// What keeps the storage writable, after a search.
-    pub holders: Option<Vec<HolderStatus>>,
-}
+use super::handle::{Handle, JobReport, Request};
+use crate::storage::Storage;
 
 /// Starts the thread. It ends when the returned sender is dropped.
 ///
