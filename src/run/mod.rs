@@ -104,7 +104,7 @@ fn close(context: &mut Context, code: u8) -> u8 {
     // These signals were for the command: ^C must not end the wait.
     while context.signals.next().is_some() {}
     context.session.send_close();
-    let text = format_args!("Process finished: returncode={code}");
+    let text = format!("Process finished: returncode={code}");
     output::info(context.options.quiet, text);
     match context.session.await_closed(&context.signals) {
         Ok(()) => code,

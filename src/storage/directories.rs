@@ -94,7 +94,7 @@ fn walk(
     let below = location.root.strip_prefix(&location.mount);
     let below = below.unwrap_or(Path::new(""));
     // The mount's root is visited only if it is the storage root.
-    let first = Path::new(if below == "" { "." } else { "" });
+    let first = Path::new(if below == Path::new("") { "." } else { "" });
     for name in first.iter().chain(below).chain(&location.data) {
         if name != "." {
             path.push(name);
