@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
+use super::handle::{Handle, Request};
 use crate::problem::Problem;
 use crate::sys::current;
 
@@ -19,6 +20,7 @@ const TRIM_AFTER: usize = 8;
 #[derive(Debug)]
 pub(super) struct Admission {
     limit: usize,
+    controller: Handle,
     counts: RefCell<Counts>,
 }
 
@@ -40,9 +42,12 @@ pub(super) struct Place {
 }
 
 impl Admission {
-    pub(super) fn new(limit: usize) -> Rc<Admission> {
-        let counts = RefCell::default();
-        Rc::new(Admission { limit, counts })
+    pub(super) fn new(limit: usize, controller: Handle) -> Rc<Admission> {
+        Rc::new(Admission {
+            limit,
+            controller,
+            counts: RefCell::default(),
+        })
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -107,7 +112,8 @@ impl Drop for Place {
         counts.by_user.retain(|_, own| *own > 0);
         if counts.peak > TRIM_AFTER && counts.all <= counts.peak / 4 {
             counts.peak = counts.all;
-            current::trim_memory();
+            // It is handled after the ends of their sessions, which the controller still has.
+            self.admission.controller.send(Request::TrimMemory);
         }
     }
 }

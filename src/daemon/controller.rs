@@ -22,6 +22,7 @@ use super::history::History;
 use super::log::{log_end, log_holders, log_remount, log_state};
 use super::timeouts::{FORGOTTEN, LAST_ANSWERS};
 use crate::storage::StorageReport;
+use crate::sys::current;
 use crate::systemd::ServiceManager;
 use crate::wire::{DaemonMessage, HolderStatus, SessionOutcome, VERSION};
 
@@ -123,6 +124,12 @@ impl Controller {
             Request::TurnedAway => {
                 self.history.denials += 1;
                 self.changed();
+            }
+            Request::TrimMemory => {
+                // The last document may describe all of their sessions.
+                self.snapshot
+                    .take_if(|last| Arc::strong_count(last) == 1 && last.outdated.is_closed());
+                current::trim_memory();
             }
             Request::Status { fresh, reply } => {
                 let _ = reply.try_send(self.status(fresh));

@@ -23,6 +23,8 @@ pub(super) enum Request {
     Disconnected(SessionId),
     /// A client was refused before it could ask for a session.
     TurnedAway,
+    /// Many connections have ended: the allocator is to return their memory.
+    TrimMemory,
     Status {
         /// Include the latest change, instead of the snapshot of the last [`STATUS_INTERVAL`](super::timeouts).
         fresh: bool,

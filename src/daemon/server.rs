@@ -39,7 +39,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn new(context: Rc<Context>, executor: Rc<LocalExecutor<'static>>) -> Server {
         Server {
-            admission: Admission::new(context.config.limit),
+            admission: Admission::new(context.config.limit, context.controller.clone()),
             context,
             executor,
             refusals: Rc::default(),
