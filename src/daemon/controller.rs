@@ -285,8 +285,9 @@ impl Controller {
 
     /// Records the state where it is news, logs it and reports it to the service manager.
     fn record_state(&mut self) {
-        if !self.arbiter.stuck() {
+        if !self.arbiter.stuck() && !self.holders.is_empty() {
             self.holders.clear();
+            self.changed(); // the state may still be the same: failed
         }
         if self.history.record_state(&self.arbiter) {
             self.changed();
