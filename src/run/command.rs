@@ -14,27 +14,44 @@ use rustix::process::Pid;
 use super::{Context, output};
 use crate::escape::escape;
 use crate::problem::Problem;
-use crate::sys::process;
+use crate::sys::{process, signal};
 
-/// Starts the command. If that fails, says why and returns the exit code: a shell's (127 not found,
-/// 126 not executable) if the command is at fault.
+/// Starts the command. If that fails, a process in its place says why and ends with a shell's exit
+/// code: 127 not found, 126 not executable. If nobody reads what it says, it can be ended like the
+/// command.
+///
+/// # Errors
+/// The exit code: there is no such process either, and it was said why.
 pub(super) fn start(context: &Context) -> Result<Pid, u8> {
     let words = &context.options.command;
     let data = context.session.data.as_os_str();
-    process::spawn(words, "KVMD_PST_DATA", data).map_err(|error| {
-        let code = match error.raw_os_error() {
-            Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => 1,
-            Some(libc::ENOENT | libc::ENOTDIR) => 127,
-            _ => 126,
-        };
-        let name = words[0].as_bytes();
-        let problem = Problem::io(format_args!("Can't run {}", escape(name)), &error);
-        output::error(match hint(name, &error) {
-            Some(hint) => problem.hint(hint),
-            None => problem,
-        });
-        code
-    })
+    let error = match process::spawn(words, "KVMD_PST_DATA", data) {
+        Ok(command) => return Ok(command),
+        Err(error) => error,
+    };
+    let code = match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => 1,
+        Some(libc::ENOENT | libc::ENOTDIR) => 127,
+        _ => 126,
+    };
+    let forked = process::fork();
+    if let Ok(Some(in_place)) = forked {
+        return Ok(in_place);
+    }
+    if forked.is_ok() {
+        signal::restore_mask();
+        signal::block([libc::SIGTTOU]); // a message from the background must not stop it
+    }
+    let name = words[0].as_bytes();
+    let problem = Problem::io(format_args!("Can't run {}", escape(name)), &error);
+    output::error(match hint(name, &error) {
+        Some(hint) => problem.hint(hint),
+        None => problem,
+    });
+    match forked {
+        Ok(_) => std::process::exit(code.into()),
+        Err(_) => Err(code),
+    }
 }
 
 /// What to do about a program that cannot be executed.

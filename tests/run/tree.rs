@@ -142,6 +142,31 @@ fn p6_run_is_killed_and_nobody_reads_that_it_was() {
 }
 
 #[test]
+fn p6_run_is_killed_and_nobody_reads_that_the_command_was_not_found() {
+    let rig = Rig::new();
+    let mut narrow = Narrow::new(&rig.folder.join("narrow"), 0);
+    let mut command = rig.command(env!("CARGO_BIN_EXE_pst"));
+    command.args(["run", "-q", "--", "no-such-command"]);
+    let mut child = command.stderr(narrow.end()).spawn().unwrap();
+    let mut client = rig.accept();
+    client.grant(&rig);
+    until("somebody writes in vain", || {
+        let places = rig
+            .marked()
+            .into_iter()
+            .map(|pid| std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default());
+        places
+            .into_iter()
+            .find(|place| place.contains("pipe_write"))
+    });
+    signal(child.id() as i32, libc::SIGKILL);
+    child.wait().unwrap();
+    assert_eq!(client.next(), None, "the session ends");
+    narrow.read();
+    rig.all_end();
+}
+
+#[test]
 fn p6_the_supervisor_is_killed_and_nobody_reads_that_it_was() {
     let rig = Rig::new();
     let (mut started, mut narrow) = unheard(&rig);
