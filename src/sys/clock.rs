@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-/// Returns the local time of a point in seconds since 1970, or `None` for a year that does not fit. See localtime_r(3).
+/// Converts seconds since 1970 to local time; `None` if the year does not fit. localtime_r(3).
 pub(crate) fn local_time(seconds: i64) -> Option<libc::tm> {
     let seconds = libc::time_t::try_from(seconds).ok()?;
     let mut time = MaybeUninit::<libc::tm>::zeroed();

@@ -1,4 +1,4 @@
-//! This process: its limits, its memory, and the arguments that others see.
+//! This process: its user, limits, memory, and the arguments that others see.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -12,7 +12,7 @@ pub fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Raises the limit of open descriptors as far as possible; returns it. setrlimit(2).
+/// Raises the limit of open descriptors as far as possible and returns the new limit. setrlimit(2).
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let current = maximum;
@@ -20,27 +20,26 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(maximum.unwrap_or(u64::MAX))
 }
 
-/// The least number of descriptors that this process could still open when it was given `newest`:
-/// the kernel gives the lowest free number. getrlimit(2).
+/// Returns how many more descriptors this process could open, at least, when it got `newest`: the
+/// kernel assigns the lowest free number. getrlimit(2).
 pub fn descriptors_left(newest: BorrowedFd<'_>) -> u64 {
     let newest = u64::try_from(newest.as_raw_fd()).unwrap_or(0);
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     limit.saturating_sub(newest + 1)
 }
 
-/// Gives memory that the allocator keeps for later back to the kernel: after 1,000 sessions at once
-/// about 4 MiB stay resident instead of 8. malloc_trim(3).
+/// Returns the allocator's free memory to the kernel. After 1,000 simultaneous sessions, about 4 MiB
+/// stay resident instead of 8. malloc_trim(3).
 pub fn trim_memory() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: may be called at any time.
+    // SAFETY: takes no pointer and touches only free memory.
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// Has ps(1) and `pkill -f` show `name` instead of the arguments, as far as there is room; see
-/// /proc/pid/cmdline in proc_pid_cmdline(5). Only for a process with one thread that needs
-/// `std::env::args` no more.
+/// Overwrites the arguments that ps(1) and `pkill -f` read with `name`, cut to their length;
+/// proc_pid_cmdline(5). Only for a process with one thread that no longer needs `std::env::args`.
 pub fn rename_arguments(name: &[u8]) {
     // 48: arg_start, 49: arg_end.
     let address = |field| stat_field("self", field)?.parse::<usize>().ok();

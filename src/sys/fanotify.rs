@@ -28,7 +28,7 @@ impl AsFd for Group {
 }
 
 impl Group {
-    /// Makes a group that reports by file handles and never blocks. fanotify_init(2).
+    /// Creates a group that reports file handles and never blocks. fanotify_init(2).
     ///
     /// # Errors
     /// EPERM without CAP_SYS_ADMIN.
@@ -46,7 +46,7 @@ impl Group {
         self.0.try_clone().map(Group)
     }
 
-    /// Watches the filesystem of `root` for these events too. fanotify_mark(2).
+    /// Adds these events to those that are watched on the filesystem of `root`. fanotify_mark(2).
     ///
     /// # Errors
     /// EINVAL where the kernel does not know an event; ENODEV, EOPNOTSUPP, EXDEV where the
@@ -74,8 +74,8 @@ impl Group {
         .map(drop)
     }
 
-    /// Takes the pending events, merged; some are left if they arrive faster than they are read.
-    /// fanotify(7).
+    /// Reads the pending events and merges them. Some are left if they arrive faster than they are
+    /// read. fanotify(7).
     pub(crate) fn take(&self) -> io::Result<Events> {
         let mut found = Events::default();
         let mut buffer = [0u8; 4096];
@@ -104,13 +104,13 @@ fn mask(events: Events) -> u64 {
         mask |= libc::FAN_FS_ERROR;
     }
     if events.release {
-        mask |= RELEASE | libc::FAN_ONDIR; // a deleted directory keeps it writable too
+        mask |= RELEASE | libc::FAN_ONDIR; // a deleted directory keeps the filesystem writable too
     }
     mask
 }
 
-/// `struct fanotify_event_metadata` starts with its whole length (u32) and has its mask (u64) at
-/// byte 8; the records follow each other without gaps.
+/// Merges the events of these records into `found`. Records follow each other without gaps. A
+/// `struct fanotify_event_metadata` has the record's length (u32) at byte 0, the mask (u64) at 8.
 fn read_events(mut bytes: &[u8], found: &mut Events) {
     while let (Some(length), Some(event)) = (bytes.get(..4), bytes.get(8..16)) {
         let length = length.try_into().map_or(0, u32::from_ne_bytes) as usize;
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_as_the_kernel_has_them_on_every_processor() {
+    fn the_record_layout_is_the_kernels_on_every_architecture() {
         use libc::fanotify_event_metadata as Record;
         assert_eq!(std::mem::offset_of!(Record, event_len), 0);
         assert_eq!(std::mem::offset_of!(Record, mask), 8);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn every_record_of_a_read_is_seen() {
+    fn every_record_of_a_read_counts() {
         let bytes = [record(libc::FAN_CLOSE_WRITE), record(libc::FAN_FS_ERROR)].concat();
         let mut found = Events::default();
         read_events(&bytes, &mut found);
@@ -156,14 +156,14 @@ mod tests {
     }
 
     #[test]
-    fn an_overflow_counts_as_everything() {
+    fn an_overflow_counts_as_every_event() {
         let mut found = Events::default();
         read_events(&record(libc::FAN_Q_OVERFLOW), &mut found);
         assert!(found.error && found.release);
     }
 
     #[test]
-    fn nonsense_ends_the_reading() {
+    fn malformed_records_are_ignored() {
         let mut found = Events::default();
         read_events(&[0; 7], &mut found);
         read_events(&[0; 64], &mut found);

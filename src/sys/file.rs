@@ -1,4 +1,4 @@
-//! Descriptors of files and directories: opening beneath a root, identity, space, the journal.
+//! Files and directories: opening, mount identity, free space, the ext4 journal, sync and locks.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -35,18 +35,17 @@ pub fn open_directory_beneath(root: BorrowedFd<'_>, path: &Path) -> io::Result<O
     )?)
 }
 
-/// Identity of a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MountId {
-    /// The number in mountinfo's first field. The kernel uses it again after an unmount.
+    /// The number in mountinfo's first field. The kernel reuses it after an unmount.
     pub shown: u64,
-    /// A number that the kernel never uses again while the system runs; 0 before Linux 6.8.
+    /// A number that the kernel never reuses while the system runs; 0 before Linux 6.8.
     pub unique: u64,
     /// The file is the root of its mount.
     pub is_root: bool,
 }
 
-/// Which mount an open file belongs to. statx(2) with STATX_MNT_ID (Linux 5.8) and
+/// Identifies the mount of an open file. statx(2) with STATX_MNT_ID (Linux 5.8) and
 /// STATX_MNT_ID_UNIQUE (6.8).
 pub fn mount_id(file: BorrowedFd<'_>) -> io::Result<MountId> {
     const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
@@ -66,8 +65,8 @@ pub fn mount_id(file: BorrowedFd<'_>) -> io::Result<MountId> {
     })
 }
 
-/// `st_dev` and number of links of the file at `path`, as the kernel has them at hand: asks no
-/// server. statx(2) with AT_STATX_DONT_SYNC.
+/// Returns `st_dev` and the number of links of the file at `path` as the kernel has cached them,
+/// without asking a network server. statx(2) with AT_STATX_DONT_SYNC.
 pub fn peek(path: &Path) -> io::Result<(u64, u32)> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::NLINK)?;
@@ -75,21 +74,21 @@ pub fn peek(path: &Path) -> io::Result<(u64, u32)> {
     Ok((device, stat.stx_nlink))
 }
 
-/// Space of the filesystem of an open file, in bytes and inodes, and whether it is read-only.
+/// A filesystem's space, in bytes and inodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
     pub size: u64,
     /// Bytes that any user may still use.
     pub free: u64,
-    /// 0 where the filesystem creates inodes as needed.
+    /// 0 if the filesystem creates inodes as needed.
     pub inodes: u64,
     /// Files that any user may still create.
     pub free_inodes: u64,
-    /// The mount or its superblock is read-only. Says nothing about health.
+    /// The mount or its superblock is read-only.
     pub read_only: bool,
 }
 
-/// fstatvfs(3).
+/// Reads the space of the filesystem of an open file. fstatvfs(3).
 pub fn space(file: BorrowedFd<'_>) -> io::Result<Space> {
     let vfs = rustix::fs::fstatvfs(file)?;
     let bytes = |blocks: u64| blocks.saturating_mul(vfs.f_frsize);
@@ -105,9 +104,9 @@ pub fn space(file: BorrowedFd<'_>) -> io::Result<Space> {
 /// From fs/ext4/ext4.h.
 const EXT4_IOC_CHECKPOINT: rustix::ioctl::Opcode = opcode::write::<u32>(b'f', 43);
 
-/// Asks an ext4 filesystem whether its journal is alive, by EXT4_IOC_CHECKPOINT without flags
-/// (Linux 5.14; needs CAP_SYS_ADMIN). Costs nothing while the journal is empty; otherwise it
-/// writes the journal back, so ask only when the superblock is read-only or lost.
+/// Checks that an ext4 journal is alive, with EXT4_IOC_CHECKPOINT without flags (Linux 5.14; needs
+/// CAP_SYS_ADMIN). An empty journal costs nothing. A dirty one is written back, so call this only
+/// if the superblock is read-only or lost.
 ///
 /// # Errors
 /// EIO if the journal was aborted; ENOTTY on other filesystems; EPERM without the capability.
@@ -119,13 +118,13 @@ pub fn checkpoint_journal(directory: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Flushes the whole filesystem of an open file, and reports, once per descriptor, what could not
-/// be written since the descriptor was opened. syncfs(2); reports since Linux 5.8.
+/// Flushes the filesystem of an open file. Reports, once per descriptor, writes that failed since
+/// the descriptor was opened. syncfs(2); reports since Linux 5.8.
 pub fn sync_filesystem(file: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::fs::syncfs(file)?)
 }
 
-/// Takes an exclusive advisory lock without waiting; it lasts as long as the open file. flock(2).
+/// Takes an exclusive advisory lock without waiting. Closing the file releases the lock. flock(2).
 ///
 /// # Errors
 /// `WouldBlock` if another open file has it.
@@ -135,7 +134,7 @@ pub fn lock_exclusive(file: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::fs::{self, File, FileTimes};
     use std::os::fd::AsFd;
@@ -143,26 +142,26 @@ mod tests {
     use std::process::Command;
     use std::time::{Duration, SystemTime};
 
-    /// A directory that is gone at the end.
-    struct Dir(std::path::PathBuf);
+    /// A new directory, removed when it is dropped.
+    pub(crate) struct TempDir(pub(crate) std::path::PathBuf);
 
-    impl Dir {
-        fn new(name: &str) -> Dir {
+    impl TempDir {
+        pub(crate) fn new(name: &str) -> TempDir {
             let path = std::env::temp_dir().join(format!("pst-{name}-{}", std::process::id()));
             fs::create_dir(&path).unwrap();
-            Dir(path)
+            TempDir(path)
         }
     }
 
-    impl Drop for Dir {
+    impl Drop for TempDir {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
     }
 
     #[test]
-    fn times_that_do_not_fit_32_bits_hide_no_file() {
-        let dir = Dir::new("2100");
+    fn a_file_with_times_beyond_32_bits_has_a_status() {
+        let dir = TempDir::new("2100");
         let open = File::open(&dir.0).unwrap();
         let year_2100 = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
         let times = FileTimes::new()
@@ -179,8 +178,8 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_more_than_32_bits_has_a_status() {
-        let dir = Dir::new("large");
+    fn a_file_with_a_size_beyond_32_bits_has_a_status() {
+        let dir = TempDir::new("large");
         let large = File::create(dir.0.join("large")).unwrap();
         large.set_len(5 << 30).unwrap();
         let expected = large.metadata().unwrap();
@@ -198,12 +197,12 @@ mod tests {
     #[test]
     fn sizes_are_bytes_in_64_bits() {
         let root = open_directory(Path::new("/")).unwrap();
-        let said = Command::new("stat")
+        let shown = Command::new("stat")
             .args(["-f", "-c", "%S %b", "/"])
             .output()
             .unwrap();
-        let said = String::from_utf8(said.stdout).unwrap();
-        let (block, count) = said.trim().split_once(' ').unwrap();
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        let (block, count) = shown.trim().split_once(' ').unwrap();
         let size = block.parse::<u64>().unwrap() * count.parse::<u64>().unwrap();
         let found = space(root.as_fd()).unwrap();
         assert_eq!(found.size, size);
@@ -230,8 +229,8 @@ mod tests {
     }
 
     #[test]
-    fn only_ext4_is_asked_for_its_journal() {
-        // _IOW('f', 43, __u32) as asm-generic/ioctl.h puts it together.
+    fn only_ext4_knows_the_journal_ioctl() {
+        // _IOW('f', 43, __u32) of asm-generic/ioctl.h.
         assert_eq!(
             EXT4_IOC_CHECKPOINT,
             1 << 30 | 4 << 16 | u32::from(b'f') << 8 | 43

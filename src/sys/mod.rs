@@ -1,5 +1,4 @@
-//! System calls that rustix does not wrap, and small safe wrappers around those that it does, one file
-//! per subject. The only unsafe code; nothing here decides anything.
+//! System calls: safe wrappers, one file per subject, and the crate's only unsafe code. No policy.
 #![allow(unsafe_code)]
 
 pub(crate) mod clock;
@@ -20,7 +19,7 @@ use std::io;
 #[link(name = "gcc_eh", kind = "static", modifiers = "-bundle")]
 unsafe extern "C" {}
 
-/// The value of a call that returns -1 and sets errno on failure.
+/// Converts the value of a call that returns -1 and sets errno on failure.
 fn check<T: PartialEq + From<i8>>(value: T) -> io::Result<T> {
     if value == T::from(-1) {
         Err(io::Error::last_os_error())

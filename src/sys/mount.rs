@@ -1,4 +1,4 @@
-//! Switching a superblock and a mount's own flags: the calls of the new mount API.
+//! Mounts: switching the superblock and clearing a mount's own read-only flag.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -7,7 +7,7 @@ use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick
 
 use super::check;
 
-/// Whether a superblock takes writes.
+/// Whether a superblock allows writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     ReadOnly,
@@ -32,8 +32,8 @@ struct MountAttr {
 /// namespace at once. fspick(2), fsconfig(2); Linux 5.2.
 ///
 /// # Errors
-/// EBUSY if something still holds it writable; EROFS and others if the device or the filesystem
-/// refuses.
+/// EBUSY if something still holds the filesystem writable; EROFS and others if the device or the
+/// filesystem refuses.
 pub fn switch_superblock(root: BorrowedFd<'_>, mode: Mode) -> io::Result<()> {
     let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
     let context = fspick(root, c"", flags)?;
@@ -46,7 +46,7 @@ pub fn switch_superblock(root: BorrowedFd<'_>, mode: Mode) -> io::Result<()> {
 }
 
 /// Clears the read-only flag of the mount whose root is `root`, in this mount namespace, and sets
-/// noatime if `noatime` says so. mount_setattr(2); Linux 5.12.
+/// its noatime flag if `noatime` is set. mount_setattr(2); Linux 5.12.
 ///
 /// # Errors
 /// ENOSYS before 5.12; EPERM without CAP_SYS_ADMIN or where the flag is locked.
@@ -61,7 +61,7 @@ pub fn clear_mount_read_only(root: BorrowedFd<'_>, noatime: bool) -> io::Result<
         attr.clear |= MOUNT_ATTR_ATIME;
         attr.set |= MOUNT_ATTR_NOATIME;
     }
-    // SAFETY: the path is a valid C string, `attr` is a live struct of the size given.
+    // SAFETY: the path is a valid C string; `attr` is live and of the size that is passed.
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -81,7 +81,7 @@ mod tests {
     use std::mem::offset_of;
 
     #[test]
-    fn the_call_is_the_kernels_on_every_processor() {
+    fn the_struct_layout_is_the_kernels_on_every_architecture() {
         assert_eq!(libc::SYS_mount_setattr, 442);
         assert_eq!(size_of::<MountAttr>(), 32);
         assert_eq!(offset_of!(MountAttr, clear), 8);

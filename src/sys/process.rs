@@ -1,4 +1,4 @@
-//! Processes: fork and exec, subreapers, reaping, and what /proc says of them.
+//! Other processes: fork and exec, signals, reaping, and their /proc/pid/stat.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, WaitOptions, getpid};
 
 use super::check;
 
-/// Sends a signal to a child of this process that was not reaped yet, so that the number cannot
-/// mean another process. kill(2).
+/// Sends a signal to a child of this process. The child must not be reaped yet: after that, its pid
+/// may be another process's. kill(2).
 pub(crate) fn signal_child(child: Pid, signal: libc::c_int) -> io::Result<()> {
     let signal = Signal::from_named_raw(signal).ok_or(Errno::INVAL)?;
     Ok(rustix::process::kill_process(child, signal)?)
@@ -21,13 +21,13 @@ pub(crate) fn signal_child(child: Pid, signal: libc::c_int) -> io::Result<()> {
 
 /// Whether a process is in this process's process group. getpgid(2).
 pub(crate) fn shares_group(pid: Pid) -> bool {
-    // rustix's getpgid does not know that the kernel says 0 for a group of another pid namespace.
+    // Not rustix's getpgid: the kernel returns 0 for a group of another pid namespace.
     // SAFETY: takes no pointers.
     unsafe { libc::getpgid(pid.as_raw_pid()) == libc::getpgid(0) }
 }
 
-/// Returns a field of /proc/pid/stat, counted as in proc_pid_stat(5), of those after the name;
-/// `None` if the process is gone.
+/// Returns field `number` of /proc/pid/stat, from 3, as proc_pid_stat(5) counts them; `None` if the
+/// process is gone.
 pub(crate) fn stat_field(pid: impl Display, number: usize) -> Option<String> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The name may contain anything, but it ends with the last ")". The next field is the third.
@@ -38,8 +38,8 @@ pub(crate) fn stat_field(pid: impl Display, number: usize) -> Option<String> {
     fields.nth(number - 3).map(str::to_owned)
 }
 
-/// Reaps any one child that has ended, without waiting; returns it and its exit code as a shell
-/// reports it: 128 + the signal that killed it. `None` if no child has ended. waitpid(2).
+/// Reaps one child that has ended, without waiting. Returns its pid and its exit code as a shell
+/// reports it (128+N if signal N killed it), or `None` if no child has ended. waitpid(2).
 ///
 /// # Errors
 /// ECHILD: there are no children.
@@ -52,14 +52,13 @@ pub(crate) fn reap() -> io::Result<Option<(Pid, u8)>> {
     }))
 }
 
-/// From now on orphans among this process's descendants become its children.
-/// PR_SET_CHILD_SUBREAPER(2const).
+/// Makes this process the new parent of its orphaned descendants. PR_SET_CHILD_SUBREAPER(2const).
 pub(crate) fn become_subreaper() -> io::Result<()> {
     Ok(rustix::process::set_child_subreaper(Some(getpid()))?)
 }
 
-/// Makes a copy of this process, which must have one thread only: debug builds check that. Returns
-/// the child's id, or `None` in the child. fork(2).
+/// Forks this process, which must have only one thread; debug builds check that. Returns the child's
+/// pid, or `None` in the child. fork(2).
 pub(crate) fn fork() -> io::Result<Option<Pid>> {
     debug_assert!(
         fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() == 1),
@@ -69,8 +68,8 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
     Ok(Pid::from_raw(check(unsafe { libc::fork() })?))
 }
 
-/// Starts a program as this program's caller would have started it, with `name` set to `value` in
-/// its environment.
+/// Starts a command with the signal mask, ignored signals and closed descriptors that this process
+/// was started with, and with `name` set to `value` in its environment.
 ///
 /// # Errors
 /// Those of fork(2) and execve(2).
@@ -78,8 +77,8 @@ pub(crate) fn spawn(words: &[OsString], name: &str, value: &OsStr) -> io::Result
     let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
     command.args(arguments);
-    // SAFETY: this process has one thread; in the new one only system calls are made that are safe
-    // in a signal handler. Set here, the variables stay in the caller's order.
+    // SAFETY: this process has one thread, and the new process only makes system calls that are
+    // allowed in a signal handler. Not `Command::env`, which would sort the variables.
     unsafe {
         std::env::set_var(name, value);
         command.pre_exec(|| {

@@ -1,5 +1,5 @@
-//! Signals: what the caller left (mask, ignored signals, closed standard descriptors), blocking
-//! before any thread exists, reading from a signalfd, and giving a command what the caller gave.
+//! Signals: blocking them before any thread exists, reading them from a signalfd, and restoring for
+//! a command what the caller left (mask, ignored signals, closed standard descriptors).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -20,7 +20,7 @@ const HANDLED: [(libc::c_int, &str); 8] = [
     (libc::SIGWINCH, "SIGWINCH"),
 ];
 
-/// The signals that [`begin`] blocks, besides SIGCHLD; except those that the caller ignored (nohup).
+/// The signals that [`begin`] blocks unless the caller ignored them (nohup).
 pub fn handled() -> impl Iterator<Item = libc::c_int> {
     HANDLED.into_iter().map(|(signal, _)| signal)
 }
@@ -29,22 +29,22 @@ pub fn handled() -> impl Iterator<Item = libc::c_int> {
 /// sets the others.
 const CHANGED: [libc::c_int; 3] = [libc::SIGPIPE, libc::SIGXFSZ, libc::SIGCHLD];
 
-/// What the caller left, before this process changed it.
+/// What the caller left.
 struct Inherited {
     mask: libc::sigset_t,
-    /// Which of [`CHANGED`] were ignored.
+    /// Whether each of [`CHANGED`] was ignored.
     ignored: [bool; 3],
-    /// Which of the standard descriptors were closed.
+    /// Whether each of the standard descriptors was closed.
     closed: [bool; 3],
 }
 
 static INHERITED: OnceLock<Inherited> = OnceLock::new();
 
-/// The C library calls this before `main`. There is no later moment: before `main` Rust's runtime
+/// The C library calls this before `main`. Later is too late: still before `main`, Rust's runtime
 /// opens /dev/null in place of closed standard descriptors and ignores SIGPIPE.
 #[used]
-// SAFETY: the section holds pointers to functions of this type; this one calls only functions that
-// need nothing of Rust's runtime.
+// SAFETY: the section holds pointers to functions of this type; this one does not need
+// Rust's runtime.
 #[unsafe(link_section = ".init_array")]
 static REMEMBER_INHERITED: extern "C" fn() = remember_inherited;
 
@@ -57,10 +57,11 @@ extern "C" fn remember_inherited() {
     });
 }
 
-/// To be called first in `main`, before any thread exists: a thread keeps the mask that it starts
-/// with. Blocks [`handled`], SIGCHLD, and SIGTTOU, since a message written in the background must
-/// stop nothing. A file that may not grow (RLIMIT_FSIZE) becomes an error, and SIGCHLD is no longer
-/// ignored, which would lose exit codes.
+/// Blocks [`handled`], SIGCHLD and SIGTTOU. Must be called first in `main`: a thread keeps the mask
+/// that it starts with. With SIGTTOU blocked, writing a message in the background stops nothing.
+///
+/// Also ignores SIGXFSZ, so that exceeding RLIMIT_FSIZE is an error, and no longer ignores SIGCHLD:
+/// the kernel drops the exit codes of children while it is ignored.
 pub fn begin() {
     set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
     set_disposition(libc::SIGCHLD, libc::SIG_DFL);
@@ -71,23 +72,23 @@ pub fn begin() {
 /// Whether a signal's disposition is SIG_IGN. sigaction(2).
 fn is_ignored(signal: libc::c_int) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
-    // SAFETY: a null new action only asks; on success the old one is written, and only then read.
+    // SAFETY: with a null new action nothing changes. The old one is read only if it was written.
     unsafe {
         libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) == 0
             && action.assume_init().sa_sigaction == libc::SIG_IGN
     }
 }
 
-/// Sets a disposition that is no handler: `SIG_DFL` or `SIG_IGN`.
+/// Sets a disposition: `SIG_DFL` or `SIG_IGN`, not a handler.
 fn set_disposition(signal: libc::c_int, disposition: libc::sighandler_t) {
     debug_assert!(disposition == libc::SIG_DFL || disposition == libc::SIG_IGN);
-    // SAFETY: no handler is installed, so nothing can run at a bad moment.
+    // SAFETY: installs no handler.
     unsafe { libc::signal(signal, disposition) };
 }
 
 fn set_of(signals: impl IntoIterator<Item = libc::c_int>) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
-    // SAFETY: sigemptyset initialises the set; sigaddset refuses what is no signal.
+    // SAFETY: sigemptyset initialises the set; sigaddset rejects invalid numbers.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         for signal in signals {
@@ -97,31 +98,30 @@ fn set_of(signals: impl IntoIterator<Item = libc::c_int>) -> libc::sigset_t {
     }
 }
 
-/// Changes the signal mask as `how` says, and returns the one before. sigprocmask(2).
+/// Changes the signal mask and returns the previous one. sigprocmask(2).
 fn change_mask(how: libc::c_int, set: Option<&libc::sigset_t>) -> libc::sigset_t {
     let set = set.map_or(ptr::null(), ptr::from_ref);
     let mut before = MaybeUninit::uninit();
-    // SAFETY: `set` is null or valid; the old mask is written, since `how` is valid.
+    // SAFETY: `set` is null or valid. The old mask is written, because `how` is valid.
     unsafe {
         libc::sigprocmask(how, set, before.as_mut_ptr());
         before.assume_init()
     }
 }
 
-/// Blocks these too, in a process of one thread: for [`Signals`] to read, or for good.
+/// Blocks these signals as well. For a process with one thread.
 pub fn block(signals: impl IntoIterator<Item = libc::c_int>) {
     change_mask(libc::SIG_BLOCK, Some(&set_of(signals)));
 }
 
-/// Restores the caller's signal mask: for commands of pst that live by the default actions.
+/// Restores the caller's signal mask, for commands that signals may end.
 pub fn restore_mask() {
     if let Some(inherited) = INHERITED.get() {
         change_mask(libc::SIG_SETMASK, Some(&inherited.mask));
     }
 }
 
-/// Restores what the caller gave, in a child before its exec: ignored signals, closed standard
-/// descriptors, signal mask.
+/// Restores everything that the caller left, in a child before its exec.
 pub fn restore_for_command() {
     let Some(inherited) = INHERITED.get() else {
         return;
@@ -142,52 +142,52 @@ pub fn restore_for_command() {
     restore_mask();
 }
 
-/// A signal that was read.
+/// A signal, read by [`Signals`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     pub signal: libc::c_int,
-    /// The process that sent it by kill(2), tgkill(2) or sigqueue(3); 0 if that process is not in
-    /// this pid namespace; [`KERNEL`] if no process sent it.
+    /// The process that sent it with kill(2), tgkill(2) or sigqueue(3); 0 if that process is not in
+    /// this pid namespace; -1 if the kernel sent it.
     pub sender: libc::pid_t,
 }
 
 const KERNEL: libc::pid_t = -1;
 
 impl Received {
-    /// Whether a terminal sent it to its whole foreground group. Not so SIGHUP: the terminal sends it
-    /// to the session's leader only.
+    /// Whether a terminal sent it to its whole foreground group. SIGHUP is not among them: a terminal
+    /// sends it only to the session's leader.
     pub fn from_terminal(&self) -> bool {
         let keys = [libc::SIGINT, libc::SIGQUIT, libc::SIGWINCH];
         self.sender == KERNEL && keys.contains(&self.signal)
     }
 }
 
-/// A non-blocking signalfd(2). It reads the signals of the process that reads, so a child may use
-/// its parent's.
+/// A non-blocking signalfd(2). Each process reads its own signals from it, so a child may use its
+/// parent's.
 #[derive(Debug)]
 pub struct Signals(OwnedFd);
 
 impl Signals {
-    /// Reads these signals, which must be blocked (see [`begin`]).
+    /// Creates a descriptor for these signals, which must be blocked (see [`begin`]).
     pub fn new(signals: impl IntoIterator<Item = libc::c_int>) -> io::Result<Self> {
         let set = set_of(signals);
-        // SAFETY: a valid set; the new descriptor is nobody else's.
+        // SAFETY: the set is valid; nothing else owns the new descriptor.
         unsafe {
             let fd = libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
             Ok(Self(OwnedFd::from_raw_fd(check(fd)?)))
         }
     }
 
-    /// The next pending signal, if there is one.
+    /// Reads the next pending signal, if there is one.
     pub fn next(&self) -> Option<Received> {
         let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
         let size = size_of_val(&info);
-        // SAFETY: the buffer is as long as said.
+        // SAFETY: the buffer is live and of the size that is passed.
         let read = unsafe { libc::read(self.0.as_raw_fd(), info.as_mut_ptr().cast(), size) };
         if read == -1 {
             return None; // EAGAIN: no signal is pending
         }
-        // SAFETY: a signalfd gives whole records only, and this was one.
+        // SAFETY: a signalfd returns only whole records, and this was one.
         let info = unsafe { info.assume_init() };
         Some(Received {
             signal: info.ssi_signo as libc::c_int,
@@ -205,7 +205,7 @@ impl AsFd for Signals {
     }
 }
 
-/// As in signal(7), for those that are [`handled`].
+/// Returns the name of a [`handled`] signal.
 pub fn name(signal: libc::c_int) -> &'static str {
     let found = HANDLED.iter().find(|(handled, _)| *handled == signal);
     found.map_or("a signal", |(_, name)| name)
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_signal_is_read_with_its_sender() {
         let set = set_of([libc::SIGUSR2]);
-        // SAFETY: a valid set; only this thread's mask is changed, and it ends with the test.
+        // SAFETY: the set is valid. Only this thread's mask changes, and it ends with the test.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut()) };
         let signals = Signals::new([libc::SIGUSR2]).unwrap();
         assert_eq!(signals.next(), None);

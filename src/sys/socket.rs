@@ -1,5 +1,5 @@
-//! Unix sockets. For clients: connecting without blocking for long, and being woken while stopped.
-//! For the daemon: identifying the peer, and the socket's own name.
+//! Unix sockets. For clients: connecting with a timeout, and waking a stopped process. For the
+//! daemon: identifying the peer, taking a passed socket, and owning the socket's name.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -18,18 +18,18 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use super::{check, poll};
 
 /// Connects to the socket at `path`; the connection is non-blocking. `WouldBlock` if the backlog is
-/// full, which no poll(2) waits for. unix(7).
+/// full: poll(2) cannot wait for that. unix(7).
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
     let socket = new_socket(SocketFlags::NONBLOCK)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket.into())
 }
 
-/// Like [`connect`], but waits in line if the backlog is full: clients that only try again are
-/// overtaken by those that wait. `WouldBlock` after `patience`. SO_SNDTIMEO of socket(7).
-pub(crate) fn connect_in_line(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+/// Like [`connect`], but waits in line if the backlog is full: waiting clients overtake clients that
+/// only try again. `WouldBlock` after `timeout`. SO_SNDTIMEO of socket(7).
+pub(crate) fn connect_in_line(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     let socket = new_socket(SocketFlags::empty())?;
-    set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(timeout))?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     fcntl_setfl(&socket, OFlags::NONBLOCK)?;
     Ok(socket.into())
@@ -45,11 +45,11 @@ fn new_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
     )?)
 }
 
-/// From now on this process gets SIGCONT whenever something arrives at a non-blocking socket or the
-/// other end closes, so that it wakes up even if it is stopped. A socket wakes one process only.
-/// F_SETOWN and F_SETSIG of fcntl(2).
+/// Has the kernel send this process SIGCONT whenever data arrives at a non-blocking socket or its
+/// other end closes, so that a stopped process continues. A socket wakes only one process. F_SETOWN
+/// and F_SETSIG of fcntl(2).
 pub(crate) fn wake_this_process(socket: &UnixStream) -> io::Result<()> {
-    // Not in rustix, and not in the libc crate for every target; F_SETSIG is the same on all of Linux.
+    // The libc crate lacks it for some targets; the value is the same on all architectures.
     const F_SETSIG: libc::c_int = 10;
     const O_ASYNC: OFlags = OFlags::from_bits_retain(libc::O_ASYNC as u32);
     let fd = socket.as_raw_fd();
@@ -61,16 +61,16 @@ pub(crate) fn wake_this_process(socket: &UnixStream) -> io::Result<()> {
     Ok(fcntl_setfl(socket, OFlags::NONBLOCK | O_ASYNC)?)
 }
 
-/// The process that connected, as of that moment.
+/// The process that connected, as it was then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
-    /// 0 if the process is not visible in this pid namespace.
+    /// 0 if the process is not in this pid namespace.
     pub pid: u32,
     pub uid: u32,
     pub gid: u32,
 }
 
-/// SO_PEERCRED of socket(7). rustix's does not allow for a pid of 0.
+/// SO_PEERCRED of socket(7). rustix's version does not allow a pid of 0.
 pub(crate) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let mut credentials = [0; 3]; // as in `struct ucred`
     get_option(socket, libc::SO_PEERCRED, &mut credentials)?;
@@ -78,7 +78,8 @@ pub(crate) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     Ok(Peer { pid, uid, gid })
 }
 
-/// The supplementary groups of the process that connected. SO_PEERGROUPS of socket(7); Linux 4.13.
+/// Returns the supplementary groups of the process that connected. SO_PEERGROUPS of socket(7);
+/// Linux 4.13.
 pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     const NGROUPS_MAX: usize = 65_536;
     let mut groups = vec![0; 64];
@@ -98,10 +99,10 @@ pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     }
 }
 
-/// Reads an option of numbers; returns how many. getsockopt(2).
+/// Reads an option that consists of numbers; returns how many there are. getsockopt(2).
 fn get_option(socket: BorrowedFd<'_>, option: libc::c_int, into: &mut [u32]) -> io::Result<usize> {
     let mut size = size_of_val(into) as libc::socklen_t;
-    // SAFETY: the buffer is live and as long as `size` says.
+    // SAFETY: the buffer is live and `size` bytes long.
     check(unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -114,7 +115,7 @@ fn get_option(socket: BorrowedFd<'_>, option: libc::c_int, into: &mut [u32]) -> 
     Ok(size as usize / size_of::<u32>())
 }
 
-/// Whether the other end is closed, so that nobody can read an answer. It may have sent bytes before.
+/// Whether the other end is closed and cannot read an answer. Bytes that it sent may still be unread.
 pub(crate) fn hung_up(socket: &impl AsFd) -> bool {
     poll::wait(
         [PollFd::new(socket, PollFlags::empty())],
@@ -122,9 +123,9 @@ pub(crate) fn hung_up(socket: &impl AsFd) -> bool {
     ) == [true]
 }
 
-/// Forbids sending descriptors to a listening socket's connections. Otherwise the daemon closes them
-/// unseen, and closing can block: a TCP socket with SO_LINGER, for as long as its sender wants.
-/// SO_PASSRIGHTS of socket(7).
+/// Forbids clients of a listening socket to send descriptors. The daemon would close them unseen, and
+/// closing a TCP socket with SO_LINGER blocks as long as its sender wants. SO_PASSRIGHTS of
+/// socket(7).
 ///
 /// # Errors
 /// ENOPROTOOPT before Linux 6.16.
@@ -132,7 +133,7 @@ pub(crate) fn refuse_descriptors(listener: BorrowedFd<'_>) -> io::Result<()> {
     // Not in the libc crate; the same on all architectures but parisc and sparc.
     const SO_PASSRIGHTS: libc::c_int = 83;
     let pass: libc::c_int = 0;
-    // SAFETY: `pass` is live and as long as the length given.
+    // SAFETY: `pass` is live and of the size that is passed.
     check(unsafe {
         libc::setsockopt(
             listener.as_raw_fd(),
@@ -145,8 +146,8 @@ pub(crate) fn refuse_descriptors(listener: BorrowedFd<'_>) -> io::Result<()> {
     .map(drop)
 }
 
-/// Takes over descriptor 3, the first one that a service manager passes; sd_listen_fds(3). Only for a
-/// process whose service manager says so, before anything else opens descriptors. Works once.
+/// Takes ownership of descriptor 3, the first that a service manager passes; sd_listen_fds(3). Call it
+/// once, only if the service manager passed one, and before anything else opens descriptors.
 ///
 /// # Errors
 /// EBADF if it was taken before.
@@ -155,14 +156,14 @@ pub(crate) fn take_passed() -> io::Result<OwnedFd> {
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
-    // SAFETY: it is open, was passed to this process to keep, and `TAKEN` gives it to one owner.
+    // SAFETY: it was passed to this process, and `TAKEN` gives it to one owner.
     Ok(unsafe { OwnedFd::from_raw_fd(3) })
 }
 
-/// Opens the name of a socket that this process has just bound at `path`.
+/// Opens the file of the socket that this process has just bound at `path`, to change its group.
 ///
 /// # Errors
-/// `Other` if something else is there: no socket, another user's, or one with more names.
+/// `Other` if something else is there: not a socket, another user's, or a file with hard links.
 pub(crate) fn open_own_name(path: &Path) -> io::Result<(File, Metadata)> {
     let flags = libc::O_PATH | libc::O_NOFOLLOW;
     let name = File::options().read(true).custom_flags(flags).open(path)?;
@@ -175,8 +176,8 @@ pub(crate) fn open_own_name(path: &Path) -> io::Result<(File, Metadata)> {
     Ok((name, found))
 }
 
-/// Gives an open name to a group; its user stays. Not by its path, which others may be able to
-/// replace. fchownat(2).
+/// Sets the group of a file from [`open_own_name`]. Not by path, because others may be able to replace
+/// that file. fchownat(2).
 pub(crate) fn set_group(name: &File, gid: u32) -> io::Result<()> {
     let group = Some(Gid::from_raw(gid));
     rustix::fs::chownat(name, c"", None, group, AtFlags::EMPTY_PATH)?;
@@ -196,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_other_end_is_identified_and_seen_to_close() {
+    fn a_peer_is_identified_and_its_hang_up_is_noticed() {
         let (far, near) = UnixStream::pair().unwrap();
         let found = peer(near.as_fd()).unwrap();
         assert_eq!(found.pid, std::process::id());
@@ -206,14 +207,14 @@ mod tests {
         assert!(hung_up(&near));
     }
 
-    /// Where this thread's state is to be read.
+    /// Returns the file that shows this thread's state.
     fn thread_state() -> PathBuf {
         let own = fs::read_link("/proc/thread-self").unwrap();
         PathBuf::from("/proc").join(own).join("stat")
     }
 
     #[test]
-    fn who_finds_the_backlog_full_gets_in_line() {
+    fn a_client_that_finds_the_backlog_full_waits_in_line() {
         let path = std::env::temp_dir().join(format!("pst-line-{}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
         rustix::net::listen(&listener, 0).unwrap();
@@ -221,19 +222,19 @@ mod tests {
         let full = connect(&path).unwrap_err();
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
         let start = Instant::now();
-        let patience = Duration::from_millis(20);
-        let late = connect_in_line(&path, patience).unwrap_err();
+        let timeout = Duration::from_millis(20);
+        let late = connect_in_line(&path, timeout).unwrap_err();
         assert_eq!(late.kind(), io::ErrorKind::WouldBlock);
-        // The kernel counts in ticks, and the first may be nearly over: at 100 Hz half of it is left.
-        assert!(start.elapsed() >= patience / 2, "it did not wait");
+        // The kernel counts in ticks of up to 10 ms, and the first may be nearly over.
+        assert!(start.elapsed() >= timeout / 2, "it did not wait");
         let second = thread::scope(|scope| {
-            let (tell, own) = mpsc::channel();
+            let (sender, receiver) = mpsc::channel();
             let path = &path;
             let second = scope.spawn(move || {
-                tell.send(thread_state()).unwrap();
+                sender.send(thread_state()).unwrap();
                 connect_in_line(path, Duration::from_secs(60))
             });
-            let state = own.recv().unwrap();
+            let state = receiver.recv().unwrap();
             while !fs::read_to_string(&state).unwrap().contains(") S ") {
                 thread::yield_now();
             }

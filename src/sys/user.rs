@@ -1,5 +1,4 @@
-//! The user and group databases: names to numbers and back. Nothing is cached: every call asks the
-//! databases.
+//! The user and group databases: names to numbers and back, without a cache.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -10,14 +9,14 @@ use libc::{c_char, c_int, size_t};
 /// Larger than any entry: a group of 100,000 members fits.
 const BUFFER_LIMIT: usize = 16 << 20;
 
-/// Returns the user's number, or `None` if there is no such user. Digits that are no user's name are
-/// taken as the number itself. getpwnam_r(3).
+/// Returns the user's number, or `None` if there is no such user. Digits that are not a user's name
+/// are taken as the number. getpwnam_r(3).
 pub(crate) fn uid_by_name(name: &str) -> io::Result<Option<u32>> {
     by_name(name, libc::getpwnam_r, |entry| entry.pw_uid)
 }
 
-/// Returns the group's number, or `None` if there is no such group. Digits that are no group's name
-/// are taken as the number itself. getgrnam_r(3).
+/// Returns the group's number, or `None` if there is no such group. Digits that are not a group's
+/// name are taken as the number. getgrnam_r(3).
 pub(crate) fn gid_by_name(name: &str) -> io::Result<Option<u32>> {
     by_name(name, libc::getgrnam_r, |entry| entry.gr_gid)
 }
@@ -25,7 +24,7 @@ pub(crate) fn gid_by_name(name: &str) -> io::Result<Option<u32>> {
 /// Returns the user's name, or the number as digits if there is no name or the database fails.
 /// getpwuid_r(3).
 pub(crate) fn user_name(uid: u32) -> String {
-    // SAFETY: in an entry that was found, the name is a C string.
+    // SAFETY: the name in a found entry is a C string.
     let name = by_id(uid, libc::getpwuid_r, |entry| unsafe {
         name_of(entry.pw_name)
     });
@@ -34,21 +33,21 @@ pub(crate) fn user_name(uid: u32) -> String {
 
 /// Like [`user_name`]. getgrgid_r(3).
 pub(crate) fn group_name(gid: u32) -> String {
-    // SAFETY: in an entry that was found, the name is a C string.
+    // SAFETY: the name in a found entry is a C string.
     let name = by_id(gid, libc::getgrgid_r, |entry| unsafe {
         name_of(entry.gr_name)
     });
     name.unwrap_or_else(|| gid.to_string())
 }
 
-/// Returns the names that the group's entry lists: the users that have it as a supplementary group.
-/// Empty also if the database fails. getgrgid_r(3).
+/// Returns the users that the group's entry lists: those that have it as a supplementary group. Empty
+/// if the database fails. getgrgid_r(3).
 pub(crate) fn group_members(gid: u32) -> Vec<String> {
     let members = by_id(gid, libc::getgrgid_r, |entry| {
         let mut names = Vec::new();
         let mut next = entry.gr_mem;
-        // SAFETY: in an entry that was found, `gr_mem` is an array of pointers to C strings that
-        // ends with a null pointer.
+        // SAFETY: `gr_mem` in a found entry is an array of pointers to C strings that ends with a
+        // null pointer.
         unsafe {
             while !next.is_null() && !(*next).is_null() {
                 names.push(name_of(*next));
@@ -60,8 +59,8 @@ pub(crate) fn group_members(gid: u32) -> Vec<String> {
     members.unwrap_or_default()
 }
 
-/// One of the four `get…_r` functions: its key, then pointers to an entry, a buffer and its size, and
-/// the result.
+/// One of the four `get…_r` functions. Takes the key and pointers to the entry, a buffer and the
+/// result.
 type Function<K, E> = unsafe extern "C" fn(K, *mut E, *mut c_char, size_t, *mut *mut E) -> c_int;
 
 fn by_name<E>(
@@ -91,8 +90,8 @@ fn by_id<E, T>(id: u32, function: Function<u32, E>, take: impl Fn(&E) -> T) -> O
     found.ok().flatten()
 }
 
-/// Calls one of the `get…_r` functions, with a larger buffer as long as it returns ERANGE, and
-/// `take`s from the entry while its buffer lives.
+/// Calls one of the `get…_r` functions, again with a larger buffer if it returns ERANGE. Applies
+/// `take` to the entry while the buffer lives.
 fn lookup<E, T>(
     mut call: impl FnMut(*mut E, *mut c_char, size_t, *mut *mut E) -> c_int,
     take: impl Fn(&E) -> T,
@@ -110,8 +109,8 @@ fn lookup<E, T>(
         match code {
             // Some databases return ENOENT or ESRCH for "not found", see getpwnam_r(3).
             0 | libc::ENOENT | libc::ESRCH => {
-                // SAFETY: not null, it points to `entry`, which the call has filled; its strings
-                // are in `buffer`.
+                // SAFETY: unless it is null, `result` points to `entry`, which the call has filled;
+                // its strings are in `buffer`.
                 return Ok(unsafe { result.as_ref() }.map(take));
             }
             libc::EINTR => {}
@@ -124,12 +123,12 @@ fn lookup<E, T>(
 /// # Safety
 /// `name` points to a C string.
 unsafe fn name_of(name: *const c_char) -> String {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees it.
     let name = unsafe { CStr::from_ptr(name) };
     name.to_string_lossy().into_owned()
 }
 
-/// Not u32::MAX: chown(2) takes it as "unchanged".
+/// Parses digits. Rejects `u32::MAX`, which means "unchanged" to chown(2).
 fn number(name: &str) -> Option<u32> {
     if !name.bytes().all(|byte| byte.is_ascii_digit()) {
         return None; // `parse` would take "+5"
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_no_error() {
+    fn an_unknown_name_is_not_an_error() {
         for name in ["no-such-name-here", "", "a\0b", "-1", "+5", " 5", "5 "] {
             assert_eq!(uid_by_name(name).unwrap(), None, "{name:?}");
             assert_eq!(gid_by_name(name).unwrap(), None, "{name:?}");
@@ -160,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn digits_are_a_number() {
+    fn digits_are_taken_as_the_number() {
         assert_eq!(uid_by_name("4000000001").unwrap(), Some(4_000_000_001));
         assert_eq!(gid_by_name("0").unwrap(), Some(0));
         for too_large in ["4294967295", "4294967296", "99999999999999999999"] {
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_lookup_is_not_taken_as_not_found() {
+    fn a_failed_lookup_is_an_error() {
         let failed = lookup(|_: *mut u32, _, _, _| libc::EIO, |&entry| entry);
         assert_eq!(failed.unwrap_err().raw_os_error(), Some(libc::EIO));
         let absent = lookup(|_: *mut u32, _, _, _| libc::ENOENT, |&entry| entry);
