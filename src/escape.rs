@@ -1,12 +1,12 @@
-//! Escapes bytes from outside (commands, paths, names) for logs, status and errors: one line, with
-//! nothing that acts on a terminal or hides in it. The escaping is reversible.
+//! Escapes bytes from outside (commands, paths, names) for logs, status and errors: on one line,
+//! without control or invisible characters. The escaping is reversible.
 
 use std::fmt::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Displays bytes from outside. Printable UTF-8 stays as it is. The rest becomes `\n`, `\x1b` (also
-/// each byte that is not UTF-8) or `\u{202e}`, and a backslash `\\`.
+/// Displays printable UTF-8 as it is. Other characters become `\n`, `\x1b` or `\u{202e}`, bytes that
+/// are not UTF-8 become `\xff`, and a backslash becomes `\\`.
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a>(&'a [u8]);
 
@@ -74,7 +74,7 @@ mod tests {
         escape(bytes).to_string()
     }
 
-    /// Reverses `escape`; panics on anything that `escape` never writes.
+    /// Reverses `escape`; panics on text that `escape` never writes.
     fn unescape(text: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut rest = text;
@@ -132,7 +132,7 @@ mod tests {
             (b"\x9b31m", r"\x9b31m"), // a C1 control as a lone byte,
             ("\u{9b}31m".as_bytes(), r"\u{9b}31m"), // and as a character
             (b"caf\xc3", r"caf\xc3"), // cut within a character
-            (b"\xc0\xaf", r"\xc0\xaf"), // '/' in two bytes
+            (b"\xc0\xaf", r"\xc0\xaf"), // '/' as two bytes
             (b"\xed\xa0\x80", r"\xed\xa0\x80"), // a surrogate
             (b"\xf4\x90\x80\x80", r"\xf4\x90\x80\x80"), // past the last character
             ("gpj\u{202e}exe".as_bytes(), r"gpj\u{202e}exe"),
@@ -168,7 +168,7 @@ mod tests {
         }
 
         #[test]
-        fn bytes_that_look_like_escapes_are_too(bytes in r"[\\xun{}0-9a-f\x1b\u{202e}]{0,40}") {
+        fn bytes_that_resemble_escapes_are_reversible(bytes in r"[\\xun{}0-9a-f\x1b\u{202e}]{0,40}") {
             prop_assert_eq!(unescape(&shown(bytes.as_bytes())), bytes.as_bytes());
         }
     }

@@ -1,17 +1,17 @@
-//! Parses fstab(5). Which entry is the storage's is decided in `config`.
+//! Parses fstab(5). `config` decides which entry is the storage's.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-/// Options that say whether access times are kept; each also with `no` before it. `lazytime` only
-/// says when they are written.
+/// Options that set whether access times are kept. Each exists with `no` before it, too. `lazytime`
+/// only delays writing them.
 const ATIME_OPTIONS: [&str; 4] = ["atime", "diratime", "relatime", "strictatime"];
 
 /// One line of fstab, with its octal escapes resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// Line in the file, from 1.
+    /// The line's number, from 1.
     pub line: usize,
     /// The device, `LABEL=…`, `UUID=…`, …
     pub spec: OsString,
@@ -22,8 +22,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Returns the value of an option, the last if there are several, as in mount(8). It is empty if
-    /// the option has none.
+    /// Returns the value of an option, empty if the option has none. The last one counts, as in
+    /// mount(8).
     pub fn option(&self, name: &str) -> Option<&OsStr> {
         self.options.iter().rev().find_map(|option| {
             match option.as_bytes().strip_prefix(name.as_bytes())? {
@@ -48,10 +48,8 @@ impl Entry {
     }
 }
 
-/// Returns all entries.
-///
 /// # Errors
-/// The first line that has fewer than four fields, and how many it has.
+/// The number of the first line with fewer than four fields, and the number of its fields.
 pub fn parse(text: &[u8]) -> Result<Vec<Entry>, (usize, usize)> {
     let mut entries = Vec::new();
     for (line, content) in (1..).zip(text.split(|&byte| byte == b'\n')) {
@@ -75,8 +73,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<Entry>, (usize, usize)> {
     Ok(entries)
 }
 
-/// Resolves `\040` and the like, a backslash and three octal digits; mountinfo has them too. Other
-/// backslashes stay.
+/// Resolves the octal escapes of fstab and mountinfo, such as `\040`. Other backslashes stay.
 pub(crate) fn unescape(mut field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     while let [first, rest @ ..] = field {
@@ -104,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn pikvms_own_line() {
+    fn the_line_of_pikvm_is_parsed() {
         let entry = only(
             "LABEL=PIPST  /var/lib/kvmd/pst  ext4  nodev,nosuid,noexec,ro,errors=remount-ro,X-kvmd.pst-user=kvmd-pst  0 2\n",
         );
@@ -121,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_blank_lines_and_separators() {
+    fn comments_blank_lines_and_separators_are_skipped() {
         let text = b"# a b c d\n\n \t \n\t # indented\r\n/dev/a\t/a \t ext4  ro\r\n/dev/b /b btrfs rw 0\n/dev/#c /c xfs ro,x 0 0 more";
         let entries = parse(text).unwrap();
         let seen: Vec<_> = entries
@@ -143,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_in_every_field_are_bytes() {
+    fn escapes_are_resolved_to_bytes_in_every_field() {
         for (escaped, bytes) in [
             (r"a\040b", &b"a b"[..]),
             (r"\011\012\134\043", b"\t\n\\#"),
@@ -192,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn atime_policies_are_known_by_name() {
+    fn options_about_access_times_are_recognized() {
         for (options, named) in [
             ("ro", false),
             ("ro,noatime", true),

@@ -4,20 +4,20 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | `cli` | the commands and their options |
-//! | `daemon` | sessions, and when the storage is writable: `controller` owns the state, `arbiter` decides, `worker` does what blocks, `server` accepts, `native` and `kvmd` speak the protocols |
-//! | `run` | one session and its command: the process that the user started, and the supervisor of the command's tree |
-//! | `status`, `check` | what users see of the daemon, and of everything that a session needs |
+//! | `cli` | commands and their options |
+//! | `daemon` | sessions, and when the storage is writable: `controller` owns the state, `arbiter` decides, `worker` makes the calls that may block, `server` accepts connections, `native` and `kvmd` speak the protocols |
+//! | `run` | one session and its command: `pst run` itself, and the supervisor of the command's process tree |
+//! | `status`, `check` | the daemon's status for users; a check of everything that a session needs |
 //! | `storage` | the mount: inspection, superblock, directories, lock, holders |
-//! | `client` | the way to the daemon's socket |
+//! | `client` | a connection to the daemon |
 //! | `wire` | messages, frames and the status document; no I/O |
-//! | `config`, `fstab` | where the storage is, and who may use it |
-//! | `systemd` | the service manager's socket, watchdog and states |
+//! | `config`, `fstab` | the storage's location, and its users and groups |
+//! | `systemd` | the service manager: socket activation, watchdog and states |
 //! | `table`, `units`, `escape`, `logging`, `problem` | text for users: tables, amounts, names from outside, the log, errors |
 //! | `sys` | system calls that std and rustix do not wrap, and the only `unsafe` code |
 //!
-//! Imports run from the top to the bottom of this table: `cli` starts the commands, these use `storage` and `client`, and
-//! everything may use `wire`, `problem` and `sys`. Nothing imports upwards.
+//! Modules import only from below in this table: `cli` starts the commands, the commands use `storage` and `client`, and
+//! any module may use `wire`, `problem` and `sys`.
 //!
 //! # One session
 //!

@@ -16,8 +16,8 @@ use crate::problem::{Problem, ProblemKind};
 
 /// Starts logging; later calls change nothing.
 ///
-/// The level is `chosen`, else RUST_LOG's, else `info`. Records of other crates begin at `warn`. If
-/// stderr is the journal, lines have priorities; sd-daemon(3).
+/// The level is `chosen`, else RUST_LOG's, else `info`. Other crates log at most warnings. If stderr
+/// is the journal, lines have priorities; sd-daemon(3).
 pub(crate) fn init(chosen: Option<LevelFilter>) {
     let wanted = env::var_os("RUST_LOG").filter(|level| chosen.is_none() && !level.is_empty());
     let level = wanted.map(|level| parse_level(&level)).transpose();
@@ -65,7 +65,7 @@ impl<T: fmt::Display> fmt::Display for OneLine<T> {
     }
 }
 
-/// See syslog(3).
+/// Returns a priority of syslog(3).
 fn journal_prefix(level: Level) -> &'static str {
     match level {
         Level::Error => "<3>",
@@ -75,8 +75,8 @@ fn journal_prefix(level: Level) -> &'static str {
     }
 }
 
-/// Compares stderr with JOURNAL_STREAM, `DEVICE:INODE` of the journal's socket; systemd.exec(5). A
-/// service may redirect the stderr of its processes.
+/// Compares stderr with JOURNAL_STREAM, the `DEVICE:INODE` of the journal's socket; systemd.exec(5).
+/// A process of a service may have another stderr.
 fn stderr_is_journal() -> bool {
     let named = env::var("JOURNAL_STREAM").unwrap_or_default();
     let stderr = fstat(io::stderr());
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use std::process::{Command, Output, Stdio};
 
-    /// The other tests run this in a child: a process has one logger.
+    /// The other tests run this one in a child process, because a process has only one logger.
     #[test]
     fn child_logs() {
         if env::var_os("PST_TEST_LOGGING").is_none() {
@@ -104,7 +104,8 @@ mod tests {
         init(None);
     }
 
-    /// Runs a child with a pipe as stderr. PST_TEST_EMULATOR runs this processor's programs here.
+    /// Runs `child_logs` in `script`, with a pipe as stderr. PST_TEST_EMULATOR runs programs of another
+    /// architecture.
     fn child(level: Option<&str>, script: &str) -> Output {
         let mut command = Command::new("bash");
         command
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_level_is_that_of_rust_log() {
+    fn rust_log_sets_the_level() {
         assert_eq!(lines(Some("off"), PLAIN), [""; 0]);
         assert_eq!(lines(Some("WARN"), PLAIN).len(), 1);
         let odd = lines(Some("pst=loud"), PLAIN);
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stderr_that_cannot_be_written_fails_nothing() {
+    fn an_unwritable_stderr_is_not_an_error() {
         for script in [
             r#"exec $PST_TEST_EMULATOR "$0" "$@" 2>&-"#,
             r#"exec $PST_TEST_EMULATOR "$0" "$@" 2>/dev/full"#,

@@ -1,4 +1,4 @@
-//! `pst`: runs the command that is meant and returns its exit code.
+//! The `pst` binary: blocks signals and hands over to `cli`.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The error that a user reads: what failed and why, and the next step.
+//! The error that a user reads: what failed, why, and the next step.
 
 use std::fmt;
 use std::io;
@@ -13,12 +13,12 @@ pub struct Problem {
     pub kind: ProblemKind,
 }
 
-/// What a caller must tell apart.
+/// Decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemKind {
     /// Wrong usage, configuration or output: exit code 2.
     Usage,
-    /// The daemon does not answer as it should: exit code 3 of `pst status`.
+    /// No daemon, or no valid answer from it: exit code 3 of `pst status`.
     NoDaemon,
     Other,
 }
@@ -75,7 +75,7 @@ pub fn reason(error: &io::Error) -> String {
     }
 }
 
-/// Returns a library's message in our style.
+/// Returns a library's message in our style, with a small first letter.
 pub(crate) fn uncapitalized(text: &str) -> String {
     let mut text = text.to_owned();
     if let Some(first) = text.get_mut(..1) {
@@ -84,7 +84,7 @@ pub(crate) fn uncapitalized(text: &str) -> String {
     text
 }
 
-/// Says where to raise a limit that any program can reach.
+/// Returns where to raise the limit that was reached.
 fn limit_hint(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error()? {
         libc::EMFILE => Some("see `ulimit -n`, or the unit's LimitNOFILE="),
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_is_one_line_with_its_next_step() {
+    fn a_problem_shows_its_next_step_on_the_same_line() {
         let problem = Problem::new("cannot open /x: permission denied");
         assert_eq!(problem.to_string(), "cannot open /x: permission denied");
         let problem = problem.hint("run pst as root").kind(ProblemKind::Usage);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_that_ran_out_says_where_its_limit_is() {
+    fn a_reached_limit_comes_with_where_to_raise_it() {
         for (errno, names) in [
             (libc::EMFILE, "LimitNOFILE="),
             (libc::ENFILE, "fs.file-nr"),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_plain_words() {
+    fn a_reason_has_no_error_number_of_rust() {
         let unknown = io::Error::from_raw_os_error(5000);
         assert_eq!(reason(&unknown), "unknown error 5000");
         assert_eq!(reason(&io::Error::other("No luck")), "No luck");

@@ -1,4 +1,4 @@
-//! The service manager: the socket that it passes, its watchdog, and the states that it is sent.
+//! The service manager: the socket that it passes, its watchdog, and the states that we send it.
 
 use std::env;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,13 +13,13 @@ use sd_notify::NotifyState;
 use crate::problem::Problem;
 use crate::sys::socket;
 
-/// States that may wait for a service manager that reads nothing. Later ones are dropped.
+/// States that are queued while the service manager does not read. More are dropped.
 const QUEUE: usize = 64;
-/// How long the daemon's end waits until the last states are sent.
+/// The daemon waits this long at its end until the last states are sent.
 const LAST_STATES: Duration = Duration::from_secs(1);
 
-/// Sends states to the service manager, on a thread of its own: PID 1 may be slow to read them.
-/// Without a NOTIFY_SOCKET there is no thread, and nothing is sent.
+/// Sends states to the service manager from a thread, because PID 1 may be slow to read them. Without
+/// a NOTIFY_SOCKET, sends nothing.
 #[derive(Debug, Default)]
 pub(crate) struct ServiceManager {
     /// The queue, and a channel that the thread closes when it has sent everything.
@@ -67,8 +67,8 @@ impl Drop for ServiceManager {
     }
 }
 
-/// Returns the listening Unix stream socket that the service manager passed, if it did;
-/// sd_listen_fds(3). To be called once, before other descriptors are opened.
+/// Returns the listening Unix stream socket that the service manager passed, if any;
+/// sd_listen_fds(3). Call it once, before other descriptors are opened.
 pub(crate) fn listen_fds() -> Result<Option<OwnedFd>, Problem> {
     let unusable = |error| Problem::io("socket activation", &error);
     let passed = sd_notify::listen_fds().map_err(unusable)?.len();
@@ -90,8 +90,8 @@ fn is_listener(socket: BorrowedFd<'_>) -> rustix::io::Result<bool> {
         && socket_acceptconn(socket)?)
 }
 
-/// How often `WATCHDOG=1` is to be sent: half of the service manager's limit. `None` if it wants
-/// none; sd_watchdog_enabled(3).
+/// Returns the interval for `WATCHDOG=1`: half of the service manager's limit. `None` if there is no
+/// watchdog; sd_watchdog_enabled(3).
 pub(crate) fn watchdog_interval() -> Option<Duration> {
     let limit = sd_notify::watchdog_enabled();
     limit
@@ -104,30 +104,14 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
     use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-    use std::path::PathBuf;
     use std::process::{Command, Stdio};
     use std::time::Instant;
 
-    /// A directory of its own, removed at the end, also of a failed test.
-    struct Dir(PathBuf);
-
-    impl Dir {
-        fn new(name: &str) -> Dir {
-            let path = env::temp_dir().join(format!("pst-systemd-{}-{name}", std::process::id()));
-            std::fs::create_dir(&path).unwrap();
-            Dir(path)
-        }
-    }
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::sys::file::tests::TempDir;
 
     #[test]
-    fn only_a_listening_unix_stream_socket_will_do() {
-        let dir = Dir::new("listener");
+    fn only_a_listening_unix_stream_socket_is_usable() {
+        let dir = TempDir::new("listener");
         let listener = UnixListener::bind(dir.0.join("stream")).unwrap();
         assert!(is_listener(listener.as_fd()).unwrap());
         let datagram = UnixDatagram::bind(dir.0.join("datagram")).unwrap();
@@ -140,7 +124,7 @@ mod tests {
         assert!(is_listener(file.as_fd()).is_err());
     }
 
-    /// One of the tests below in a process of its own, as a service is started.
+    /// Returns a command that runs one of the tests below in a process that is started like a service.
     fn service(test: &str, notified: &UnixDatagram, count: &str) -> Command {
         let notified = notified.local_addr().unwrap();
         let mut command = Command::new("sh");
@@ -198,8 +182,8 @@ mod tests {
     }
 
     #[test]
-    fn a_service_speaks_with_its_manager_to_its_end() {
-        let dir = Dir::new("service");
+    fn the_last_states_are_sent_before_a_service_ends() {
+        let dir = TempDir::new("service");
         let notified = UnixDatagram::bind(dir.0.join("notify")).unwrap();
         let listener = UnixListener::bind(dir.0.join("socket")).unwrap();
         let mut service = service("child_is_a_service", &notified, "1");
@@ -217,8 +201,8 @@ mod tests {
     }
 
     #[test]
-    fn an_unusable_socket_names_the_units_setting() {
-        let dir = Dir::new("unusable");
+    fn the_hint_for_an_unusable_socket_names_the_units_setting() {
+        let dir = TempDir::new("unusable");
         let notified = UnixDatagram::bind(dir.0.join("notify")).unwrap();
         for (count, hint) in [("2", "Sockets="), ("1", "Accept=")] {
             let mut service = service("child_cannot_use_its_sockets", &notified, count);
@@ -236,14 +220,14 @@ mod tests {
         for _ in 0..2 * QUEUE {
             manager.notify("WATCHDOG=1");
         }
-        assert!(start.elapsed() < LAST_STATES, "it blocked");
+        assert!(start.elapsed() < LAST_STATES, "notify blocked");
         drop(manager);
-        assert!(start.elapsed() >= LAST_STATES, "it did not wait");
+        assert!(start.elapsed() >= LAST_STATES, "drop did not wait");
     }
 
     #[test]
     fn a_manager_that_reads_nothing_blocks_nothing() {
-        let dir = Dir::new("full");
+        let dir = TempDir::new("full");
         let path = dir.0.join("notify");
         let notified = UnixDatagram::bind(&path).unwrap();
         let filler = UnixDatagram::unbound().unwrap();

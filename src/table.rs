@@ -10,19 +10,19 @@ use unicode_width::UnicodeWidthChar;
 use crate::logging::OneLine;
 use crate::problem::{Problem, ProblemKind};
 
-/// Stands for text that was cut off.
+/// Replaces text that was cut off.
 const ELLIPSIS: char = '…';
 
-/// The columns for the names before values.
+/// The width of the names before values.
 const NAME_WIDTH: usize = 10;
 
-/// The least width of a shrinkable column.
-const SHRUNK: usize = 4;
+/// The minimum width of a shrinkable column.
+const MIN_WIDTH: usize = 4;
 
 /// The blanks before a table's first column.
 const INDENT: usize = 2;
 
-/// How a text stands out where there are colours.
+/// How text is highlighted if there are colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
     Plain,
@@ -32,7 +32,7 @@ pub(crate) enum Style {
     Bad,
 }
 
-/// A piece of a line, without control characters.
+/// A part of a line, without control characters.
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {
     text: String,
@@ -58,7 +58,7 @@ impl Cell {
         width_of(&self.text)
     }
 
-    /// Cuts the text to `room` columns, the ellipsis included.
+    /// Cuts the text to `room` columns, including the ellipsis.
     fn cut(&self, room: usize) -> Cell {
         let text = match room {
             _ if self.width() <= room => self.text.clone(),
@@ -69,13 +69,13 @@ impl Cell {
     }
 }
 
-/// A table's column, by its heading.
+/// A table's column, with its heading.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Column {
     Fixed(&'static str),
     /// Aligned to the right.
     Number(&'static str),
-    /// May be cut to [`SHRUNK`] where the terminal is too narrow.
+    /// May be cut to [`MIN_WIDTH`] if the terminal is too narrow.
     Shrinkable(&'static str),
 }
 
@@ -86,8 +86,8 @@ impl Column {
     }
 }
 
-/// Returns the columns and rows of the terminal that standard output is, or `None` if it is not a
-/// terminal or a dumb one.
+/// Returns the columns and rows of the terminal on standard output. `None` if there is no terminal,
+/// or TERM is `dumb`.
 pub(crate) fn terminal_size() -> Option<(usize, usize)> {
     let size = tcgetwinsize(io::stdout()).ok()?;
     let is_dumb = env::var_os("TERM").is_some_and(|name| name == "dumb");
@@ -98,8 +98,8 @@ pub(crate) fn terminal_size() -> Option<(usize, usize)> {
     (!is_dumb).then(|| (or_default(size.ws_col, 80), or_default(size.ws_row, 24)))
 }
 
-/// Prints a text. Returns false if nobody reads standard output any more. A failure counts as bad
-/// usage.
+/// Prints a text. Returns false if standard output is a pipe whose reader is gone. Other failures are
+/// usage errors.
 pub(crate) fn print(text: &str) -> Result<bool, Problem> {
     let mut stdout = io::stdout();
     let written = stdout.write_all(text.as_bytes());
@@ -135,7 +135,7 @@ impl Table {
         Table::new(width, colour && width.is_some())
     }
 
-    /// Adds a name and its value, on as many lines as it takes.
+    /// Adds a name and its value, wrapped.
     pub(crate) fn value(&mut self, name: &str, value: impl Display) {
         self.styled_value(name, Cell::plain(""), value);
     }
@@ -147,7 +147,7 @@ impl Table {
         self.paragraph(NAME_WIDTH, &[name, gap, word], rest);
     }
 
-    /// Adds a text that begins behind `head` and continues on lines indented by `margin`.
+    /// Adds a text that starts after `head` and continues on lines indented by `margin`.
     pub(crate) fn paragraph(&mut self, margin: usize, head: &[Cell], text: impl Display) {
         let margin = margin.min(self.width / 2);
         let taken: usize = head.iter().map(Cell::width).sum();
@@ -163,7 +163,7 @@ impl Table {
         }
     }
 
-    /// Adds a heading and a line for each row. Columns are as wide as their widest cell. Where the
+    /// Adds a heading and a line for each row. Columns are as wide as their widest cell. If the
     /// terminal is too narrow, shrinkable columns are cut, the widest first.
     pub(crate) fn rows<const N: usize>(
         &mut self,
@@ -196,7 +196,7 @@ impl Table {
         }
     }
 
-    /// Adds a line, cut where the terminal ends.
+    /// Adds a line, cut to the terminal's width.
     fn line(&mut self, cells: &[Cell]) {
         let whole: usize = cells.iter().map(Cell::width).sum();
         let mut room = self.width;
@@ -217,7 +217,7 @@ impl Table {
         self.lines.push(line);
     }
 
-    /// Colours a text, console_codes(4).
+    /// Colours a text; console_codes(4).
     fn paint(&self, text: &str, style: Style) -> String {
         let code = match style {
             Style::Faint => "2",
@@ -239,23 +239,24 @@ impl Display for Table {
     }
 }
 
-/// Narrows the widest shrinkable columns until a row fits, or none can be narrower.
+/// Narrows the widest shrinkable columns until a row fits or all have the minimum width.
 fn shrink(columns: &[Column], widths: &mut [usize], room: usize) {
     let gaps = INDENT + widths.len().saturating_sub(1);
     while gaps + widths.iter().sum::<usize>() > room {
         let columns = columns.iter().zip(widths.iter_mut());
         let shrinkable = columns.filter_map(|(column, width)| match column {
-            Column::Shrinkable(_) if *width > SHRUNK => Some(width),
+            Column::Shrinkable(_) if *width > MIN_WIDTH => Some(width),
             _ => None,
         });
         match shrinkable.max_by_key(|width| **width) {
             Some(width) => *width -= 1,
-            None => return, // the lines are cut
+            None => return, // `line` cuts the rest
         }
     }
 }
 
-/// Breaks a text into lines of `room` columns, the first of `first`, between words where possible.
+/// Breaks a text into lines of `room` columns, the first one of `first` columns, between words if
+/// possible.
 fn wrap(text: &str, first: usize, room: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
@@ -279,7 +280,7 @@ fn wrap(text: &str, first: usize, room: usize) -> Vec<String> {
     lines
 }
 
-/// Returns as much of a text's beginning as fits into `room` columns.
+/// Returns the longest beginning of a text that fits into `room` columns.
 fn prefix(text: &str, mut room: usize) -> &str {
     for (at, c) in text.char_indices() {
         match room.checked_sub(c.width().unwrap_or(0)) {
@@ -290,7 +291,7 @@ fn prefix(text: &str, mut room: usize) -> &str {
     text
 }
 
-/// Returns the columns that a terminal needs for a text, one character after another.
+/// Returns the number of columns that a text needs on a terminal.
 fn width_of(text: &str) -> usize {
     text.chars().map(|c| c.width().unwrap_or(0)).sum()
 }

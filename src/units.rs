@@ -1,4 +1,4 @@
-//! Sizes and durations as people write and read them. Sizes are powers of 1024.
+//! Sizes and durations as people write and read them. Units of sizes are powers of 1024.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_an_error() {
+    fn any_other_size_is_an_error() {
         for text in [
             "",
             "K",

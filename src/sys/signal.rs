@@ -40,8 +40,8 @@ struct Inherited {
 
 static INHERITED: OnceLock<Inherited> = OnceLock::new();
 
-/// The C library calls this before `main`. Later is too late: still before `main`, Rust's runtime
-/// opens /dev/null in place of closed standard descriptors and ignores SIGPIPE.
+/// The C library calls this before Rust's runtime starts, which opens /dev/null in place of closed
+/// standard descriptors and ignores SIGPIPE.
 #[used]
 // SAFETY: the section holds pointers to functions of this type; this one does not need
 // Rust's runtime.

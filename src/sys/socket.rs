@@ -123,7 +123,7 @@ pub(crate) fn hung_up(socket: &impl AsFd) -> bool {
     ) == [true]
 }
 
-/// Forbids clients of a listening socket to send descriptors. The daemon would close them unseen, and
+/// Forbids clients of a listening socket from sending descriptors. The daemon would close them unseen, and
 /// closing a TCP socket with SO_LINGER blocks as long as its sender wants. SO_PASSRIGHTS of
 /// socket(7).
 ///

@@ -19,7 +19,7 @@ fn rows(width: Option<usize>, rows: &[[&str; 3]]) -> Table {
 }
 
 #[test]
-fn columns_are_aligned_by_what_the_terminal_shows() {
+fn columns_are_aligned_by_their_width_on_the_terminal() {
     let table = rows(
         None,
         &[
@@ -62,7 +62,7 @@ fn a_wide_character_is_not_cut_in_half() {
 }
 
 #[test]
-fn values_continue_below_themselves() {
+fn values_continue_in_their_own_column() {
     let mut table = Table::new(Some(20), false);
     table.styled_value("state", Cell::plain("bad"), ": it is held by something");
     table.value("path", "/averyveryverylongpath/x");
@@ -80,7 +80,7 @@ fn values_continue_below_themselves() {
 }
 
 #[test]
-fn colours_take_no_room_and_end_with_their_text() {
+fn colours_take_no_room_and_are_reset_after_their_text() {
     let mut table = Table::new(Some(12), true);
     table.line(&[
         Cell::new("bad", Style::Bad),
@@ -90,7 +90,7 @@ fn colours_take_no_room_and_end_with_their_text() {
 }
 
 #[test]
-fn control_characters_are_shown_and_not_sent() {
+fn control_characters_are_escaped() {
     let mut table = Table::new(None, false);
     let hostile = "\x1b[2J\n\u{9b}m";
     table.value(hostile, hostile);
