@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_blank_lines_and_separators_are_skipped() {
+    fn comments_and_blank_lines_are_skipped() {
         let text = b"# a b c d\n\n \t \n\t # indented\r\n/dev/a\t/a \t ext4  ro\r\n/dev/b /b btrfs rw 0\n/dev/#c /c xfs ro,x 0 0 more";
         let entries = parse(text).unwrap();
         let seen: Vec<_> = entries

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reached_limit_comes_with_where_to_raise_it() {
+    fn the_hint_for_a_reached_limit_says_where_to_raise_it() {
         for (errno, names) in [
             (libc::EMFILE, "LimitNOFILE="),
             (libc::ENFILE, "fs.file-nr"),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_has_no_error_number_of_rust() {
+    fn a_reason_has_no_rust_error_number() {
         let unknown = io::Error::from_raw_os_error(5000);
         assert_eq!(reason(&unknown), "unknown error 5000");
         assert_eq!(reason(&io::Error::other("No luck")), "No luck");

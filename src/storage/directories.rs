@@ -1,5 +1,5 @@
-//! Checks and repairs the storage root and the data directory: existence, owner and mode.
-//! Uses only descriptors and follows no symlink, because others may write there.
+//! The storage root and the data directory: checks and repairs their existence, owner and mode.
+//! Uses only descriptors and follows no symlink, because other users may write there.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,7 +18,7 @@ use crate::sys::{current, file, user};
 const MODE: u32 = 0o1775;
 
 const RUN_PREPARE: &str = "run `pst prepare` as root while the daemon is stopped";
-/// While the daemon runs, it reverts what is made writable by hand.
+/// The daemon must be stopped, because it makes a storage read-only that is writable without a session.
 const BY_HAND: &str = "as root stop the daemon, `mount -o remount,rw` the storage, remove what is \
                        in the way, and start the daemon";
 
@@ -32,7 +32,7 @@ impl Owner {
     /// Looks up the location's user and group.
     ///
     /// # Errors
-    /// Names the user or group that does not exist.
+    /// The user or group does not exist, or the database fails.
     pub fn of(location: &StorageLocation) -> Result<Owner, Problem> {
         Ok(Owner {
             uid: look_up("user", &location.user, user::uid_by_name)?,
@@ -55,11 +55,10 @@ fn look_up(
     })
 }
 
-/// Returns whether the directories are as they should be; if not, [`repair`] may help. Writes
-/// nothing.
+/// Returns whether all directories exist with the right owner and mode. Writes nothing.
 ///
 /// # Errors
-/// [`repair`] would fail too.
+/// [`repair`] would fail, too.
 pub fn check(
     mount: BorrowedFd<'_>,
     location: &StorageLocation,
@@ -68,8 +67,8 @@ pub fn check(
     walk(mount, location, owner, false).map(|device| device.is_some())
 }
 
-/// Creates the directories and sets their owner and mode where they differ. The storage must be
-/// writable. Returns the data directory's `st_dev`.
+/// Creates missing directories and corrects owners and modes. The storage must be writable. Returns
+/// the data directory's `st_dev`.
 pub fn repair(
     mount: BorrowedFd<'_>,
     location: &StorageLocation,
@@ -78,9 +77,9 @@ pub fn repair(
     walk(mount, location, owner, true).map(Option::unwrap_or_default)
 }
 
-/// Visits the storage root and every directory down to the data directory, each below its parent.
-/// Returns the data directory's `st_dev`, or `None` at the first one that needs a repair, unless
-/// `repairs` is set.
+/// Visits the storage root and every directory down to the data directory, each through its parent's
+/// descriptor. Returns the data directory's `st_dev`. Without `repairs`, returns `None` at the first
+/// directory that needs a repair.
 fn walk(
     mount: BorrowedFd<'_>,
     location: &StorageLocation,

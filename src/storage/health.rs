@@ -1,4 +1,4 @@
-//! The storage's health: what an inspection or a remount reports, and the inspection itself.
+//! The storage's health: inspects it, and defines the results of inspections and remounts.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::problem::{Problem, reason};
 use crate::sys::mount::{Mode, clear_mount_read_only};
 use crate::sys::{current, file};
 
-/// A reason, in words for the user.
+/// A reason that users read.
 pub(crate) type Text = Arc<str>;
 
 impl From<Problem> for Text {
@@ -55,7 +55,7 @@ impl Inspection {
 }
 
 impl Storage {
-    /// Inspects the storage, and prepares it if this process can.
+    /// Inspects the storage, and prepares its mount if this process can.
     pub(crate) fn inspect(&mut self) -> Inspection {
         let inspection = match self.inspect_mount() {
             Ok(found) => Inspection::new(Health::Ready, !found.mount.superblock_read_only()),
@@ -73,7 +73,7 @@ impl Storage {
         inspection
     }
 
-    /// Finds the mount and checks everything that could forbid its use.
+    /// Finds the mount and checks everything that a session needs of it.
     ///
     /// # Errors
     /// An inspection whose health is not [`Health::Ready`].
@@ -105,7 +105,7 @@ impl Storage {
         Ok(found)
     }
 
-    /// Another mount has taken the place of the one that was made writable.
+    /// Returns the inspection for a mount that replaced the one that was made writable.
     fn replaced(&self) -> Inspection {
         let mount = escape_path(&self.location.mount);
         let problem = Problem::new(format!(
@@ -115,7 +115,7 @@ impl Storage {
         Inspection::new(Health::Absent(problem.into()), false)
     }
 
-    /// Checks a mount that was not seen before, and claims its device.
+    /// Checks a new mount and claims its device.
     fn validate(&mut self, found: &MountedStorage) -> Result<(), Problem> {
         if self.validated != Some(found.id) {
             found.check_switchable(&self.location)?;
@@ -125,7 +125,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Checks that the kernel still serves the filesystem and that no data was lost on it.
+    /// Checks that the kernel did not shut the filesystem down and that no data was lost.
     fn inspect_health(&mut self, found: &MountedStorage) -> Result<(), Inspection> {
         let writable = !found.mount.superblock_read_only();
         self.failed_mount.take_if(|(id, _)| *id != found.id);
@@ -144,22 +144,22 @@ impl Storage {
         }
     }
 
-    /// Finds an ext4 error that mountinfo does not show. After an error some kernels (among them
-    /// 6.1 and 6.12) still show plain `rw`. The error count grows, and then the journal is asked.
-    /// It is not asked without need, because a dirty journal is written back by that.
+    /// Finds an ext4 error that mountinfo does not show: some kernels, such as 6.1 and 6.12, still show
+    /// plain `rw`. Checks the journal only if the error count grew, because the check writes a dirty
+    /// journal back.
     fn inspect_errors(&mut self, found: &MountedStorage) -> Option<Problem> {
         let period = self.period.as_mut()?;
         let errors = stats::error_count(found.mount.device);
         if errors <= period.errors || found.mount.superblock_read_only() {
             return None;
         }
-        // The journal is not asked again about an error that it survived.
+        // Do not check the journal again for an error that it survived.
         period.errors = errors;
         let aborted = inspect::journal_error(found.root.as_fd())?;
         Some(found.damaged(&format!("the kernel shut the filesystem down: {aborted}")))
     }
 
-    /// Checks the mount's own read-only flag, and clears it where that is possible.
+    /// Checks the mount's own read-only flag, and clears it if this process can.
     fn inspect_mount_flag(&self, found: &MountedStorage) -> Result<(), Inspection> {
         if found.flag == Flag::Clear {
             return Ok(());

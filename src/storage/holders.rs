@@ -1,5 +1,5 @@
-//! Finds what keeps a filesystem from going read-only: processes, loop devices, swap files.
-//! Only reads /proc and /sys, where all names are bytes from outside.
+//! Finds the processes, loop devices and swap files that keep a filesystem from going read-only.
+//! Reads only /proc and /sys, where all names are bytes from outside.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use crate::wire::{COMMAND_MAX, HolderKind, HolderStatus};
 
 /// After this time a search returns what it has found.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// The time for one process, so that it cannot keep the search from finding others.
+/// The limit for one process, so that the search also reaches the others.
 const PROCESS_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Searches for what keeps the filesystem of `root` writable. If it finds nothing, it returns one
@@ -44,7 +44,7 @@ fn search_all(device: u64, search: &Search) {
         search.add(find_swap_files(device));
     }
     if search.is_empty() {
-        // Rare. This second pass has its own limit: a process with many threads may be slow.
+        // Rare. This second pass has its own limit, because a process with many threads may be slow.
         let end = Instant::now() + 2 * PROCESS_TIMEOUT;
         for_each_process(search, |pid, base, until| {
             find_in_threads(pid, base, device, until.min(end))
@@ -52,8 +52,8 @@ fn search_all(device: u64, search: &Search) {
     }
 }
 
-/// Calls `find_path(pid, base, until)` for every process but this one: `base` is its directory in
-/// /proc. Adds each process for which it returns a path.
+/// Calls `find_path(pid, base, until)` for every other process, where `base` is its directory in /proc.
+/// Adds each process for which `find_path` returns a path.
 fn for_each_process(search: &Search, find_path: impl Fn(u32, &str, Instant) -> Option<Vec<u8>>) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name();
@@ -77,8 +77,8 @@ fn for_each_process(search: &Search, find_path: impl Fn(u32, &str, Instant) -> O
     }
 }
 
-/// Finds what the other threads hold and the first one does not: a thread can have its own
-/// descriptors and directories. If the first thread has ended, only the others show the memory.
+/// Finds a path that only another thread holds: threads can have their own descriptors and
+/// directories. If the first thread has ended, only the others show the memory.
 fn find_in_threads(pid: u32, base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
     let mut memory = fs::read_link(format!("{base}/exe")).is_err();
     for task in fs::read_dir(format!("{base}/task")).ok()?.flatten() {
@@ -95,7 +95,7 @@ fn find_in_threads(pid: u32, base: &str, device: u64, until: Instant) -> Option<
     None
 }
 
-/// Returns the first thing that a process or thread holds.
+/// Returns the first path that a process or thread holds.
 fn find_path(base: &str, device: u64, until: Instant, memory: bool) -> Option<Vec<u8>> {
     let mapped = || memory.then(|| find_mapping(base, device, until)).flatten();
     find_descriptor(base, device, until)
@@ -133,7 +133,7 @@ fn find_directory(base: &str, device: u64) -> Option<Vec<u8>> {
 
 /// Finds a shared writable mapping, or one of a deleted file. Mappings outlive their descriptor.
 fn find_mapping(base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
-    // Line by line: there can be 65,530 lines of 4 KiB.
+    // Line by line, because there can be 65,530 lines of 4 KiB.
     let mut maps = BufReader::with_capacity(32 * 1024, File::open(format!("{base}/maps")).ok()?);
     let mut line = Vec::new();
     while Instant::now() < until {
@@ -147,7 +147,7 @@ fn find_mapping(base: &str, device: u64, until: Instant) -> Option<Vec<u8>> {
     None
 }
 
-/// Returns the path of a line of maps if that mapping holds the device. proc_pid_maps(5).
+/// Returns the path of a mapping that keeps the device writable. proc_pid_maps(5).
 fn parse_mapping(base: &str, line: &[u8], device: u64) -> Option<Vec<u8>> {
     let mut fields = line
         .split(|byte| *byte == b' ')
@@ -163,7 +163,7 @@ fn parse_mapping(base: &str, line: &[u8], device: u64) -> Option<Vec<u8>> {
     let link = Path::new(base)
         .join("map_files")
         .join(OsStr::from_bytes(range));
-    // A thread has no map_files.
+    // Threads have no map_files, so the suffix counts, too.
     let deleted = || path.ends_with(b" (deleted)") || is_deleted(&link, device) == Some(true);
     (shared_writable || deleted()).then(|| path.to_vec())
 }
@@ -176,8 +176,8 @@ fn parse_device(field: &[u8]) -> Option<u64> {
     Some(rustix::fs::makedev(major, minor))
 }
 
-/// Whether the file behind a link of /proc is deleted; `None` if it is not on the device.
-/// Never asks the server of a network or FUSE filesystem, which might not answer.
+/// Whether the file behind a link of /proc is deleted; `None` if it is not on the device. Never asks
+/// the server of a network or FUSE filesystem, which may not answer.
 fn is_deleted(link: &Path, device: u64) -> Option<bool> {
     let (found, links) = file::peek(link).ok()?;
     (found == device).then_some(links == 0)
@@ -189,7 +189,7 @@ fn is_on_device(path: &[u8], device: u64) -> bool {
 
 fn is_open_for_writing(base: &str, descriptor: &OsStr) -> bool {
     let path = Path::new(base).join("fdinfo").join(descriptor);
-    // The flags are at the beginning; the list of locks that follows can be long.
+    // The flags come first. The list of locks after them can be long.
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(256).read_to_string(&mut text));
     if read.is_err() {
@@ -206,7 +206,7 @@ fn read_path(link: &Path) -> Option<Vec<u8>> {
     Some(path.into_os_string().into_vec())
 }
 
-/// Returns the command line with spaces, or the kernel's short name if there is none.
+/// Returns the command line, or the kernel's short name if it is empty.
 fn read_command(base: &str) -> Vec<u8> {
     // Limited, because a process can make its command line as long as its memory.
     let mut line = Vec::new();
@@ -223,7 +223,7 @@ fn read_command(base: &str) -> Vec<u8> {
     line.trim_ascii_end().to_vec()
 }
 
-/// Finds writable loop devices that are backed by a file on the device.
+/// Finds writable loop devices whose backing file is on the device.
 fn find_loop_devices(device: u64) -> Vec<HolderStatus> {
     let blocks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
     let holders = blocks.filter_map(|block| {
@@ -231,7 +231,7 @@ fn find_loop_devices(device: u64) -> Vec<HolderStatus> {
         let mut path = fs::read(directory.join("loop/backing_file")).ok()?;
         path.pop();
         let read_only = fs::read(directory.join("ro")).is_ok_and(|text| text.starts_with(b"1"));
-        // The path is one of the host's namespace. A file that is deleted there is not found.
+        // The path belongs to the host's namespace. A deleted file is not found.
         let file = path.strip_suffix(b" (deleted)").unwrap_or(&path);
         let name = [b"/dev/", block.file_name().as_bytes()].concat();
         (is_on_device(file, device) && !read_only).then(|| describe(HolderKind::Loop, &name, &path))

@@ -1,5 +1,4 @@
-//! Finds the mounted storage, and says whether it may be switched and whether it is healthy.
-//! Changes nothing.
+//! The mounted storage: finds it, and checks that it may be switched and is healthy. Changes nothing.
 
 use std::fs;
 use std::io;
@@ -15,7 +14,7 @@ use crate::sys::file::{self, MountId};
 
 #[derive(Debug)]
 pub(crate) struct MountedStorage {
-    /// The root directory of the mount.
+    /// The mount's root directory.
     pub root: OwnedFd,
     pub id: MountId,
     /// Its line in this namespace's mountinfo.
@@ -29,9 +28,9 @@ pub(crate) struct MountedStorage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flag {
     Clear,
-    /// Set in the host's namespace, and this process is there.
+    /// Set, and this process is in the host's namespace and can clear it.
     SetHere,
-    /// Set in the host's namespace; only a process there can clear it.
+    /// Set in the host's namespace. Only a process there can clear it.
     SetInHost,
 }
 
@@ -68,13 +67,13 @@ pub(crate) fn find(location: &StorageLocation) -> Result<MountedStorage, Problem
     })
 }
 
-/// Reads the flag of the host's mount, because every later namespace copies that one. `all` are
-/// the mounts of this namespace.
+/// Reads the flag of the host's mount, because new namespaces copy it. `all` are this namespace's
+/// mounts.
 fn read_flag(mount: &Mount, all: &[Mount]) -> Flag {
     let host = mountinfo::read(HOST);
-    let same = |other: &&Mount| other.point == mount.point && other.device == mount.device;
-    match host.as_deref().unwrap_or(all).iter().rfind(same) {
-        // The same mount and not a copy of it: this is the host's namespace.
+    let is_same = |other: &&Mount| other.point == mount.point && other.device == mount.device;
+    match host.as_deref().unwrap_or(all).iter().rfind(is_same) {
+        // A copy has another id. The same id means that this is the host's namespace.
         Some(there) if there.read_only && there.id != mount.id => Flag::SetInHost,
         Some(there) if there.read_only => Flag::SetHere,
         None if mount.read_only => Flag::SetHere,
@@ -83,7 +82,7 @@ fn read_flag(mount: &Mount, all: &[Mount]) -> Flag {
 }
 
 impl MountedStorage {
-    /// Checks that switching the superblock affects nothing else, and that the data would last.
+    /// Checks that switching the superblock affects no other mount, and that data survives a reboot.
     pub(crate) fn check_switchable(&self, location: &StorageLocation) -> Result<(), Problem> {
         let point = escape_path(&self.mount.point);
         if self.mount.root != Path::new("/") {
@@ -110,17 +109,15 @@ impl MountedStorage {
         Ok(())
     }
 
-    /// Finds a mount that shows another tree of the same filesystem.
-    ///
-    /// Once the storage is prepared, its users may bind-mount a part of it. A btrfs subvolume
-    /// beside it stays forbidden.
+    /// Finds a mount that shows another tree of the same filesystem. Once the storage is prepared,
+    /// users may bind-mount a part of it, but another btrfs subvolume is never allowed.
     fn find_other_tree(&self) -> Option<&Mount> {
         let own = &self.mount;
         let btrfs = own.fstype == "btrfs";
         if self.flag == Flag::Clear && !btrfs {
             return None;
         }
-        // btrfs may give two mounts of one filesystem different numbers; the source tells.
+        // btrfs may give two mounts of one filesystem different device numbers, so compare sources.
         self.all.iter().find(|other| {
             let same = other.device == own.device || btrfs && other.source == own.source;
             same && other.root != own.root
@@ -128,31 +125,31 @@ impl MountedStorage {
     }
 
     pub(crate) fn has_block_device(&self) -> bool {
-        // A filesystem of several devices has an anonymous number, but its source is a device.
+        // A filesystem on several devices has an anonymous number, but its source is a device.
         self.mount.device.0 != 0
             || fs::metadata(&self.mount.source)
                 .is_ok_and(|source| source.file_type().is_block_device())
     }
 
-    /// Returns what is wrong with the filesystem. Writes nothing.
+    /// Returns why the filesystem is unusable, if it is. Writes nothing.
     pub(crate) fn fault(&self) -> Option<Problem> {
         if let Some(word) = self.mount.shut_down() {
             return Some(self.damaged(&format!("the kernel shut the filesystem down ({word})")));
         }
         if !self.mount.superblock_read_only() {
-            return None; // asking the journal now would write it back
+            return None; // checking the journal now would write it back
         }
         journal_error(self.root.as_fd()).map(|error| self.damaged(&error))
     }
 
-    /// A problem whose next step is to repair the filesystem.
+    /// Returns a problem whose next step is to repair the filesystem.
     pub(super) fn damaged(&self, what: &str) -> Problem {
         Problem::new(format!("{}: {what}", escape_path(&self.mount.point)))
             .hint(repair_hint(&escape_path(&self.mount.source)))
     }
 }
 
-/// Asks an ext4 journal whether it was aborted; `None` from filesystems that have none.
+/// Checks whether an ext4 journal was aborted. `None` if it was not, or for another filesystem.
 pub(super) fn journal_error(root: BorrowedFd<'_>) -> Option<String> {
     match file::checkpoint_journal(root) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EROFS)) => {

@@ -1,4 +1,4 @@
-//! One daemon per device: a lock file beside the socket that only root and the daemon can take.
+//! The device lock: only one daemon manages a device. The lock file is in the socket's directory.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,11 +13,11 @@ use crate::escape::escape_path;
 use crate::problem::Problem;
 use crate::sys::{current, file};
 
-/// `pst prepare` holds the lock for a moment, and the daemon waits for it.
+/// The daemon waits this long, because `pst prepare` holds the lock for a moment.
 const TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(20);
 
-/// The lock on a device; released when dropped.
+/// The lock on a device; dropping it releases the lock.
 #[derive(Debug)]
 pub(super) struct DeviceLock {
     _file: File,
@@ -25,8 +25,7 @@ pub(super) struct DeviceLock {
 }
 
 impl DeviceLock {
-    /// Takes the lock on the device of `mount` in the directory of `socket`. The file may belong
-    /// to `owner`. Returns `None` if another process has the lock.
+    /// Takes the lock on the device of `mount`; see [`lock_file`].
     pub(super) fn take(
         socket: &Path,
         mount: &Mount,
@@ -37,10 +36,10 @@ impl DeviceLock {
         Ok(file.map(|_file| DeviceLock { _file, device }))
     }
 
-    /// Takes the lock, and waits for a `pst prepare` that has it for a moment.
+    /// Takes the lock, and waits for a `pst prepare` that holds it.
     ///
     /// # Errors
-    /// Another daemon has it.
+    /// Another daemon holds the lock.
     pub(super) fn wait(socket: &Path, mount: &Mount, owner: u32) -> Result<DeviceLock, Problem> {
         let start = Instant::now();
         loop {
@@ -56,13 +55,14 @@ impl DeviceLock {
     }
 }
 
-/// Names the program that shows which process has the lock file.
+/// Returns a problem whose next step shows which process holds the lock file.
 pub(crate) fn taken(what: String, path: &Path) -> Problem {
     Problem::new(what).hint(format!("`fuser -v {}` shows it", escape_path(path)))
 }
 
-/// Takes a lock file, which may belong to `owner`, without waiting. Returns `None` if another process has it. Dropping
-/// the file releases the lock. The file stays: removing it would let two processes lock two files of the same name.
+/// Locks a file, which may belong to `owner`, without waiting. Returns `None` if another process holds
+/// the lock. Dropping the file releases the lock. The file stays: removing it would let two processes
+/// lock two files of the same name.
 pub(crate) fn lock_file(path: &Path, owner: u32) -> Result<Option<File>, Problem> {
     let failed = |error: io::Error| {
         let problem = Problem::io(format!("cannot lock {}", escape_path(path)), &error);
@@ -79,7 +79,7 @@ pub(crate) fn lock_file(path: &Path, owner: u32) -> Result<Option<File>, Problem
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let (file, created) = match open.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Exclusive: the file is given away below only if this process created it.
+            // Exclusive, because the file changes its owner below only if this process created it.
             open.write(true).create_new(true).mode(0o600);
             (open.open(path).map_err(failed)?, true)
         }
@@ -97,8 +97,8 @@ pub(crate) fn lock_file(path: &Path, owner: u32) -> Result<Option<File>, Problem
     }
 }
 
-/// Checks that an open lock file is a plain file of one of these owners. Others who may write to
-/// the directory could keep us out with a file of their own, or have another file overwritten.
+/// Checks that an open lock file is a plain file of one of these owners. Other users who can write to
+/// the directory could lock us out with a file of theirs.
 fn check_lock_file(file: &File, owners: &[u32], path: &Path) -> Result<(), Problem> {
     let shown = escape_path(path);
     let metadata = file

@@ -1,6 +1,6 @@
-//! The storage: one mounted filesystem whose superblock is switched between read-only and
-//! read-write. Everything here may block: only the worker thread and one-shot commands call it.
-//! It knows nothing about sessions.
+//! The storage: one mounted filesystem whose superblock is switched between read-only and read-write.
+//! Any call may block, so only the worker thread and one-shot commands use this module. It knows
+//! nothing about sessions.
 
 pub mod directories;
 pub(crate) mod health;
@@ -34,10 +34,10 @@ use crate::wire::{Ext4Stats, HolderStatus};
 pub(crate) struct Storage {
     location: StorageLocation,
     owner: Owner,
-    /// Device locks are created beside it.
+    /// Device locks are in its directory.
     socket: PathBuf,
     lock: Option<DeviceLock>,
-    /// Receives the filesystem's events; `None` where the kernel does not allow it.
+    /// Receives the filesystem's events; `None` if the kernel does not allow it.
     group: Option<Group>,
     period: Option<WritablePeriod>,
     /// The mount that passed every check.
@@ -54,25 +54,25 @@ pub(crate) struct Storage {
 /// The time from going read-write until the superblock is read-only again.
 #[derive(Debug)]
 struct WritablePeriod {
-    /// The root directory, opened before anything was written: it reports every lost write.
+    /// The root directory, opened before anything was written, so that a sync reports every lost write.
     root: OwnedFd,
     id: MountId,
     /// ext4's error count at the start, or when the journal was last found alive.
     errors: Option<u64>,
 }
 
-/// What the last job found, besides the storage's health.
+/// The facts that the last job found, except the storage's health.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StorageReport {
-    /// The device, or the name that stands for it, such as `tmpfs`; escaped.
+    /// The device, or another source, such as `tmpfs`; escaped.
     pub device: String,
     pub fstype: String,
     pub space: Option<Space>,
-    /// `None` unless the filesystem is ext4.
+    /// `None` if the filesystem is not ext4.
     pub ext4: Option<Ext4Stats>,
     /// `st_dev` of the data directory when the storage was last made writable.
     pub data_device: u64,
-    /// Since the daemon started, as the next two.
+    /// Counted since the daemon started, like the next two.
     pub remounts: u64,
     /// Remounts that the kernel refused, busy or not.
     pub failed_remounts: u64,
@@ -103,7 +103,7 @@ impl Storage {
         }
     }
 
-    /// Claims the device, if it is mounted, so that no second daemon manages it.
+    /// Claims the device if it is mounted, so that no other daemon manages it.
     ///
     /// # Errors
     /// Another daemon already manages it.
@@ -114,7 +114,7 @@ impl Storage {
         }
     }
 
-    /// Claims the device of `mount`, and releases the one before it.
+    /// Claims the device of `mount` and releases the previous one.
     fn claim_device(&mut self, mount: &Mount) -> Result<(), Problem> {
         if self.lock.as_ref().map(|lock| lock.device) != Some(mount.device) {
             self.lock = None;
@@ -123,7 +123,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Searches for what keeps the storage from going read-only.
+    /// Finds what keeps the storage from going read-only.
     pub(crate) fn find_holders(&mut self) -> Vec<HolderStatus> {
         match &self.period {
             Some(period) => holders::find(&mut self.searcher, period.root.as_fd()),
@@ -139,8 +139,8 @@ impl Storage {
         self.report.clone()
     }
 
-    /// Selects the filesystem's events: errors always, closing writers only while nothing should
-    /// write. A filesystem's first mode is `ReadOnly`. A failure costs only wake-ups.
+    /// Selects the filesystem's events: always errors, and closing writers only in `ReadOnly`, which is
+    /// a filesystem's first mode. After a failure there are only fewer wake-ups.
     fn watch_events(&self, root: BorrowedFd<'_>, mode: Mode) {
         const WRITERS: Events = Events {
             error: false,
@@ -154,7 +154,7 @@ impl Storage {
             return;
         };
         let _ = match mode {
-            // Kernels before 5.16 have no error events, but events of closing writers.
+            // Kernels before 5.16 have events for closing writers, but not for errors.
             Mode::ReadOnly => group
                 .watch(root, all)
                 .or_else(|_| group.watch(root, WRITERS)),

@@ -1,4 +1,4 @@
-//! Reads and parses /proc/PID/mountinfo: proc_pid_mountinfo(5).
+//! Reads and parses /proc/PID/mountinfo; proc_pid_mountinfo(5).
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ pub(crate) const HOST: &str = "/proc/1/mountinfo";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// The mount's number, as statx(2) returns it. It is used again after an unmount.
+    /// The mount's number, as in statx(2). The kernel reuses it after an unmount.
     pub id: u64,
     /// The filesystem's device number, `major:minor`.
     pub device: (u32, u32),
@@ -25,7 +25,7 @@ pub struct Mount {
     /// All of the mount's own options.
     pub flags: String,
     pub fstype: String,
-    /// What was mounted: usually a device's path.
+    /// Usually a device's path.
     pub source: PathBuf,
     /// The superblock's options.
     pub options: String,
@@ -39,9 +39,8 @@ impl Mount {
 
     /// Returns the option that shows that the kernel shut the filesystem down, if there is one.
     ///
-    /// ext4 shows it since Linux 6.15. Before 6.12 an error made the superblock plainly `ro`.
-    /// From 6.12 to 6.14, and in updates of older series such as 6.1, it shows nothing and still
-    /// reads `rw`.
+    /// ext4 shows it since Linux 6.15. Before 6.12, an error made the superblock plainly `ro`. From
+    /// 6.12 to 6.14, and in updates of older series such as 6.1, the superblock still shows `rw`.
     pub fn shut_down(&self) -> Option<&'static str> {
         ["emergency_ro", "shutdown"]
             .into_iter()
@@ -57,7 +56,7 @@ pub fn read(path: &str) -> io::Result<Vec<Mount>> {
     Ok(parse(&fs::read(path)?))
 }
 
-/// Parses a whole mountinfo and skips malformed lines.
+/// Skips malformed lines.
 pub fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|byte| *byte == b'\n')
         .filter_map(parse_line)
@@ -74,7 +73,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let point = unescape(fields.next()?).into();
     let flags = text(fields.next()?);
     let read_only = flags.split(',').any(|word| word == "ro");
-    fields.find(|field| *field == b"-")?; // after any number of propagation fields
+    fields.find(|field| *field == b"-")?; // follows any number of propagation fields
     Some(Mount {
         id,
         device: (major.parse().ok()?, minor.parse().ok()?),
@@ -110,13 +109,13 @@ mod tests {
     }
 
     #[test]
-    fn a_filesystem_that_was_shut_down_is_known() {
+    fn a_filesystem_that_was_shut_down_is_recognized() {
         let line = String::from_utf8_lossy(LINE).replace("ro,errors", "rw,emergency_ro,errors");
         assert_eq!(parse(line.as_bytes())[0].shut_down(), Some("emergency_ro"));
     }
 
     #[test]
-    fn a_line_without_propagation_and_one_with_an_octal_escape() {
+    fn propagation_fields_are_optional_and_escapes_are_resolved() {
         let mounts = parse(b"1 2 0:5 / /a\\040b\\134 ro - tmpfs none rw\nnonsense\n\n");
         assert_eq!(mounts.len(), 1);
         assert_eq!(mounts[0].point, Path::new("/a b\\"));
@@ -124,14 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_of_a_line_is_survived() {
+    fn a_truncated_line_does_not_panic() {
         for cut in 0..LINE.len() {
             parse(&LINE[..cut]);
         }
     }
 
     #[test]
-    fn this_machines_own_file_is_understood() {
+    fn every_line_of_this_machine_is_parsed() {
         let path = "/proc/self/mountinfo";
         let lines = std::fs::read(path).unwrap();
         let lines = lines.split(|b| *b == b'\n').filter(|l| !l.is_empty());

@@ -1,5 +1,5 @@
-//! `pst prepare`: clears a fresh mount's own read-only flag, so that from then on the superblock
-//! alone decides in every mount namespace. Run as root, in the host's namespace, after each mount.
+//! `pst prepare`: clears a new mount's own read-only flag, so that only the superblock decides in every
+//! mount namespace. Run as root, in the host's namespace, after each mount.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -60,8 +60,8 @@ fn prepare_directories(
     location: &StorageLocation,
     owner: Owner,
 ) -> Result<(), Problem> {
-    // Taken even if there is nothing to repair: this creates the lock file, in a directory where
-    // a daemon that is not root cannot. Without the directory no daemon can be running.
+    // Taken even if there is nothing to repair, because this creates the lock file: a daemon that is
+    // not root may be unable to. Without the directory, no daemon can be running.
     let has_directory = socket.parent().is_some_and(Path::is_dir);
     let lock = has_directory.then(|| DeviceLock::take(socket, &found.mount, owner.uid));
     let lock = lock.transpose()?;

@@ -1,5 +1,5 @@
-//! Runs the search for holders with a time limit. Some entries of /proc and some paths are slow on
-//! purpose or never answer, so the search runs in a thread that is abandoned if it hangs.
+//! Runs the search for holders with a time limit. Reading some entries of /proc is slow or never ends,
+//! so the search runs in a thread that is abandoned if it hangs.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::escape::escape;
 use crate::wire::{HolderKind, HolderStatus};
 
-/// With this number of hanging threads no further search starts.
+/// No search starts while this many threads hang.
 const MAX_HANGING: usize = 4;
 
 /// The search ends after this number of holders.
@@ -25,7 +25,7 @@ pub(super) struct Searcher {
 #[derive(Debug, Default)]
 pub(super) struct Search {
     found: Mutex<Vec<HolderStatus>>,
-    /// The processes at which other searches hang.
+    /// Processes at which other searches hang.
     skipped: Vec<u32>,
     /// The process that is being inspected; 0 for loop devices and swap files.
     current: AtomicU32,
@@ -34,7 +34,7 @@ pub(super) struct Search {
 }
 
 impl Searcher {
-    /// Runs `find` in a thread, and returns what it has found when it ends or the time is over.
+    /// Runs `find` in a thread. Returns its results when it ends or the time is over.
     pub(super) fn run(
         &mut self,
         timeout: Duration,
@@ -123,7 +123,7 @@ pub(super) fn describe(kind: HolderKind, command: &[u8], path: &[u8]) -> HolderS
     }
 }
 
-/// Says at which process the search hangs.
+/// Describes the process at which a search hangs.
 fn unanswered(pid: u32) -> HolderStatus {
     unknown(&match pid {
         0 => "search incomplete: a loop device or swap file does not answer".to_owned(),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_few_threads_hang() {
+    fn no_search_starts_while_too_many_hang() {
         let (release, released) = mpsc::channel::<()>();
         let released = Arc::new(Mutex::new(released));
         let mut searcher = Searcher::default();

@@ -1,5 +1,5 @@
-//! Reads what the kernel counts for the device and its ext4 filesystem. All of that comes from
-//! /sys, so reading it does not touch the card.
+//! The kernel's counters for the device and its ext4 filesystem. They are in /sys, so reading them
+//! does not touch the card.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub(super) struct WrittenBytes {
 }
 
 impl WrittenBytes {
-    /// Counts `device` from now on, but nothing that was written to it before.
+    /// Counts bytes written to `device` from now on.
     pub(super) fn follow(&mut self, device: (u32, u32)) {
         if self.device != device {
             self.device = device;
@@ -25,7 +25,7 @@ impl WrittenBytes {
         }
     }
 
-    /// Returns the bytes written while a device was followed; `None` if none has a counter.
+    /// Returns the bytes written to the devices while each was followed; `None` if none has a counter.
     pub(super) fn count(&mut self) -> Option<u64> {
         let (major, minor) = self.device;
         let statistics = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat"));
@@ -35,7 +35,7 @@ impl WrittenBytes {
 
     fn add(&mut self, written: Option<u64>) {
         if let Some(written) = written {
-            // The count of a device that was removed and came back starts at 0.
+            // The counter of a device that was removed and inserted again starts at 0.
             let more = self.last.map_or(0, |last| written.saturating_sub(last));
             self.total = Some(self.total.unwrap_or(0) + more);
         }
@@ -43,13 +43,14 @@ impl WrittenBytes {
     }
 }
 
-/// Field 7 of Linux's Documentation/block/stat.rst: sectors of 512 bytes, on every device.
+/// Parses field 7, which counts sectors of 512 bytes on every device; Documentation/block/stat.rst
+/// of Linux.
 fn bytes_written(statistics: &str) -> Option<u64> {
     let sectors: u64 = statistics.split_ascii_whitespace().nth(6)?.parse().ok()?;
     sectors.checked_mul(512)
 }
 
-/// Reads what ext4 has counted; `None` for another filesystem.
+/// Reads ext4's counters; `None` for another filesystem.
 pub(super) fn ext4(device: (u32, u32)) -> Option<Ext4Stats> {
     let directory = ext4_directory(device)?;
     let bytes = |name| Some(read_number(&directory, name)?.saturating_mul(1024));
@@ -60,7 +61,7 @@ pub(super) fn ext4(device: (u32, u32)) -> Option<Ext4Stats> {
     })
 }
 
-/// Reads ext4's count of errors since the last check; `None` for another filesystem.
+/// Reads the number of ext4 errors since the last e2fsck; `None` for another filesystem.
 pub(super) fn error_count(device: (u32, u32)) -> Option<u64> {
     read_number(&ext4_directory(device)?, "errors_count")
 }
@@ -70,7 +71,7 @@ fn read_number(directory: &Path, name: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-/// The directory in which ext4 shows its attributes; `None` if there is no such device.
+/// Returns the directory of ext4's attributes in /sys; `None` if there is no such device.
 pub(crate) fn ext4_directory((major, minor): (u32, u32)) -> Option<PathBuf> {
     let link = fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok()?;
     Some(Path::new("/sys/fs/ext4").join(link.file_name()?))
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_written_while_the_device_was_followed_is_counted() {
+    fn only_bytes_written_while_a_device_is_followed_count() {
         let mut bytes = WrittenBytes::default();
         for (read, counted) in [
             (None, None),
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_without_a_counter_has_none() {
+    fn a_device_without_a_counter_has_no_count() {
         let mut bytes = WrittenBytes::default();
         bytes.follow((0, 1));
         assert_eq!(bytes.count(), None);

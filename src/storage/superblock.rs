@@ -1,4 +1,4 @@
-//! Switches the superblock and syncs, through one descriptor that is open while it is writable.
+//! Switches the superblock and syncs, through a descriptor that stays open while it is writable.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,7 +21,7 @@ impl Storage {
         };
         let root = found.root.as_fd();
         let was_writable = !found.mount.superblock_read_only();
-        // Checked before the remount: refusing the session then wears nothing.
+        // Before the remount, so that a refused session writes nothing to the card.
         if let Err(problem) = directories::check(root, &self.location, self.owner) {
             return Inspection::new(Health::Unprepared(problem.into()), was_writable);
         }
@@ -46,9 +46,9 @@ impl Storage {
     /// Remounts read-only, then syncs through the descriptor that was opened before the remount:
     /// ext4 reports a lost write once per descriptor, and a later one would not see it.
     ///
-    /// The writable period ends, unless the kernel says busy, nothing was lost and `release` is
-    /// not set. Without a period, none begins: only [`Storage::make_writable`] checks all it needs.
-    /// A busy storage is not synced if no session waits for the result (`awaited`).
+    /// The writable period ends, unless the filesystem is busy, nothing was lost and `release` is not
+    /// set. A busy storage is synced only if a session waits for the result (`awaited`) or `release`
+    /// is set. Never begins a period: only [`Storage::make_writable`] makes the necessary checks.
     pub(crate) fn make_read_only(
         &mut self,
         release: bool,
@@ -61,7 +61,7 @@ impl Storage {
         let root = period.root.as_fd();
         let switched = self.switch(root, Mode::ReadOnly);
         let sync = if is_busy(&switched) && !awaited && !release {
-            Ok(()) // the descriptor stays open and reports a lost write at the next sync
+            Ok(()) // the descriptor stays open, and the next sync reports a lost write
         } else {
             self.sync_period(&period, switched.is_ok())
         };
@@ -75,8 +75,8 @@ impl Storage {
             Err(error) => {
                 let text: Text = self.explain_refusal(Mode::ReadOnly, &error).into();
                 if is_permanent(&error) {
-                    // A superblock that the kernel shut down may still read `rw`, and making it
-                    // writable once more succeeds.
+                    // A superblock that the kernel shut down may still show `rw`, and switching it
+                    // to read-write would succeed.
                     self.failed_mount.get_or_insert((period.id, text.clone()));
                 }
                 Remount::Failed(text)
@@ -84,7 +84,7 @@ impl Storage {
         };
         if in_period && remount == Remount::Busy && sync.is_ok() && !release {
             // A session that is granted while the storage is still writable does not check the
-            // directories. Not done while one is open, because it may be replacing them.
+            // directories. Do not repair during a session, because it may be replacing them.
             if let Err(problem) = directories::repair(root, &self.location, self.owner) {
                 log::warn!("{problem}");
             }
@@ -93,7 +93,7 @@ impl Storage {
         (remount, sync)
     }
 
-    /// Flushes to the card what was written so far.
+    /// Flushes all written data to the card.
     pub(crate) fn sync(&mut self) -> Result<(), Text> {
         let Some(period) = self.period.take() else {
             return Err("the storage is not writable".into());
@@ -103,8 +103,8 @@ impl Storage {
         result
     }
 
-    /// Finds a storage that became writable before this daemon started, or by hand. A mount that
-    /// was not validated may belong to somebody else and is not switched.
+    /// Finds a storage that became writable by hand, or before this daemon started. A mount that was
+    /// not validated is not switched, because it may serve another purpose.
     fn find_validated(&self) -> Option<WritablePeriod> {
         let found = inspect::find(&self.location).ok()?;
         (self.validated == Some(found.id)).then_some(WritablePeriod {
@@ -117,8 +117,8 @@ impl Storage {
     fn switch(&mut self, root: BorrowedFd<'_>, mode: Mode) -> io::Result<()> {
         let mut switched = switch_superblock(root, mode);
         if mode == Mode::ReadOnly && is_busy(&switched) {
-            // From now on a closing writer sends an event. The second try covers a writer that
-            // closed before.
+            // A writer that closes after this call sends an event. The second try covers writers
+            // that closed before.
             self.watch_events(root, mode);
             switched = switch_superblock(root, mode);
         }
@@ -129,8 +129,8 @@ impl Storage {
         switched
     }
 
-    /// Syncs through the period's descriptor. Asks the journal too if the superblock is read-only:
-    /// then its journal is empty, and asking writes nothing.
+    /// Syncs through the period's descriptor. Also checks the journal if the superblock is read-only:
+    /// then the journal is empty, and the check writes nothing.
     fn sync_period(&mut self, period: &WritablePeriod, read_only: bool) -> Result<(), Text> {
         let root = period.root.as_fd();
         let lost = match file::sync_filesystem(root) {
@@ -156,8 +156,8 @@ impl Storage {
         Err(text)
     }
 
-    /// Explains why the kernel refused to switch the superblock. The kernel never remounts a
-    /// filesystem that it shut down, and no inspection may have seen that yet.
+    /// Explains why the kernel refused to switch the superblock. Inspects first: the kernel never
+    /// remounts a filesystem that it shut down.
     fn explain_refusal(&self, mode: Mode, error: &io::Error) -> Problem {
         let found = inspect::find(&self.location);
         if let Some(fault) = found.ok().and_then(|found| found.fault()) {
@@ -188,7 +188,7 @@ impl Storage {
     }
 }
 
-/// Whether the filesystem or the device has failed, and not a temporary shortage.
+/// Whether the filesystem or the device has failed, rather than a temporary shortage.
 fn is_permanent(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
