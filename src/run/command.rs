@@ -1,4 +1,4 @@
-//! Starts the command, and explains why it cannot be started.
+//! Starts the command, or explains why it cannot be started.
 
 use std::env;
 use std::ffi::OsStr;
@@ -11,18 +11,18 @@ use std::path::Path;
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::process::Pid;
 
-use super::{Context, output};
+use super::{RunContext, output};
 use crate::escape::escape;
 use crate::problem::Problem;
 use crate::sys::{process, signal};
 
-/// Starts the command. If that fails, a process in its place says why and ends with a shell's exit
-/// code: 127 not found, 126 not executable. If nobody reads what it says, it can be ended like the
-/// command.
+/// Starts the command. If that fails, a process in the command's place prints why and exits like a shell:
+/// 127 if it is not found, 126 if it is not executable; 1 if a resource is exhausted. That process is ended
+/// like the command, so a blocked stderr does not keep the session open.
 ///
 /// # Errors
-/// The exit code: there is no such process either, and it was said why.
-pub(super) fn start(context: &Context) -> Result<Pid, u8> {
+/// There is no such process either. Prints why and returns the exit code.
+pub(super) fn start(context: &RunContext) -> Result<Pid, u8> {
     let words = &context.options.command;
     let data = context.session.data.as_os_str();
     let error = match process::spawn(words, "KVMD_PST_DATA", data) {
@@ -54,7 +54,7 @@ pub(super) fn start(context: &Context) -> Result<Pid, u8> {
     }
 }
 
-/// What to do about a program that cannot be executed.
+/// Returns what to do about a program that cannot be executed.
 fn hint(name: &[u8], error: &io::Error) -> Option<String> {
     let shown = escape(name);
     let path = Path::new(OsStr::from_bytes(name));
@@ -89,7 +89,7 @@ fn hint(name: &[u8], error: &io::Error) -> Option<String> {
     })
 }
 
-/// Whether a directory of PATH has a file of this name.
+/// Whether a directory of PATH contains a file with this name.
 fn is_in_path(name: &Path) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).any(|directory| directory.join(name).is_file())

@@ -1,8 +1,8 @@
 //! `pst run`: one session and its command.
 //!
-//! Three processes: `pst run` itself, which alone talks with the daemon; its child, the supervisor,
-//! which starts the command; and the command. When either of the first two loses the other, or the
-//! daemon, it ends every descendant of the command: no single SIGKILL leaves one unwatched.
+//! There are three processes: `pst run` itself, which talks with the daemon; its child, the supervisor,
+//! which starts the command; and the command. If `pst run` or the supervisor loses the other one, or
+//! the daemon, it ends the command and all its descendants: a single SIGKILL leaves none unwatched.
 
 mod command;
 mod control;
@@ -22,29 +22,28 @@ use crate::escape::escape_path;
 use crate::problem::Problem;
 use crate::sys::process;
 use crate::sys::signal::{self, Signals};
-use session::Session;
+use session::GrantedSession;
 
 #[derive(Debug)]
 pub(crate) struct Options {
     pub socket: PathBuf,
     pub quiet: bool,
-    /// Bytes that must be free on the storage; 0 skips the check.
+    /// The bytes that must be free on the storage; 0 skips the check.
     pub need: u64,
     /// The command and its arguments; never empty.
     pub command: Vec<OsString>,
 }
 
-/// One run, from the grant on. The supervisor has a copy, since it is a fork.
-struct Context {
+/// One run, from the grant on. The supervisor has a copy, because it is a fork.
+struct RunContext {
     options: Options,
-    session: Session,
-    /// A signalfd: each process reads its own signals from it.
+    session: GrantedSession,
     signals: Signals,
-    /// Descriptors that are kept free for [`tree::end`].
+    /// Descriptors that [`tree::end`] closes so that it can open others.
     reserve: Vec<OwnedFd>,
 }
 
-/// Why `pst run` fails, and its exit code unless the command's own code goes first.
+/// Why `pst run` fails, and its exit code. The command's own code has precedence if it is not 0.
 struct RunError {
     problem: Problem,
     code: u8,
@@ -56,13 +55,14 @@ impl From<Problem> for RunError {
     }
 }
 
-/// Runs the command while the storage is writable. `main` must have called
-/// [`signal::begin`] first and started no thread.
+/// Runs the command while the storage is writable. `main` must have called [`signal::begin`] and
+/// started no thread.
 ///
-/// The exit code is the command's own if it is not 0 (128+N if signal N killed
-/// it); 126 if it is not executable; 127 if it is not found; 1 if the storage was
-/// denied or lost, or the data not synced; 128+N if signal N ended the wait for the
-/// grant, or for the sync after a successful command.
+/// Exit codes:
+/// - the command's own if it is not 0; 128+N if signal N killed it
+/// - 126 if the command is not executable, 127 if it is not found
+/// - 1 if the storage was denied or lost, or the data was not synced
+/// - 128+N if signal N ended the wait for the grant, or for the sync after a successful command
 pub(crate) fn main(options: Options) -> ExitCode {
     let code = run(options).unwrap_or_else(|error| {
         output::error(error.problem);
@@ -75,7 +75,7 @@ fn run(options: Options) -> Result<u8, RunError> {
     let quiet = options.quiet;
     let signals = Signals::new(signal::handled().chain([libc::SIGCHLD]))
         .map_err(|error| Problem::io("cannot read signals", &error))?;
-    // Before the grant: without descriptors the storage need not become writable.
+    // Before the session opens: without descriptors, the storage need not become writable.
     let reserve = tree::reserve_descriptors(&signals).map_err(supervisor::cannot_watch)?;
     output::info(quiet, "Opening PST session ...");
     let mut session = session::open(&options, &signals)?;
@@ -87,20 +87,20 @@ fn run(options: Options) -> Result<u8, RunError> {
         return Err(problem.into());
     }
     output::info(quiet, format_args!("PST write is allowed: {data}"));
-    let mut context = Context {
+    let mut context = RunContext {
         options,
         session,
         signals,
         reserve,
     };
     let code = watch::run(&mut context)?;
-    // Leaves no zombie to a slow init: the supervisor has usually ended by now.
+    // The supervisor has usually ended by now. Do not leave a zombie to a slow init.
     while let Ok(Some(_)) = process::reap() {}
     Ok(code)
 }
 
 /// Closes the session of a command that returned `code`; returns the exit code.
-fn close(context: &mut Context, code: u8) -> u8 {
+fn close(context: &mut RunContext, code: u8) -> u8 {
     // These signals were for the command: ^C must not end the wait.
     while context.signals.next().is_some() {}
     context.session.send_close();
@@ -115,7 +115,7 @@ fn close(context: &mut Context, code: u8) -> u8 {
     }
 }
 
-/// The command's own code if it is not 0.
+/// Returns the command's own code if it is not 0.
 fn or(code: u8, otherwise: u8) -> u8 {
     if code == 0 { otherwise } else { code }
 }

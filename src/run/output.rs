@@ -1,5 +1,5 @@
-//! Prints the messages of `pst run`: one line each, on stderr, in the form of `kvmd-pstrun`.
-//! Errors are ignored: there is no other place to report them.
+//! The messages of `pst run`: one line each on stderr, formatted like kvmd-pstrun's. Write errors are
+//! ignored, because there is no other place to report them.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -18,7 +18,7 @@ pub(super) fn error(text: impl Display) {
     print("ERROR", text);
 }
 
-/// Uses one write(2), so that lines of several processes do not mix.
+/// Uses one write(2), so that the lines of several processes do not mix.
 fn print(level: &str, text: impl Display) {
     let _ = std::io::stderr().write_all(line(level, text).as_bytes());
 }

@@ -1,4 +1,4 @@
-//! The session with the daemon: opens it and waits for the grant; closes it and waits for the sync.
+//! The session with the daemon: opening it, closing it, and waiting for the daemon's answers.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
@@ -15,21 +15,21 @@ use crate::sys::poll;
 use crate::sys::signal::{self, Received, Signals};
 use crate::wire::{ClientMessage, CloseResult, DaemonMessage, DenyReason, VERSION};
 
-/// After this long without an answer, a warning appears.
+/// A wait for the daemon that takes longer prints a warning.
 const SLOW: Duration = Duration::from_secs(5);
 
-pub(super) struct Session {
+pub(super) struct GrantedSession {
     pub connection: Connection,
     /// The data directory.
     pub data: PathBuf,
-    /// Its device number as the daemon sees it.
+    /// Its `st_dev`, as the daemon sees it.
     pub device: u64,
-    /// The time from SIGTERM to SIGKILL for a command that must die.
+    /// The time between SIGTERM and SIGKILL if the command must end.
     pub kill_grace: Duration,
 }
 
-/// Opens a session. Waits for the grant as long as it takes, or until a signal arrives.
-pub(super) fn open(options: &Options, signals: &Signals) -> Result<Session, RunError> {
+/// Opens a session. Waits for the grant without a limit, or until a signal arrives.
+pub(super) fn open(options: &Options, signals: &Signals) -> Result<GrantedSession, RunError> {
     let mut wait = DaemonWait::new(signals, "the storage was not granted yet");
     let open = ClientMessage::Open {
         version: VERSION,
@@ -43,7 +43,7 @@ pub(super) fn open(options: &Options, signals: &Signals) -> Result<Session, RunE
             kill_grace_ms,
             ..
         }) => {
-            return Ok(Session {
+            return Ok(GrantedSession {
                 connection,
                 data: OsString::from_vec(data).into(),
                 device,
@@ -54,7 +54,7 @@ pub(super) fn open(options: &Options, signals: &Signals) -> Result<Session, RunE
             let denied = Problem::new(format!("PST write is denied: {}", escape(&text)));
             match reason {
                 DenyReason::Stopping => denied.hint("try again when `pst status` shows a daemon"),
-                _ => denied, // the text says what to do
+                _ => denied, // the text includes the next step
             }
         }
         other => unexpected(other),
@@ -70,26 +70,26 @@ fn connect(
 ) -> Result<Connection, RunError> {
     loop {
         let connected = client::connect(socket, open).map_err(|error| {
-            // The text needs user and group names, which may take long: signals may end this.
+            // Looking up user and group names for the message may take long, so let signals end it.
             signal::restore_mask();
-            signal::block([libc::SIGTTOU]); // a message from the background must not stop it
+            signal::block([libc::SIGTTOU]); // writing from the background must not stop this process
             client::cannot_connect(socket, &error)
         })?;
         if let Some(connection) = connected {
             return Ok(connection);
         }
-        wait.time_until_warning(); // warns
+        wait.time_until_warning(); // prints the warning if it is time
         wait.check_signals()?;
     }
 }
 
-impl Session {
+impl GrantedSession {
     pub(super) fn send_close(&self) {
-        // If it fails, the daemon has hung up: `await_closed` finds out.
+        // If this fails, the daemon has hung up, and `await_closed` returns the error.
         let _ = self.connection.send(&ClientMessage::Close);
     }
 
-    /// Waits for the daemon's answer to [`Session::send_close`], or until a signal arrives.
+    /// Waits for the daemon's answer to [`GrantedSession::send_close`], or until a signal arrives.
     ///
     /// # Errors
     /// The data may not be on stable storage.
@@ -112,17 +112,17 @@ impl Session {
     }
 }
 
-/// Explains an answer that does not fit the question.
+/// Explains an unexpected message or the end of the connection.
 pub(super) fn unexpected(answer: Result<DaemonMessage, ClientError>) -> Problem {
     answer.map_or_else(Problem::from, |message| ClientError::from(message).into())
 }
 
-/// A wait for the daemon: warns once if it takes long; ends by a signal that would end a program.
+/// A wait for the daemon. Prints one warning if it is slow. Signals that would end a program end it.
 struct DaemonWait<'a> {
     signals: &'a Signals,
-    /// `None` once the warning was given.
+    /// `None` after the warning.
     warn_at: Option<Instant>,
-    /// What it means if a signal ends the wait.
+    /// The consequence if a signal ends the wait, for the message.
     consequence: &'static str,
 }
 
@@ -135,7 +135,7 @@ impl<'a> DaemonWait<'a> {
         }
     }
 
-    /// The next message, or the end of the connection.
+    /// Waits for the next message or the end of the connection.
     fn answer(
         &mut self,
         connection: &mut Connection,
@@ -153,12 +153,12 @@ impl<'a> DaemonWait<'a> {
         }
     }
 
-    /// Fails if a signal arrived that would end a program; drops others.
+    /// Returns an error if a signal arrived that would end a program. Drops other signals.
     fn check_signals(&self) -> Result<(), RunError> {
         while let Some(Received { signal, .. }) = self.signals.next() {
             if !matches!(signal, libc::SIGCHLD | libc::SIGWINCH) {
                 let name = signal::name(signal);
-                let text = format!("Given up waiting because of {name}: {}", self.consequence);
+                let text = format!("Gave up waiting because of {name}: {}", self.consequence);
                 return Err(RunError {
                     problem: Problem::new(text),
                     code: u8::try_from(128 + signal).unwrap_or(u8::MAX), // as in a shell
@@ -168,7 +168,7 @@ impl<'a> DaemonWait<'a> {
         Ok(())
     }
 
-    /// Warns if it is time; `None` afterwards.
+    /// Prints the warning if it is time. Returns `None` after it.
     fn time_until_warning(&mut self) -> Option<Duration> {
         let left = self.warn_at?.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -1,5 +1,5 @@
-//! The supervisor: starts the command, sends it the signals that `pst run` forwards, and reports
-//! its end. It ends the command's whole tree when `pst run` or the daemon is gone.
+//! The supervisor: starts the command, sends it the signals that `pst run` forwards, and reports its
+//! end. If `pst run` or the daemon is gone, it ends the command's process tree.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -9,17 +9,17 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::Pid;
 
 use super::control::{self, CommandEnd};
-use super::{Context, command, output, tree};
+use super::{RunContext, command, output, tree};
 use crate::problem::Problem;
 use crate::sys::signal::Received;
 use crate::sys::{current, poll, process, socket};
 
-/// Forks the supervisor, which starts the command; returns it and the link to it, see [`control`].
-pub(super) fn start(context: &mut Context) -> io::Result<(Pid, UnixStream)> {
+/// Forks the supervisor, which starts the command. Returns its pid and the link to it; see [`control`].
+pub(super) fn start(context: &mut RunContext) -> io::Result<(Pid, UnixStream)> {
     let (link, its_link) = UnixStream::pair()?;
     link.set_nonblocking(true)?;
     its_link.set_nonblocking(true)?;
-    // The supervisor may be killed while `pst run` is stopped.
+    // Wakes `pst run` if the supervisor is killed while `pst run` is stopped.
     socket::wake_this_process(&link)?;
     if let Some(pid) = process::fork()? {
         return Ok((pid, link));
@@ -40,11 +40,11 @@ pub(super) fn cannot_watch(error: io::Error) -> Problem {
 
 /// The work of the supervisor's process.
 struct Supervision<'a> {
-    context: &'a mut Context,
+    context: &'a mut RunContext,
     link: &'a UnixStream,
-    /// What the supervisor itself received, the last one of each kind. A signal to the whole
-    /// process group reached the command as well and must not be sent again. The kernel signals a
-    /// group's newest member first, so it is here before `pst run` forwards it.
+    /// The signals that the supervisor itself received, the last one of each kind. A signal to the
+    /// whole process group also reached the command and must not be sent again. The kernel signals a
+    /// group's newest member first, so the signal is here before `pst run` forwards it.
     received: Vec<Received>,
 }
 
@@ -58,21 +58,21 @@ impl Supervision<'_> {
 
     fn prepare(&self) -> io::Result<()> {
         process::become_subreaper()?;
-        // `killall pst` or `pkill -f pst` must not signal both processes that watch the command:
-        // that would look like a signal to their group, which is not forwarded.
+        // `killall pst` and `pkill -f pst` must signal only `pst run`. A signal to both processes is
+        // taken as one to their process group, which is not forwarded.
         let _ = rustix::thread::set_name(c"supervisor");
         current::rename_arguments(b"supervisor");
         socket::wake_this_process(self.link)
     }
 
     /// # Errors
-    /// There is no command to watch.
+    /// How it ended, because there is no command to watch.
     fn start(&mut self) -> Result<Pid, CommandEnd> {
         if let Err(error) = self.prepare() {
             output::error(cannot_watch(error));
             return Err(CommandEnd::Ended(1));
         }
-        // What happened before the link could wake this process is seen here.
+        // A hang-up before `wake_this_process` has sent no signal.
         let hangups = [
             PollFd::new(self.link, PollFlags::RDHUP),
             PollFd::new(&self.context.session.connection, PollFlags::RDHUP),
@@ -80,13 +80,13 @@ impl Supervision<'_> {
         if poll::wait(hangups, Some(Duration::ZERO)) != [false, false] {
             return Err(CommandEnd::Ended(1));
         }
-        // A terminal's signals are for the command too, and `pst run` does not forward them. It
-        // does forward those of a process, so they must not be known here.
+        // Signals from a terminal are also for the command, and `pst run` does not forward them. It
+        // forwards the others, so forget them here.
         self.read_signals();
         self.received.retain(Received::from_terminal);
         let command = command::start(self.context).map_err(CommandEnd::Finished)?;
         for early in &self.received {
-            let _ = process::signal_child(command, early.signal); // may have another user
+            let _ = process::signal_child(command, early.signal); // it may run as another user
         }
         Ok(command)
     }
@@ -118,15 +118,15 @@ impl Supervision<'_> {
     /// Sends the command each signal that `pst run` forwards.
     ///
     /// # Errors
-    /// The tree must end, see [`control::next_signal`].
+    /// The tree must end; see [`control::next_signal`].
     fn forward_signals(&mut self, command: Pid) -> io::Result<()> {
         while let Some(forwarded) = control::next_signal(self.link)? {
-            self.read_signals(); // the supervisor's own may have come with it
+            self.read_signals(); // it may have been sent to the whole group
             let to_group = self.take_received(forwarded);
             let shared = || process::shares_group(command);
             let reached = to_group && (forwarded.from_terminal() || shared());
             if !reached {
-                let _ = process::signal_child(command, forwarded.signal); // may have another user
+                let _ = process::signal_child(command, forwarded.signal); // it may run as another user
             }
         }
         Ok(())
@@ -141,7 +141,7 @@ impl Supervision<'_> {
         }
     }
 
-    /// Removes the same signal from the same sender; returns whether there was one.
+    /// Removes this signal from those received, if it is there. Returns whether it was.
     fn take_received(&mut self, forwarded: Received) -> bool {
         let at = self.received.iter().position(|&kept| kept == forwarded);
         at.map(|at| self.received.swap_remove(at)).is_some()

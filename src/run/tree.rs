@@ -1,6 +1,5 @@
-//! Ends a process tree: everything that descends from this process, which must be
-//! a child subreaper, so that orphans stay in its reach. Signals nothing else: no
-//! process group, no terminal, no process that is not a descendant.
+//! Ends a process tree: the descendants of this process, which must be a child subreaper, so that
+//! orphans stay within reach. Never signals a process group, or a process that is not a descendant.
 
 use std::fs;
 use std::io;
@@ -13,27 +12,27 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
-use super::{Context, output};
+use super::{RunContext, output};
 use crate::escape::escape;
 use crate::sys::signal::Signals;
 use crate::sys::{poll, process, user};
 
-/// How long processes may take to die of SIGKILL, since the last death …
+/// The limit for processes to die of SIGKILL, since the last death …
 const KILL_TIME: Duration = Duration::from_secs(1);
-/// … and in all, in case a tree grows as fast as it is killed.
-const KILL_TIME_IN_ALL: Duration = Duration::from_millis(1500);
-/// The kernel may skip a child while it lists them: list them again after this.
+/// … and in total, in case a tree grows as fast as it is killed.
+const KILL_TIME_TOTAL: Duration = Duration::from_millis(1500);
+/// The kernel may skip a child in its list, so list them again after this time.
 const LIST_AGAIN: Duration = Duration::from_millis(20);
 
-/// Ends all descendants but the children in `excluded` and what descends from them:
-/// SIGTERM and SIGCONT to each, after the kill grace SIGKILL to the children, until none
-/// is left. Without /proc, or with another pid namespace's, only `command` can be ended.
+/// Ends all descendants except the children in `excluded` and their descendants. Sends SIGTERM and
+/// SIGCONT to each; after the kill grace, sends SIGKILL to the children until none is left. Without
+/// this pid namespace's /proc, ends only `command`.
 ///
-/// Then ends the session, says the `reason` and names what is left: children that do not die, or
-/// may not be signalled because they changed their user. Returns the command's exit code, or 0 if
-/// it did not end.
+/// Then ends the session, prints the `reason`, and names the survivors: children that do not die, or
+/// that may not be signalled because they run as another user. Returns the command's exit code, or 0
+/// if it did not end.
 pub(super) fn end(
-    context: &mut Context,
+    context: &mut RunContext,
     command: Option<Pid>,
     excluded: &[Pid],
     reason: Option<&str>,
@@ -53,9 +52,8 @@ pub(super) fn end(
         tree.kill();
         survivors = tree.children();
     }
-    // Before the messages, whose reader may be slow: the session must not last as long.
-    // It ends the session even if other processes have the connection open. It fails only if the
-    // daemon is gone.
+    // Before the messages, because their reader may be slow. A shutdown ends the session even if other
+    // processes have the connection open. It fails only if the daemon is gone.
     let _ = context.session.connection.stream.shutdown(Shutdown::Write);
     if let Some(reason) = reason {
         output::error(reason);
@@ -64,13 +62,13 @@ pub(super) fn end(
     tree.code
 }
 
-/// Takes as many descriptors as [`end`] opens at a time, as copies of any: without free ones it could
-/// not list the tree.
+/// Reserves as many descriptors as [`end`] opens at a time, as copies of `any`. Without free
+/// descriptors, it could not list the tree.
 pub(super) fn reserve_descriptors(any: &impl AsFd) -> io::Result<Vec<OwnedFd>> {
     (0..4).map(|_| any.as_fd().try_clone_to_owned()).collect()
 }
 
-/// All descendants of this process.
+/// Returns all descendants of this process.
 pub(super) fn descendants() -> Vec<Pid> {
     let mut found = own_children();
     let mut next = 0;
@@ -81,7 +79,8 @@ pub(super) fn descendants() -> Vec<Pid> {
     found
 }
 
-/// Reaps children until this one is reaped; returns its exit code, or `None` if it has not ended.
+/// Reaps all children that ended, up to `child`. Returns the exit code of `child`, or `None` if it has
+/// not ended.
 pub(super) fn reap_until(child: Pid) -> Option<u8> {
     while let Ok(Some((pid, code))) = process::reap() {
         if pid == child {
@@ -91,8 +90,8 @@ pub(super) fn reap_until(child: Pid) -> Option<u8> {
     None
 }
 
-/// Calls `done`, which reaps, whenever a child may have died. Returns false if it did not return
-/// true before `deadline`. Drops all pending signals.
+/// Calls `done`, which reaps, whenever a child may have died, until it returns true or `deadline` is
+/// over. Returns the last result. Drops all pending signals.
 pub(super) fn wait_until(
     deadline: Instant,
     signals: &Signals,
@@ -119,8 +118,8 @@ fn wait_for_child(signals: &Signals, time: Duration) {
 fn report_survivors(survivors: &[Pid]) {
     if !is_in_proc() && process::reap().is_ok() {
         output::error(
-            "Can't look for what the command has left running: there is no /proc of this pid \
-             namespace; see pid_namespaces(7)",
+            "Can't find processes that the command left running: /proc is missing or belongs to \
+             another pid namespace; see pid_namespaces(7)",
         );
         return;
     }
@@ -129,7 +128,7 @@ fn report_survivors(survivors: &[Pid]) {
         let user = fs::metadata(format!("/proc/{pid}"))
             .map_or_else(|_| "?".into(), |process| user::user_name(process.uid()));
         output::error(format_args!(
-            "Can't end process {pid} ({}) of user {}: it may go on writing; have root `kill` it",
+            "Can't end process {pid} ({}) of user {}: it may continue to write; `kill` it as root",
             escape(command.trim_ascii_end()),
             escape(&user)
         ));
@@ -156,8 +155,8 @@ impl Tree<'_> {
         children
     }
 
-    /// Sends SIGTERM and SIGCONT to every descendant, parents first: a script must not
-    /// go on with its next line because the program of this line was ended.
+    /// Sends SIGTERM and SIGCONT to every descendant, parents first: a script must not continue with
+    /// its next line after its current program ends.
     fn terminate(&self) {
         if !is_in_proc() {
             for child in self.children() {
@@ -172,13 +171,13 @@ impl Tree<'_> {
             let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
                 continue;
             };
-            // The number may be another process's by now. An orphan is ours.
+            // By now, the number may belong to another process. This process adopts orphans.
             if !parent_of(pid).is_some_and(|now| now == parent || now == own) {
                 continue;
             }
             let children = children_of(pid);
-            // If it was reaped meanwhile, these may be another process's children. Another error
-            // means that it may not be signalled: it is a survivor.
+            // ESRCH: it was reaped, and these may be another process's children. EPERM: it runs as
+            // another user and survives, but its children may not.
             if pidfd_send_signal(&process, Signal::TERM) == Err(Errno::SRCH) {
                 continue;
             }
@@ -187,8 +186,8 @@ impl Tree<'_> {
         }
     }
 
-    /// Sends SIGKILL to the children, whose orphans become children of this process, until none is
-    /// left or time is up. An unreaped child's number cannot become another process's.
+    /// Sends SIGKILL to the children, whose orphans become children of this process, until none is left
+    /// or time is up. The number of an unreaped child cannot belong to another process.
     fn kill(&mut self) {
         let start = Instant::now();
         self.last_death = start;
@@ -199,7 +198,7 @@ impl Tree<'_> {
             if self.reap() {
                 return;
             }
-            let until = (self.last_death + KILL_TIME).min(start + KILL_TIME_IN_ALL);
+            let until = (self.last_death + KILL_TIME).min(start + KILL_TIME_TOTAL);
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -208,7 +207,7 @@ impl Tree<'_> {
         }
     }
 
-    /// Reaps what has died. Returns whether nothing is left of the tree.
+    /// Reaps all children that ended. Returns whether nothing of the tree is left.
     fn reap(&mut self) -> bool {
         loop {
             match process::reap() {
@@ -233,13 +232,13 @@ fn own_children() -> Vec<Pid> {
     }
 }
 
-/// Whether /proc shows this process's pid namespace; otherwise its numbers mean other processes.
+/// Whether /proc is that of this process's pid namespace. In another one, numbers mean other processes.
 fn is_in_proc() -> bool {
     let link = fs::read_link("/proc/self");
     link.is_ok_and(|own| own.as_os_str() == getpid().to_string().as_str())
 }
 
-/// The children of all threads of a process; none if it is gone. See proc_tid_children(5).
+/// Returns the children of all threads of a process; none if it is gone. proc_tid_children(5).
 fn children_of(pid: Pid) -> Vec<Pid> {
     let mut children = Vec::new();
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
@@ -252,7 +251,7 @@ fn children_of(pid: Pid) -> Vec<Pid> {
                 let numbers = list.split_ascii_whitespace().filter_map(|n| n.parse().ok());
                 children.extend(numbers.filter_map(Pid::from_raw));
             }
-            // The thread exists without a list: a kernel without CONFIG_PROC_CHILDREN.
+            // The thread exists but has no list: the kernel lacks CONFIG_PROC_CHILDREN.
             Err(_) if task.join("stat").exists() => return search_children_of(pid),
             Err(_) => {}
         }
@@ -260,7 +259,7 @@ fn children_of(pid: Pid) -> Vec<Pid> {
     children
 }
 
-/// Like [`children_of`], but reads every process's parent.
+/// Like [`children_of`], but reads the parent of every process.
 fn search_children_of(pid: Pid) -> Vec<Pid> {
     let Ok(processes) = fs::read_dir("/proc") else {
         return Vec::new();
@@ -271,7 +270,7 @@ fn search_children_of(pid: Pid) -> Vec<Pid> {
         .collect()
 }
 
-/// The parent of a process; `None` if it is gone.
+/// Returns the parent of a process; `None` if the process is gone.
 fn parent_of(pid: Pid) -> Option<Pid> {
     Pid::from_raw(process::stat_field(pid, 4)?.parse().ok()?)
 }
@@ -284,7 +283,7 @@ mod tests {
     use rustix::process::kill_process;
 
     #[test]
-    fn children_are_found_also_without_the_kernels_list() {
+    fn children_are_found_without_the_kernels_list() {
         let mut child = Command::new("sh")
             .args(["-c", "sleep 100; true"])
             .spawn()
@@ -307,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_is_found_behind_any_name() {
+    fn a_parent_is_found_for_any_process_name() {
         let folder = std::env::temp_dir().join(format!("pst-tree-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let program = folder.join(") S 1 (");

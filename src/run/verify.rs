@@ -1,5 +1,5 @@
-//! Checks, before the command starts, that it would see the granted storage (P3), with enough free
-//! space. A service in a mount namespace of its own may see another storage.
+//! Checks before the command starts: that it will see the granted storage (P3), and that there is
+//! enough free space. A service with its own mount namespace may see another storage.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -9,14 +9,14 @@ use std::path::Path;
 use rustix::fs::{StatVfs, StatVfsMountFlags, fstatvfs};
 use rustix::process::geteuid;
 
-use super::session::Session;
+use super::session::GrantedSession;
 use crate::escape::escape_path;
 use crate::problem::{Problem, reason};
 use crate::units::HumanBytes;
 
-/// Checks that the data directory is on the granted device and writable in this mount namespace;
-/// returns the filesystem's space.
-pub(super) fn inspect_data_directory(session: &Session) -> Result<StatVfs, Problem> {
+/// Checks that the data directory is on the granted device and writable in this mount namespace.
+/// Returns the filesystem's space.
+pub(super) fn inspect_data_directory(session: &GrantedSession) -> Result<StatVfs, Problem> {
     let data = escape_path(&session.data);
     let elsewhere = || {
         format!(
@@ -39,8 +39,8 @@ pub(super) fn inspect_data_directory(session: &Session) -> Result<StatVfs, Probl
         Err(error) => match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENOTDIR) if !parent_is_granted(session) => elsewhere(),
             Some(libc::ENOENT) => {
-                "is missing on it, somebody removed it: it is created again when \
-                all sessions are over (`pst status` names them), then try again"
+                "is missing on it: it was removed, and is created again when all \
+                sessions are over (`pst status` names them); then try again"
                     .into()
             }
             Some(libc::ENOTDIR) => "is not a directory on it: have an administrator remove the \
@@ -60,13 +60,13 @@ pub(super) fn inspect_data_directory(session: &Session) -> Result<StatVfs, Probl
 }
 
 /// Whether the nearest existing directory above the data directory is on the granted storage.
-fn parent_is_granted(session: &Session) -> bool {
+fn parent_is_granted(session: &GrantedSession) -> bool {
     let mut above = session.data.ancestors().skip(1);
     let parent = above.find_map(|path| open(path).ok()?.metadata().ok());
     parent.is_some_and(|parent| parent.dev() == session.device)
 }
 
-/// Opens a directory without the permission to read it.
+/// Opens a directory. Needs no permission to read it.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -74,8 +74,8 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Checks that `need` bytes and an inode are free for this user; a `need` of 0 skips the check.
-/// Only root may use the blocks that the filesystem reserves.
+/// Checks that `need` bytes and an inode are free for this user, unless `need` is 0. Only root may use
+/// the blocks that the filesystem reserves.
 pub(super) fn check_free_space(need: u64, space: &StatVfs, data: &str) -> Result<(), Problem> {
     if need == 0 {
         return Ok(());
@@ -95,7 +95,7 @@ pub(super) fn check_free_space(need: u64, space: &StatVfs, data: &str) -> Result
             HumanBytes(free)
         )));
     }
-    // A filesystem that creates inodes as needed (btrfs) counts none at all.
+    // A filesystem that creates inodes as needed, such as btrfs, has a count of 0.
     if space.f_files > 0 && space.f_favail == 0 {
         return Err(Problem::new(format!(
             "PST write is denied: no file can be created on {data}, no inode is free: \
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_need_is_met_to_the_byte() {
+    fn needed_space_is_compared_to_the_byte() {
         assert_eq!(check(10 << 10, |_| {}), Ok(()));
         let refused = check((10 << 10) + 1, |_| {}).unwrap_err().what;
         let figures = "10241 bytes (10.0 KiB) needed, 10240 bytes (10.0 KiB) free for ";
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_need_wants_an_inode_where_inodes_are_counted() {
+    fn needed_space_includes_an_inode_if_inodes_are_counted() {
         let refused = check(1, |space| space.f_favail = 0).unwrap_err().what;
         assert!(
             refused.contains("no inode is free: see `df -i /data`"),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_need_a_full_storage_is_no_reason() {
+    fn a_full_storage_is_accepted_if_no_space_is_needed() {
         let full =
             |space: &mut StatVfs| (space.f_bfree, space.f_bavail, space.f_favail) = (0, 0, 0);
         assert_eq!(check(0, full), Ok(()));

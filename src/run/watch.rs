@@ -1,5 +1,5 @@
-//! Watches the daemon and the supervisor while the command lives, and forwards signals. When either
-//! of the two is lost, the command's whole tree ends.
+//! Watches the daemon and the supervisor while the command runs, and forwards signals. If either is
+//! lost, the command's process tree ends.
 
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -10,25 +10,25 @@ use rustix::process::Pid;
 use super::control::{self, CommandEnd};
 use super::session::unexpected;
 use super::supervisor::{self, cannot_watch};
-use super::{Context, close, or, output, tree};
+use super::{RunContext, close, or, output, tree};
 use crate::client::Connection;
 use crate::escape::escape;
 use crate::problem::Problem;
 use crate::sys::{poll, process, socket};
 use crate::wire::{DaemonMessage, RevokeReason};
 
-/// The supervisor's time to end the tree, beyond the kill grace; then it is killed.
+/// The supervisor is killed if it needs this much longer than the kill grace to end the tree.
 const SUPERVISOR_TIME: Duration = Duration::from_secs(2);
 
-/// Starts the command, watches it to its end and closes the session, if it still lasts. Returns
+/// Starts the command, watches it until it ends, and closes the session if it is still open. Returns
 /// the exit code.
-pub(super) fn run(context: &mut Context) -> Result<u8, Problem> {
-    // The caller may have had children before it became this program: they are not the command's.
+pub(super) fn run(context: &mut RunContext) -> Result<u8, Problem> {
+    // The process may have had children before it executed pst. They are not the command's.
     let excluded = tree::descendants();
     process::become_subreaper().map_err(cannot_watch)?;
     let connection = &mut context.session.connection;
     socket::wake_this_process(&connection.stream).map_err(cannot_watch)?;
-    // What arrived before the kernel could wake this process must be seen before the start.
+    // A message that arrived before `wake_this_process` has sent no signal.
     if let Some((_, problem)) = receive_end(connection) {
         return Err(problem);
     }
@@ -44,8 +44,8 @@ pub(super) fn run(context: &mut Context) -> Result<u8, Problem> {
 }
 
 struct Run<'a> {
-    context: &'a mut Context,
-    /// `None` once it is reaped: its number may be another process's.
+    context: &'a mut RunContext,
+    /// `None` once it is reaped: then its number may belong to another process.
     supervisor: Option<Pid>,
     link: UnixStream,
     /// Children of this process that are not the command's.
@@ -54,7 +54,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn watch(mut self) -> u8 {
-        // A terminal's signals too: the supervisor did not receive those from before the fork.
+        // Also those from a terminal: the supervisor did not receive them before the fork.
         self.forward_signals(true);
         loop {
             let watched = [
@@ -78,8 +78,8 @@ impl Run<'_> {
         }
     }
 
-    /// Forwards the signals that this process received. What a terminal sends has reached the command
-    /// already, unless `from_terminal` says that it is to be forwarded too.
+    /// Forwards the signals that this process received. Those from a terminal have already reached the
+    /// command, and are forwarded only if `from_terminal` is set.
     fn forward_signals(&mut self, from_terminal: bool) {
         while let Some(received) = self.context.signals.next() {
             let reached = !from_terminal && received.from_terminal();
@@ -89,8 +89,8 @@ impl Run<'_> {
         }
     }
 
-    /// Prints why the session is over and has the supervisor end the tree. With a `report` the
-    /// supervisor saw the daemon's end first, and has ended the tree already.
+    /// Prints why the session is over, and asks the supervisor to end the tree. A `report` means that
+    /// the supervisor noticed the daemon's end first and has ended the tree.
     fn session_over(
         mut self,
         end: Option<(RevokeReason, Problem)>,
@@ -100,7 +100,7 @@ impl Run<'_> {
         let deadline = Instant::now() + self.context.session.kill_grace + SUPERVISOR_TIME;
         let lost = matches!(end, Some((RevokeReason::Lost, _)));
         if let Some((_, problem)) = end {
-            output::error(problem); // not earlier: the reader of the message may be slow
+            output::error(problem); // after the request, because the reader may be slow
         }
         if report.is_none() {
             let signals = &self.context.signals;
@@ -114,8 +114,8 @@ impl Run<'_> {
         }
     }
 
-    /// Ends the tree in the place of the supervisor, which is dead or does not do its work: its
-    /// orphans become children of this process.
+    /// Ends the tree instead of the supervisor, which is dead or hangs. Its orphans become children of
+    /// this process.
     fn end_without_supervisor(mut self) -> u8 {
         if let Some(supervisor) = self.supervisor {
             let _ = process::signal_child(supervisor, libc::SIGKILL);
@@ -129,13 +129,13 @@ impl Run<'_> {
     }
 }
 
-/// Whether the supervisor is dead; then it is reaped.
+/// Reaps the supervisor if it is dead. Returns whether it is.
 fn is_dead(supervisor: &mut Option<Pid>) -> bool {
     *supervisor = supervisor.filter(|&pid| tree::reap_until(pid).is_none());
     supervisor.is_none()
 }
 
-/// Returns why the session is over, if the daemon says so or is gone.
+/// Returns why the session is over, if the daemon revoked it or is gone.
 fn receive_end(connection: &mut Connection) -> Option<(RevokeReason, Problem)> {
     let (reason, text) = match connection.receive().transpose()? {
         Ok(DaemonMessage::Revoked { reason, text }) => {
@@ -152,7 +152,7 @@ fn receive_end(connection: &mut Connection) -> Option<(RevokeReason, Problem)> {
     let problem = match reason {
         RevokeReason::Stopping => Problem::new(text + ": ending the command")
             .hint("run it again when `pst status` shows a daemon"),
-        RevokeReason::Lost => Problem::new(text), // the daemon says what to do
+        RevokeReason::Lost => Problem::new(text), // the text includes the next step
     };
     Some((reason, problem))
 }

@@ -88,7 +88,7 @@ fn p3_a_data_root_that_another_session_has_removed_is_told_as_that() {
     needs_storage!();
     let rig = Rig::any();
     let other = rig.session_with("rm -r $KVMD_PST_DATA");
-    rig.must_deny("is missing on it, somebody removed it: it is created again when all sessions");
+    rig.must_deny("is missing on it: it was removed, and is created again when all sessions");
     other.end().must(0);
     rig.must_serve();
 }

@@ -76,7 +76,7 @@ fn p7_keys_before_the_grant_give_up() {
         terminal.line("kvmd-pstrun -- echo started");
         terminal.await_screen("Opening");
         terminal.press(&[key]);
-        terminal.await_screen("Given up waiting");
+        terminal.await_screen("Gave up waiting");
         terminal.line("echo code $?");
         terminal.await_screen(&format!("\ncode {code}"));
         assert!(!terminal.screen().contains("\nstarted"));

@@ -171,12 +171,12 @@ fn p3_a_storage_that_is_not_seen_here_starts_no_command() {
         (
             "none",
             device,
-            "is missing on it, somebody removed it: it is created again when",
+            "is missing on it: it was removed, and is created again when all",
         ),
         (
             "none/none",
             device,
-            "is missing on it, somebody removed it: it is created again when",
+            "is missing on it: it was removed, and is created again when all",
         ),
         (
             "file",

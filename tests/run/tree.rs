@@ -366,7 +366,7 @@ fn p5_with_the_proc_of_another_pid_namespace_it_says_that_some_may_be_left() {
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        stderr.contains("Can't look for what the command has left running"),
+        stderr.contains("Can't find processes that the command left running"),
         "{stderr}"
     );
 }
