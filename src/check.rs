@@ -1,5 +1,5 @@
-//! `pst check`: checks everything that a session needs, from fstab to the socket, and says what to
-//! do about each fault. It only reads: it opens no session and changes nothing.
+//! `pst check`: checks everything that a session needs, from fstab to the socket, and gives advice for
+//! each fault. It opens no session and changes nothing.
 
 mod access;
 mod config;
@@ -34,7 +34,7 @@ pub(crate) struct Options {
 
 /// Returns exit code 0 if all is well, 1 if there are warnings, and 2 if there are errors.
 pub(crate) fn main(options: Options) -> Result<ExitCode, Problem> {
-    signal::restore_mask(); // ^C ends this like any program
+    signal::restore_mask(); // so that ^C ends this process
     let findings = check(&options, &Host::real());
     let shown = match options.json {
         true => show::json(&findings),
@@ -49,8 +49,8 @@ pub(crate) fn main(options: Options) -> Result<ExitCode, Problem> {
     }))
 }
 
-/// Checks everything, causes before effects. A check that needs something missing is left out: an
-/// earlier finding names what is missing.
+/// Runs all checks, causes before effects. Leaves out a check if an earlier finding says that something
+/// it needs is missing.
 fn check(options: &Options, host: &Host) -> Vec<Finding> {
     let mut findings = vec![kernel::check(host)];
     let config = config::check(options, &mut findings);

@@ -26,7 +26,7 @@ pub(super) fn check(
     findings
 }
 
-/// The groups of this process count, because the daemon checks those of its client.
+/// Checks the groups of this process, because the daemon checks those of its client.
 fn caller(host: &Host, gid: u32, group: &str) -> Finding {
     if host.is_root() {
         return Id::Access.ok("root may open sessions");
@@ -44,7 +44,7 @@ fn caller(host: &Host, gid: u32, group: &str) -> Finding {
     )
 }
 
-/// Checks the socket's owner, group and mode. If there is no socket, the finding daemon says so.
+/// Checks the socket's owner, group and mode. Without a socket, there is a finding about the daemon.
 fn socket(config: &Config, gid: u32, owner: Option<u32>) -> Option<Finding> {
     let metadata = fs::metadata(&config.socket).ok()?;
     if !metadata.file_type().is_socket() {
@@ -57,7 +57,9 @@ fn socket(config: &Config, gid: u32, owner: Option<u32>) -> Option<Finding> {
     if ![Some(0), owner].contains(&Some(metadata.uid())) {
         return Some(Id::Socket.error(
             format!("{shown}, but should belong to root or the storage's owner"),
-            format!("find out who listens there (`ss -xlp src {path}`), and restart the daemon"),
+            format!(
+                "see which process listens there (`ss -xlp src {path}`), and restart the daemon"
+            ),
         ));
     }
     if (metadata.gid(), mode) == (gid, config.socket_mode) {
@@ -77,12 +79,12 @@ fn socket(config: &Config, gid: u32, owner: Option<u32>) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::super::finding::Level;
-    use super::super::host::tests::Tree;
+    use super::super::host::tests::HostTree;
     use super::*;
 
     #[test]
-    fn the_callers_own_groups_count() {
-        let tree = Tree::new();
+    fn the_groups_of_the_process_count() {
+        let tree = HostTree::new();
         let mut host = tree.0.clone();
         host.groups = vec![8, 64100];
         let level = |host: &Host, gid| caller(host, gid, "g").level;

@@ -15,7 +15,7 @@ use crate::storage::directories::Owner;
 /// Our own options in fstab.
 const OWN: [&str; 3] = ["X-kvmd.pst-root", "X-kvmd.pst-user", "X-kvmd.pst-group"];
 
-/// Options that the entry should have, and the name of each one's opposite; mount(8).
+/// Options that the entry should have, each with its opposite; mount(8).
 const WANTED: [(&str, &str); 6] = [
     ("nodev", "dev"),
     ("nosuid", "suid"),
@@ -25,7 +25,7 @@ const WANTED: [(&str, &str); 6] = [
     ("nofail", "fail"),
 ];
 
-/// Returns the config, unless it cannot be understood.
+/// Returns the config, unless it is invalid.
 pub(super) fn check(options: &Options, findings: &mut Vec<Finding>) -> Option<Config> {
     let shown = escape_path(&options.config);
     match Config::load(&options.config) {
@@ -50,13 +50,13 @@ pub(super) fn check(options: &Options, findings: &mut Vec<Finding>) -> Option<Co
     }
 }
 
-/// Returns the storage's entry and location, as far as config and fstab name them.
+/// Returns the storage's entry and location, if config and fstab name them.
 pub(super) fn check_fstab(
     config: &Config,
     findings: &mut Vec<Finding>,
 ) -> (Option<Entry>, Option<StorageLocation>) {
     let fstab = escape_path(&config.storage.fstab);
-    let entry = config.fstab_entry().unwrap_or_default(); // storage_location fails, too
+    let entry = config.fstab_entry().unwrap_or_default(); // `storage_location` returns the error
     if let Some(entry) = &entry {
         let mount = escape_path(&entry.mount);
         findings.push(Id::Fstab.ok(format!("{fstab}, line {}: {mount}", entry.line)));
@@ -77,7 +77,7 @@ pub(super) fn check_fstab(
     }
 }
 
-/// fstab may lack the entry if the config file names the mount point and a mount unit mounts it.
+/// fstab needs no entry if the config file names the mount point and a mount unit mounts it.
 fn no_entry(fstab: &str, mount: &Path) -> Finding {
     let text = format!("{fstab} has no entry for {}", escape_path(mount));
     match units::has_mount_unit(mount) {
@@ -102,7 +102,7 @@ fn check_owner(config: &Config, location: &StorageLocation) -> Finding {
     }
 }
 
-/// Checks the options for mount(8) and for pst.
+/// Checks the entry's options, those of mount(8) and ours.
 fn check_options(entry: &Entry) -> Vec<Finding> {
     let options = entry.options.iter();
     let options: Vec<String> = options
@@ -125,7 +125,7 @@ fn check_options(entry: &Entry) -> Vec<Finding> {
     findings
 }
 
-/// The last of an option and its opposites counts.
+/// Returns a warning unless `option` is set. The last of an option and its opposites counts.
 fn missing(options: &[String], option: &str, opposite: &str) -> Option<Finding> {
     let is_about = |word: &&String| *word == option || word.split('=').next() == Some(opposite);
     let (shown, advice) = match options.iter().rfind(is_about) {
@@ -140,8 +140,8 @@ fn missing(options: &[String], option: &str, opposite: &str) -> Option<Finding> 
         ),
     };
     let risk = match option {
-        "nodev" => "device files on a foreign card give access to every device",
-        "nosuid" => "set-user-ID programs on a foreign card make its user root",
+        "nodev" => "device files on an untrusted card give access to every device",
+        "nosuid" => "set-user-ID programs on an untrusted card make its user root",
         "noexec" => "programs on it can be executed, although it is for data",
         "ro" => "a power cut before the daemon starts costs a journal replay",
         "nofail" => "if it cannot be mounted, for example after a power cut, nothing boots",
@@ -150,7 +150,7 @@ fn missing(options: &[String], option: &str, opposite: &str) -> Option<Finding> 
     Some(Id::FstabOptions.warning(format!("{shown}: {risk}"), advice))
 }
 
-/// Whether an option with our prefix is misspelt or has no value.
+/// Whether an option has our prefix, but is misspelt or has no value.
 fn is_ineffective(option: &str) -> bool {
     let (name, value) = option.split_once('=').unwrap_or((option, ""));
     name.starts_with("X-kvmd.pst-") && (value.is_empty() || !OWN.contains(&name))
@@ -164,7 +164,7 @@ mod tests {
 
     const WELL: &str = "nodev,nosuid,noexec,ro,errors=remount-ro,nofail,X-kvmd.pst-user=kvmd-pst";
 
-    /// The advice for an entry with these options.
+    /// Returns the advice for an entry with these options.
     fn advice(fstype: &str, words: &str) -> Vec<String> {
         let text = format!("LABEL=PIPST /mnt {fstype} {words} 0 2\n");
         let entry = parse(text.as_bytes()).unwrap().remove(0);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn only_ext_has_an_errors_option() {
+    fn only_ext_needs_an_errors_option() {
         let words = WELL.replace("errors=remount-ro,", "");
         assert!(advice("xfs", &words).is_empty());
         let expected = "replace it with errors=remount-ro in the entry's options";

@@ -1,4 +1,4 @@
-//! The daemon: that it answers, its version and rights, and what it reports about the storage.
+//! The daemon: whether it answers, its version and capabilities, and the state that it reports.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -16,7 +16,7 @@ use crate::wire::{DecodeError, State, Status, VERSION};
 
 const RESTART: &str = "`systemctl restart pst` (this ends open sessions)";
 
-/// Capabilities that the daemon needs, with their numbers; capabilities(7).
+/// The capabilities that the daemon needs, with their numbers; capabilities(7).
 const CAPABILITIES: [(&str, u32); 3] = [
     ("CAP_SYS_ADMIN", 21),
     ("CAP_SYS_PTRACE", 19),
@@ -34,7 +34,7 @@ pub(super) fn check(
         Ok(answer) => answer,
         Err(ClientError::NoDaemon { problem, forbidden }) => {
             if forbidden && !host.is_root() {
-                // The finding access says what to do.
+                // The finding about access has the advice.
                 return vec![Id::Daemon.skipped(problem.what)];
             }
             return no_daemon(problem, found);
@@ -42,7 +42,7 @@ pub(super) fn check(
         Err(error) => return vec![no_status(socket, error)],
     };
     let pid = status.daemon.pid;
-    // In another pid namespace, the daemon's pid means another process here.
+    // The pid of a daemon in another pid namespace may belong to another process here.
     let is_here = socket::peer(connection.as_fd()).is_ok_and(|peer| peer.pid == pid);
     let process = is_here.then(|| host.at(format!("/proc/{pid}")));
     let mut findings = vec![
@@ -84,7 +84,7 @@ fn no_status(socket: &Path, error: ClientError) -> Finding {
             Id::Daemon.error(
                 format!("no status from {shown}, maybe it is not pst's daemon: {why}"),
                 format!(
-                    "`ss -xlp src {shown}` shows who listens; if it is kvmd's daemon: \
+                    "`ss -xlp src {shown}` shows which process listens; if it is kvmd's daemon: \
                      `systemctl disable --now kvmd-pst`, then `systemctl start pst`"
                 ),
             )
@@ -99,7 +99,7 @@ fn other_version(version: u16) -> Finding {
     )
 }
 
-/// Checks that the daemon is of this version, and that its program is still the installed one.
+/// Checks that the daemon has this version, and that its program was not replaced.
 fn version(status: &Status, process: Option<&Path>) -> Finding {
     let (theirs, ours) = (&status.version, env!("CARGO_PKG_VERSION"));
     if theirs != ours {
@@ -127,7 +127,7 @@ fn capabilities(process: Option<&Path>) -> Finding {
     }
 }
 
-/// `effective` is a set of capabilities, a bit for each.
+/// `effective` has a bit for each capability.
 fn judge_capabilities(effective: u64) -> Finding {
     let missing = CAPABILITIES
         .iter()

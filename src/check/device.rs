@@ -1,5 +1,5 @@
-//! The device: the one that fstab names, the one that is mounted, whether it takes writes, and
-//! whether it is a card that does not flush its write cache.
+//! The device: whether it is the one that fstab names, whether it allows writes, and whether it is a
+//! card that does not flush its write cache.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,11 +14,11 @@ use crate::escape::{escape, escape_path};
 use crate::fstab::Entry;
 use crate::storage::inspect::MountedStorage;
 
-/// Cards that do not flush their write cache when the kernel tells them to, and when they were made
-/// (YYYYMM). Each is the beginning of what [`identity`] returns.
+/// Cards that ignore the kernel's request to flush their write cache: the beginning of their
+/// [`identity`], and their months of manufacture (YYYYMM).
 ///
-/// The Raspberry Pi's kernel (rpi-6.12.y) leaves their cache off: they have MMC_QUIRK_BROKEN_SD_CACHE
-/// in drivers/mmc/core/quirks.h. Linux itself lists only some of them.
+/// From drivers/mmc/core/quirks.h of the Raspberry Pi's kernel (rpi-6.12.y), which does not enable
+/// their cache (MMC_QUIRK_BROKEN_SD_CACHE). Mainline Linux lists only some of them.
 const BROKEN_CACHE_CARDS: [(&str, RangeInclusive<u32>); 4] = [
     ("0x00009f 0x5449 ", 201901..=202212), // Kingston Canvas Go! Plus
     ("0x000012 0x3456 ASTC", 202202..=202202), // Gigastone Gaming Plus
@@ -26,8 +26,7 @@ const BROKEN_CACHE_CARDS: [(&str, RangeInclusive<u32>); 4] = [
     ("0x000003 0x5344 ", 201901..=202012), // SanDisk Extreme (A2)
 ];
 
-/// Checks the storage's device: the one that is mounted, else the one that fstab names. Returns its
-/// node.
+/// Checks the mounted device, or the one that fstab names if none is mounted. Returns its node.
 pub(super) fn check(
     host: &Host,
     entry: Option<&Entry>,
@@ -35,7 +34,7 @@ pub(super) fn check(
     findings: &mut Vec<Finding>,
 ) -> Option<PathBuf> {
     if found.is_some_and(|found| !found.has_block_device()) {
-        return None; // the finding mount-filesystem says so
+        return None; // there is a finding mount-filesystem
     }
     let source = found.map(|found| found.mount.source.as_path());
     let named = entry.and_then(|entry| {
@@ -54,7 +53,7 @@ pub(super) fn check(
     Some(node.to_owned())
 }
 
-/// Returns the path that fstab's first field stands for; `None` if that cannot be known.
+/// Returns the path of the device that fstab's first field names; `None` if it cannot be found out.
 fn named_path(host: &Host, spec: &OsStr) -> Option<PathBuf> {
     if spec.as_bytes().starts_with(b"/dev/") {
         return Some(host.at(spec));
@@ -65,7 +64,7 @@ fn named_path(host: &Host, spec: &OsStr) -> Option<PathBuf> {
     }
     let links = host.at("/dev/disk");
     let name = udev_name(value.trim_matches('"'));
-    // udev removes by-label with its last link, but /dev/disk stays.
+    // udev removes by-label with its last link, but never /dev/disk.
     let is_udev = links.is_dir();
     is_udev.then(|| links.join(format!("by-{}/{name}", tag.to_lowercase())))
 }
@@ -114,7 +113,7 @@ fn sysfs_directory(host: &Host, node: &Path) -> Option<PathBuf> {
     fs::canonicalize(host.at(format!("/sys/dev/block/{major}:{minor}"))).ok()
 }
 
-/// An error if the device, or the disk that it is a part of, takes no writes.
+/// Returns an error if the device, or its whole disk, does not allow writes.
 fn write_protected(node: &Path, sys: &Path, disk: &Path) -> Option<Finding> {
     let is_set = |sys: &Path| read_line(&sys.join("ro")).is_some_and(|ro| ro != "0");
     (is_set(sys) || is_set(disk)).then(|| {
@@ -129,7 +128,7 @@ fn write_protected(node: &Path, sys: &Path, disk: &Path) -> Option<Finding> {
     })
 }
 
-/// Checks whether the disk is a card whose write cache is known to be broken.
+/// Checks whether the disk is a card with a broken write cache.
 fn card(node: &Path, disk: &Path) -> Finding {
     let cached = read_line(&disk.join("queue/write_cache")).map(|word| word == "write back");
     let cache = match cached {
@@ -156,8 +155,8 @@ fn card(node: &Path, disk: &Path) -> Finding {
     )
 }
 
-/// Returns an SD or MMC card's maker, OEM and name, and its month of manufacture as YYYYMM. `None`
-/// if it is no card.
+/// Returns the maker, OEM and name of an SD or MMC card, and its month of manufacture as YYYYMM. `None`
+/// for other disks.
 fn identity(device: &Path) -> Option<(String, u32)> {
     let read = |name| read_line(&device.join(name));
     let identity = [read("manfid")?, read("oemid")?, read("name")?].join(" ");
@@ -169,14 +168,14 @@ fn identity(device: &Path) -> Option<(String, u32)> {
 #[cfg(test)]
 mod tests {
     use super::super::finding::Level;
-    use super::super::host::tests::Tree;
+    use super::super::host::tests::HostTree;
     use super::*;
 
     #[test]
-    fn labels_are_found_as_udev_names_them() {
+    fn labels_are_encoded_as_udev_encodes_them() {
         assert_eq!(udev_name("PIPST"), "PIPST");
         assert_eq!(udev_name("my card/1"), "my\\x20card\\x2f1");
-        let tree = Tree::new();
+        let tree = HostTree::new();
         let path = |spec: &str| named_path(&tree.0, OsStr::new(spec));
         assert_eq!(path("LABEL=PIPST"), None);
         tree.file("/dev/mmcblk0p4", "");
@@ -195,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_locked_card_locks_its_partitions() {
-        let tree = Tree::new();
+        let tree = HostTree::new();
         let device = |own: &str, disk: &str| {
             tree.file("/sys/d/ro", disk).file("/sys/d/p/ro", own);
             let (sys, disk) = (tree.0.at("/sys/d/p"), tree.0.at("/sys/d"));
@@ -206,9 +205,9 @@ mod tests {
         assert_eq!(device("1\n", "0\n"), Some(Level::Error));
     }
 
-    /// The level for a card in a tree that stands for /sys.
+    /// Returns the level of the finding for a card with this identification.
     fn level(cid: [&str; 4], cache: &str) -> Level {
-        let tree = Tree::new();
+        let tree = HostTree::new();
         let [name, manfid, oemid, date] = cid;
         for (file, content) in [
             ("device/name", name),
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn cards_with_a_broken_cache_are_known() {
+    fn cards_with_a_broken_cache_get_a_warning() {
         for cid in [
             ["SD64G", "0x00009f", "0x5449", "11/2019"],
             ["ASTC", "0x000012", "0x3456", "02/2022"],
@@ -243,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn other_cards_of_the_same_makers_are_not_accused() {
+    fn other_cards_of_the_same_makers_get_no_warning() {
         for cid in [
             ["SD64G", "0x00009f", "0x5449", "05/2023"],
             ["SD64G", "0x00009f", "0x5448", "11/2019"],
@@ -257,7 +256,7 @@ mod tests {
 
     #[test]
     fn other_disks_have_no_identity() {
-        let tree = Tree::new();
+        let tree = HostTree::new();
         assert_eq!(identity(&tree.0.at("/sys/block/loop0/device")), None);
         tree.file("/sys/block/sda/device/name", "a disk");
         assert_eq!(identity(&tree.0.at("/sys/block/sda/device")), None);

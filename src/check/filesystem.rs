@@ -1,4 +1,4 @@
-//! The filesystem: its health, the errors that ext4 counted, its journal and its free space.
+//! The filesystem: its health, ext4's error count, its journal and its free space.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,7 @@ use crate::storage::stats;
 use crate::sys::file;
 use crate::units::{HumanBytes, HumanDuration};
 
-/// Less free space than this is a warning.
+/// Less free space than this gets a warning.
 const LOW_PERCENT: u64 = 10;
 
 /// `node` is the filesystem's device, if it has one.
@@ -35,14 +35,16 @@ fn health(host: &Host, found: &MountedStorage) -> Finding {
     }
     let kind = escape(&found.mount.fstype);
     match found.mount.superblock_read_only() {
-        // Asking would write the journal back.
-        false => Id::FsHealth.ok(format!("{kind}, writable now, so its journal is not asked")),
+        // Checking the journal would write it back.
+        false => Id::FsHealth.ok(format!(
+            "{kind}, writable now, so its journal is not checked"
+        )),
         true if host.is_root() => Id::FsHealth.ok(format!("{kind}, its journal works")),
-        true => Id::FsHealth.skipped("only root can ask whether its journal works"),
+        true => Id::FsHealth.skipped("only root can check whether its journal works"),
     }
 }
 
-/// The errors that ext4 counted since the last e2fsck. `None` if /sys does not show them.
+/// Checks the errors that ext4 counted since the last e2fsck. `None` if /sys does not show them.
 fn errors(found: &MountedStorage) -> Option<Finding> {
     let folder = stats::ext4_directory(found.mount.device)?;
     let count: u64 = read_line(&folder.join("errors_count"))?.parse().ok()?;
@@ -60,7 +62,7 @@ fn errors(found: &MountedStorage) -> Option<Finding> {
     Some(Id::FsErrors.warning(text, advice))
 }
 
-/// When and where ext4 met its `first` or `last` error.
+/// Returns when and where ext4 had its `first` or `last` error.
 fn incident(folder: &Path, which: &str) -> String {
     let read = |name| read_line(&folder.join(format!("{which}_error_{name}")));
     let [function, line] = ["func", "line"].map(|name| read(name).unwrap_or_default());
@@ -70,10 +72,10 @@ fn incident(folder: &Path, which: &str) -> String {
     format!("{} ago in {}:{line}", HumanDuration(age), escape(&function))
 }
 
-/// Whether a power cut now would cost a replay of the journal.
+/// Checks whether a power cut now would cost a replay of the journal.
 fn journal(found: &MountedStorage, node: &Path) -> Option<Finding> {
     if found.mount.shut_down().is_some() {
-        return None; // the finding fs-health says what to do
+        return None; // the finding fs-health has the advice
     }
     let needs_recovery = match needs_recovery(node) {
         Ok(needs_recovery) => needs_recovery?,
@@ -135,12 +137,12 @@ fn fill_level(free: u64, all: u64) -> Level {
 
 #[cfg(test)]
 mod tests {
-    use super::super::host::tests::Tree;
+    use super::super::host::tests::HostTree;
     use super::*;
 
     #[test]
     fn the_time_and_place_of_an_error_are_shown() {
-        let tree = Tree::new();
+        let tree = HostTree::new();
         let ago = SystemTime::now() - Duration::from_secs(7_205);
         let since_epoch = ago
             .duration_since(SystemTime::UNIX_EPOCH)

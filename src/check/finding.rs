@@ -1,4 +1,4 @@
-//! A finding: what it is about, how bad it is, what was found and what to do about it.
+//! A finding: its subject, its level, what was found, and the advice.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::problem::Problem;
 
-/// What a finding is about. Each id is a heading of pst-check(8), in the same order.
+/// The subject of a finding. The ids are headings of pst-check(8), in the same order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(serde::Deserialize))]
 #[serde(rename_all = "kebab-case")]
@@ -46,16 +46,16 @@ impl fmt::Display for Id {
     }
 }
 
-/// How bad a finding is. The worst one decides the exit code.
+/// The worst level decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
     Ok,
-    /// Not visible to this user.
+    /// This user cannot see it.
     Skipped,
-    /// Works, but less well or less safely than it could.
+    /// It works, but less well or less safely than it could.
     Warning,
-    /// Keeps something from working.
+    /// It keeps something from working.
     Error,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Finding {
     pub id: Id,
     pub level: Level,
     pub text: String,
-    /// What to do; `None` if there is nothing to do.
+    /// `None` if there is nothing to do.
     pub advice: Option<String>,
 }
 
@@ -91,7 +91,7 @@ impl Id {
         self.finding(Level::Error, text, Some(advice.into()))
     }
 
-    /// An error with the problem's hint as the advice.
+    /// Returns an error with the problem's hint as advice.
     pub(super) fn problem(self, Problem { what, hint, .. }: Problem) -> Finding {
         self.error(what, hint.as_deref().unwrap_or("see pst-check(8)"))
     }
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn every_id_is_a_heading_of_the_manual_and_no_other_is() {
+    fn the_ids_are_the_headings_of_the_manual() {
         let manual = include_str!("../../contrib/man/pst-check.8");
         let (_, findings) = manual.split_once("\n.Sh FINDINGS\n").unwrap();
         let (findings, _) = findings.split_once("\n.Sh ").unwrap();
@@ -134,6 +134,6 @@ mod tests {
             assert_eq!((id as usize, id.to_string()), (count, heading.to_owned()));
             count += 1;
         }
-        assert_eq!(count, Id::Path as usize + 1, "not all ids are there");
+        assert_eq!(count, Id::Path as usize + 1, "an id has no heading");
     }
 }

@@ -1,4 +1,4 @@
-//! The host under examination: its files, or a directory tree that stands for them in tests.
+//! The host that is checked: its files, or a directory tree in their place for tests.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,7 +9,7 @@ use rustix::process;
 
 #[derive(Clone, Debug)]
 pub(super) struct Host {
-    /// `/`, or the tree that stands for it.
+    /// `/`, or a test's directory tree.
     pub root: PathBuf,
     /// The caller's PATH.
     pub path: OsString,
@@ -20,7 +20,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// This machine and this process.
+    /// Returns this machine and this process.
     pub(super) fn real() -> Host {
         let supplementary = process::getgroups().unwrap_or_default();
         let groups = supplementary.into_iter().chain([process::getegid()]);
@@ -32,7 +32,7 @@ impl Host {
         }
     }
 
-    /// Where an absolute path is.
+    /// Returns the location of an absolute path below `root`.
     pub(super) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.root.join(path.strip_prefix("/").unwrap_or(path))
@@ -50,7 +50,7 @@ pub(super) fn read_line(path: &Path) -> Option<String> {
     Some(text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
-/// Whether this user may not read a file or directory.
+/// Whether permissions keep this process from reading a file or directory.
 pub(super) fn is_forbidden(path: &Path) -> bool {
     fs::File::open(path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
 }
@@ -60,17 +60,17 @@ pub mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// A tree that stands for `/`; removed at the end, also of a failed test.
-    pub struct Tree(pub Host);
+    /// A directory tree in place of `/`, removed when it is dropped.
+    pub struct HostTree(pub Host);
 
-    impl Tree {
-        pub fn new() -> Tree {
+    impl HostTree {
+        pub fn new() -> HostTree {
             static COUNT: AtomicU32 = AtomicU32::new(0);
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
             let name = format!("pst-check-{}-{number}", std::process::id());
             let root = std::env::temp_dir().join(name);
             fs::create_dir(&root).unwrap();
-            Tree(Host {
+            HostTree(Host {
                 root,
                 path: OsString::new(),
                 user: 0,
@@ -78,14 +78,14 @@ pub mod tests {
             })
         }
 
-        pub fn file(&self, path: &str, content: &str) -> &Tree {
+        pub fn file(&self, path: &str, content: &str) -> &HostTree {
             let at = self.0.at(path);
             fs::create_dir_all(at.parent().unwrap()).unwrap();
             fs::write(at, content).unwrap();
             self
         }
 
-        pub fn link(&self, path: &str, target: &str) -> &Tree {
+        pub fn link(&self, path: &str, target: &str) -> &HostTree {
             let at = self.0.at(path);
             fs::create_dir_all(at.parent().unwrap()).unwrap();
             std::os::unix::fs::symlink(target, at).unwrap();
@@ -93,7 +93,7 @@ pub mod tests {
         }
     }
 
-    impl Drop for Tree {
+    impl Drop for HostTree {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0.root);
         }

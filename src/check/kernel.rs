@@ -19,7 +19,7 @@ fn version(release: &str) -> Finding {
             "upgrade the kernel",
         ),
         None => Id::Kernel.skipped(format!(
-            "/proc/sys/kernel/osrelease holds no version ('{shown}')"
+            "/proc/sys/kernel/osrelease contains no version ('{shown}')"
         )),
     }
 }

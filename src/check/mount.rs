@@ -1,4 +1,4 @@
-//! The storage's mount: what is mounted there, how, and whether sessions can use it.
+//! The storage's mount: its filesystem, its options, and whether sessions can use it.
 
 use std::os::fd::AsFd;
 
@@ -47,7 +47,7 @@ fn describe(found: &MountedStorage) -> String {
     )
 }
 
-/// Checks the options in effect. They differ from fstab's if it was mounted by hand.
+/// Checks the mount's current options. They may differ from fstab's if it was mounted by hand.
 fn options(found: &MountedStorage) -> Finding {
     let flags = &found.mount.flags;
     let mut missing = vec!["nodev", "nosuid", "noexec"];
@@ -62,7 +62,7 @@ fn options(found: &MountedStorage) -> Finding {
     )
 }
 
-/// Checks that the mount is a whole filesystem of its own, on a device.
+/// Checks that the mount is a whole filesystem, not shared with another mount, on a device.
 fn filesystem(found: &MountedStorage, location: &StorageLocation) -> Finding {
     let kind = escape(&found.mount.fstype).to_string();
     match found.check_switchable(location) {
@@ -94,7 +94,7 @@ fn prepared(found: &MountedStorage) -> Finding {
 
 /// Checks the storage root and the data directory. `None` if the owner does not exist.
 fn directories(found: &MountedStorage, location: &StorageLocation, host: &Host) -> Option<Finding> {
-    let owner = Owner::of(location).ok()?; // the finding owner says so
+    let owner = Owner::of(location).ok()?; // the finding owner is an error
     let path = location.root.join(&location.data);
     let data = escape_path(&path);
     let whose = format!("{}:{}", escape(&location.user), escape(&location.group));

@@ -1,4 +1,4 @@
-//! The programs that the caller gets as `kvmd-pst` and `kvmd-pstrun`.
+//! The programs in the caller's PATH: whether `kvmd-pst` and `kvmd-pstrun` are this program.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -35,7 +35,7 @@ fn inode(path: &Path) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// Returns the first executable of that name in PATH.
+/// Returns the first executable with this name in PATH.
 fn program(host: &Host, name: &str) -> Option<PathBuf> {
     std::env::split_paths(&host.path)
         .map(|directory| host.at(directory.join(name)))
@@ -48,17 +48,17 @@ fn program(host: &Host, name: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::super::finding::Level;
-    use super::super::host::tests::Tree;
+    use super::super::host::tests::HostTree;
     use super::*;
 
-    fn program(tree: &Tree, path: &str) {
+    fn program(tree: &HostTree, path: &str) {
         tree.file(path, "");
         fs::set_permissions(tree.0.at(path), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     #[test]
-    fn other_programs_are_found_where_they_come_first() {
-        let tree = Tree::new();
+    fn another_program_that_comes_first_in_path_is_found() {
+        let tree = HostTree::new();
         let mut host = tree.0.clone();
         program(&tree, "/usr/bin/pst");
         tree.link("/proc/self/exe", "../../usr/bin/pst");
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_executable_is_not_a_program() {
-        let tree = Tree::new();
+        let tree = HostTree::new();
         let mut host = tree.0.clone();
         program(&tree, "/bin/pst");
         tree.link("/proc/self/exe", "../../bin/pst");

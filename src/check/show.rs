@@ -1,14 +1,14 @@
-//! Shows the findings: as text for people, as JSON for programs.
+//! Formats the findings: as text for people, as JSON for programs.
 
 use serde::Serialize;
 
 use super::finding::{Finding, Level};
 use crate::table::{Cell, Style, Table};
 
-/// The indent of a finding's text: behind the longest level and the longest id.
+/// The indent of a finding's text: the widths of the longest level and the longest id.
 const MARGIN: usize = 30;
 
-/// A line for each finding, its advice below it, and a summary at the end.
+/// Formats each finding with its advice below it, and a summary at the end.
 pub(super) fn text(findings: &[Finding], mut table: Table) -> String {
     for finding in findings {
         let Finding { id, level, .. } = finding;
@@ -52,13 +52,13 @@ struct Report<'a> {
     findings: &'a [Finding],
 }
 
-/// One object and a newline. Fields are only ever added.
+/// Formats one JSON object and a newline. Later versions may add fields, but never remove one.
 pub(super) fn json(findings: &[Finding]) -> String {
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         findings,
     };
-    // It fails only for maps with keys that are not strings, and there are none.
+    // Fails only for maps with keys that are not strings, and there are none.
     let mut text = serde_json::to_string(&report).unwrap_or_default();
     text.push('\n');
     text
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_stand_in_one_column() {
+    fn texts_are_in_one_column() {
         let expected = "\
 ok       kernel               Linux 6.18
 warning  fstab-options        no nofail
@@ -97,7 +97,7 @@ Errors: 0, warnings: 1, skipped: 1; see pst-check(8).
     }
 
     #[test]
-    fn text_wraps_where_the_terminal_ends() {
+    fn text_wraps_at_the_terminals_width() {
         let long = "ab ".repeat(12) + "a-very-long-word-that-has-no-space-in-it";
         let findings = [Id::Fstab.error(&*long, &*long)];
         let expected = "\
@@ -114,7 +114,7 @@ Errors: 1, warnings: 0, skipped: 0; see pst-check(8).
     }
 
     #[test]
-    fn colours_change_nothing_but_the_colour() {
+    fn colours_do_not_change_the_text() {
         let mut shown = text(&some(), Table::new(None, true));
         assert!(shown.contains("\x1b[1;33mwarning  \x1b[0m"), "{shown:?}");
         for code in ["1;32m", "1;33m", "2m", "0m"] {

@@ -1,4 +1,4 @@
-//! systemd's units: that pst's start at boot, and that kvmd's own daemon does not.
+//! systemd's units: whether pst's start at boot and kvmd's own daemon does not.
 
 use std::ffi::OsStr;
 use std::io;
@@ -28,7 +28,7 @@ pub(super) fn has_mount_unit(mount: &Path) -> bool {
     show([mount.as_os_str()]).is_ok_and(|unit| !property(&unit, "FragmentPath").is_empty())
 }
 
-/// Asks systemd about each unit, in that order. A mount point stands for its mount unit.
+/// Returns the output of systemctl about these units, in this order. A mount point means its mount unit.
 fn show<'a>(units: impl IntoIterator<Item = &'a OsStr>) -> io::Result<String> {
     let output = Command::new("systemctl")
         .arg("show")
@@ -44,7 +44,7 @@ fn show<'a>(units: impl IntoIterator<Item = &'a OsStr>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Returns a property of a unit, as `systemctl show` prints it; empty if it has none.
+/// Returns a property of a unit, as `systemctl show` prints it; empty if there is none.
 fn property<'a>(unit: &'a str, name: &str) -> &'a str {
     let value = |line: &'a str| line.strip_prefix(name)?.strip_prefix('=');
     unit.lines().find_map(value).unwrap_or_default()
@@ -107,7 +107,7 @@ fn prepared_on_mount(unit: &str, mount: &Path) -> Option<Finding> {
         format!(
             "put `[Unit]` and `Wants=pst.service {wanted}` into \
              /etc/systemd/system/{unit_name}.d/pst.conf, then `systemctl daemon-reload`; \
-             pst-check(8) has the rest"
+             see pst-check(8) for more"
         ),
     ))
 }
@@ -156,7 +156,7 @@ Wants=pst.service pst-mounted@srv-my\x2dnotes.service
 LoadState=loaded
 ";
 
-    /// The level and the text of what is not well after a change of systemctl's answer.
+    /// Returns the levels and texts of the faults after a change in systemctl's output.
     fn after(old: &str, new: &str) -> Vec<(Level, String)> {
         assert!(WELL.contains(old), "{old}");
         let shown = WELL.replacen(old, new, 1);
@@ -222,7 +222,7 @@ LoadState=loaded
 
     #[test]
     fn without_systemd_something_else_starts_the_daemon() {
-        let tree = super::super::host::tests::Tree::new();
+        let tree = super::super::host::tests::HostTree::new();
         let findings = check(&tree.0, None);
         assert_eq!(findings.len(), 1);
         assert_eq!(findings[0].level, Level::Ok);
