@@ -1,4 +1,4 @@
-//! The config file: its keys, their defaults, and where the storage is by config and fstab.
+//! The config file: its settings, their defaults, and the storage's location from config and fstab.
 
 mod location;
 mod reader;
@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::reader::Reader;
+use self::reader::ConfigReader;
 use crate::escape::{escape, escape_path};
 use crate::problem::{Problem, ProblemKind};
 use crate::sys::user;
@@ -23,28 +23,28 @@ pub const DEFAULT_PATH: &str = "/etc/kvmd/pst.toml";
 pub struct Config {
     pub socket: PathBuf,
     pub socket_mode: u32,
-    /// The access group: its members may open sessions, besides root.
+    /// The access group: its members and root may open sessions.
     pub group: String,
     pub storage: StorageConfig,
-    /// From SIGTERM to SIGKILL for a command that must die.
+    /// The time between SIGTERM and SIGKILL for a command that must end.
     pub kill_grace: Duration,
-    /// Open connections.
+    /// The most open connections.
     pub limit: usize,
-    /// What kvmd's API reports as the path, relative to the storage root; empty: the root itself.
-    /// A build without that API accepts it too.
+    /// The path that kvmd's API reports, relative to the storage root; empty: the root itself. Builds
+    /// without that API accept and ignore it.
     pub kvmd_api_path: PathBuf,
 }
 
 /// The `[storage]` table as written; [`Config::storage_location`] combines it with fstab.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StorageConfig {
-    /// `None`: that of the fstab entry with an `X-kvmd.pst-*` option.
+    /// `None`: the mount point of the fstab entry with an `X-kvmd.pst-*` option.
     pub mount: Option<PathBuf>,
     /// The storage root: the mount point or a directory below it.
     pub root: Option<PathBuf>,
-    /// Owner of the storage root and the data root.
+    /// The owner of the storage root and the data directory.
     pub user: Option<String>,
-    /// Group of the storage root and the data root.
+    /// The group of the storage root and the data directory.
     pub group: Option<String>,
     /// `KVMD_PST_DATA`, relative to the storage root; empty: the root itself.
     pub data: PathBuf,
@@ -76,7 +76,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads a config file. If the one at [`DEFAULT_PATH`] does not exist, the defaults apply.
+    /// Reads a config file. The defaults apply if there is no file at [`DEFAULT_PATH`].
     pub fn load(path: &Path) -> Result<Config, Problem> {
         let is_default = path == Path::new(DEFAULT_PATH);
         let bytes = match fs::read(path) {
@@ -94,14 +94,14 @@ impl Config {
             Err(error) => {
                 let end = error.valid_up_to();
                 let text = &String::from_utf8_lossy(&bytes[..end]);
-                Err(Reader { path, text }.invalid(end..end, "not UTF-8"))
+                Err(ConfigReader { path, text }.invalid(end..end, "not UTF-8"))
             }
         }
     }
 
-    /// Parses a config file; `path` is for error messages only.
+    /// Parses a config file; `path` is only for error messages.
     pub fn parse(text: &str, path: &Path) -> Result<Config, Problem> {
-        Reader { path, text }.read()
+        ConfigReader { path, text }.read()
     }
 
     /// Looks up the access group.

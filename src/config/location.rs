@@ -1,4 +1,4 @@
-//! Where the storage is, by config file, fstab and defaults. The mount itself is not inspected.
+//! The storage's location and owner: combines config file, fstab and defaults. Inspects no mount.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,26 +12,26 @@ use crate::escape::{escape, escape_path};
 use crate::fstab::{self, Entry};
 use crate::problem::Problem;
 
-/// The storage's fstab entry is the one with an option that begins so.
+/// The fstab entry with an option that begins with this is the storage's.
 const MARK: &str = "X-kvmd.pst-";
 const ROOT: &str = "X-kvmd.pst-root";
 const USER: &str = "X-kvmd.pst-user";
 const GROUP: &str = "X-kvmd.pst-group";
 
-/// Owner and group if neither config nor fstab names others.
+/// The owner and the group if config and fstab name none.
 const DEFAULT_OWNER: &str = "kvmd-pst";
 
-/// Where the storage is and who owns it.
+/// The storage's mount point, directories and owner.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StorageLocation {
     pub mount: PathBuf,
     /// The storage root, absolute: `mount` or below it.
     pub root: PathBuf,
-    /// The data root, relative to `root`, only normal components; empty: `root` itself.
+    /// The data directory, relative to `root`, with only normal components; empty: `root` itself.
     pub data: PathBuf,
-    /// Owner of both roots (a name, or a number as text).
+    /// The owner of both directories (a name, or a number as text).
     pub user: String,
-    /// Group of both roots (a name, or a number as text).
+    /// The group of both directories (a name, or a number as text).
     pub group: String,
     /// fstab names an atime option for this mount, so `prepare` keeps it.
     pub atime_named: bool,
@@ -40,8 +40,8 @@ pub struct StorageLocation {
 }
 
 impl Config {
-    /// Returns the storage's entry in fstab. Only if `storage.mount` is set, the file or the entry
-    /// may be missing.
+    /// Returns the storage's entry in fstab. The file or the entry may be missing only if
+    /// `storage.mount` is set.
     pub fn fstab_entry(&self) -> Result<Option<Entry>, Problem> {
         let entries = read_fstab(&self.storage)?;
         let is_marked = |entry: &&Entry| entry.has_option_beginning(MARK);
@@ -57,8 +57,8 @@ impl Config {
         Ok(entry.cloned())
     }
 
-    /// Returns where the storage is and who owns it. Reads fstab even if `storage.mount` is set, for
-    /// the other options of its entry.
+    /// Returns the storage's location. Reads fstab even if `storage.mount` is set, for the options of
+    /// its entry.
     pub fn storage_location(&self) -> Result<StorageLocation, Problem> {
         let entry = self.fstab_entry()?;
         let storage = &self.storage;
@@ -95,7 +95,7 @@ fn read_fstab(storage: &StorageConfig) -> Result<Vec<Entry>, Problem> {
     })
 }
 
-/// Explains that no entry is marked as the storage's, or that several are.
+/// Explains that no entry, or more than one, is marked as the storage's.
 fn not_one(marked: &[&Entry], fstab: &Path) -> Problem {
     let fstab = escape_path(fstab);
     if marked.is_empty() {
@@ -110,7 +110,7 @@ fn not_one(marked: &[&Entry], fstab: &Path) -> Problem {
         .hint("keep them only in the storage's entry, or set storage.mount in the config file")
 }
 
-/// Decides each part of the location. The config file wins over the entry.
+/// The sources of a location. The config file has precedence over the entry.
 struct Sources<'a> {
     storage: &'a StorageConfig,
     entry: Option<&'a Entry>,
@@ -150,7 +150,7 @@ impl Sources<'_> {
         Ok(root)
     }
 
-    /// Returns the config's name, else the option's, else the default.
+    /// Returns the name in the config, else the one in the option, else the default.
     fn owner(&self, name: Option<&String>, option: &str) -> Result<String, Problem> {
         match (name, self.option(option)) {
             (Some(name), _) => Ok(name.clone()),
@@ -162,7 +162,7 @@ impl Sources<'_> {
         }
     }
 
-    /// Returns the entry's value of an option, unless it is empty.
+    /// Returns the value of an option of the entry, unless it is empty.
     fn option(&self, name: &str) -> Option<(&Entry, &OsStr)> {
         let entry = self.entry?;
         let value = entry.option(name).filter(|value| !value.is_empty())?;

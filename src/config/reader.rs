@@ -1,4 +1,4 @@
-//! Reads the keys of the config file and checks their values.
+//! Reads the config file's keys and checks their values.
 
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -14,22 +14,22 @@ use super::Config;
 use crate::escape::{escape, escape_path};
 use crate::problem::{Problem, ProblemKind};
 
-/// The size of `sun_path` without the closing NUL; unix(7).
+/// The size of `sun_path` without the final NUL; unix(7).
 const SOCKET_PATH_LIMIT: usize = 107;
-/// Longer than any init system waits for a service to stop.
+/// In seconds. Longer than any init system waits for a service to stop.
 const KILL_GRACE_LIMIT: f64 = 3600.0;
 /// More than the kernel's default limit of descriptors allows.
 const CONNECTIONS_LIMIT: usize = 1_000_000;
 
 type TomlValue<'a> = Spanned<DeValue<'a>>;
 
-/// A config file's path and text; each problem names the place in it.
-pub(super) struct Reader<'a> {
+/// A config file's path and text. Each problem includes the line and the column.
+pub(super) struct ConfigReader<'a> {
     pub path: &'a Path,
     pub text: &'a str,
 }
 
-impl Reader<'_> {
+impl ConfigReader<'_> {
     pub(super) fn read(&self) -> Result<Config, Problem> {
         let document = DeTable::parse(self.text).map_err(|error| {
             let words: Vec<&str> = error.message().split_whitespace().collect();
@@ -87,7 +87,7 @@ impl Reader<'_> {
         }
     }
 
-    /// TOML reads `440` as decimal, which is 0o670: more permissions than the writer meant.
+    /// Accepts only octal numbers: a decimal `440` would mean 0o670, with more permissions than intended.
     fn mode(&self, value: &TomlValue<'_>) -> Result<u32, Problem> {
         let number = self.integer(value)?;
         let octal = u32::from_str_radix(number.as_str(), 8);
@@ -192,8 +192,8 @@ fn known_keys(table: &str) -> &'static str {
     }
 }
 
-/// Returns the path as mountinfo writes it, without doubled and trailing slashes and `.`; `None` if
-/// it is not absolute or has a `..`.
+/// Returns the path as mountinfo shows it, without `.` and without double or trailing slashes. `None`
+/// if the path is not absolute or has a `..`.
 pub(super) fn absolute(path: &OsStr) -> Option<PathBuf> {
     let below = Path::new(path).strip_prefix("/").ok()?;
     Some(Path::new("/").join(normal_components(below)?))

@@ -6,7 +6,7 @@ fn parse(text: &str) -> Result<Config, Problem> {
     Config::parse(text, Path::new("/etc/kvmd/pst.toml"))
 }
 
-/// A temporary file, removed at the end, even if the test fails.
+/// A temporary file, removed when it is dropped.
 struct File(PathBuf);
 
 impl File {
@@ -34,7 +34,7 @@ fn every_key_is_optional() {
 }
 
 #[test]
-fn every_key_is_understood() {
+fn every_key_is_read() {
     let config = parse(
         r#"
         socket = "/tmp//x/./pst.sock/"
@@ -102,7 +102,7 @@ fn the_sample_file_shows_the_defaults() {
 }
 
 #[test]
-fn every_error_is_one_line_with_its_place() {
+fn every_error_is_one_line_with_its_position() {
     for (text, error) in ERRORS {
         let problem = parse(text).unwrap_err();
         let line = format!("/etc/kvmd/pst.toml:{error}");

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::*;
 
-/// Decides the location by this fstab and these keys of `[storage]`.
+/// Returns the location for this fstab and these keys of `[storage]`.
 fn location(fstab: &[u8], keys: &str) -> Result<StorageLocation, Problem> {
     let file = File::new(fstab);
     let mut config = parse(&format!("[storage]\n{keys}")).unwrap();
@@ -33,7 +33,7 @@ fn pikvm() -> StorageLocation {
 }
 
 #[test]
-fn the_marked_entry_is_the_storage() {
+fn the_marked_entry_is_the_storages() {
     assert_eq!(location(PIKVM, "").unwrap(), pikvm());
     let all = location(
         b"x /a\\040b/ ext4 ro,noatime,X-kvmd.pst-root=/a\\040b/./c/,X-kvmd.pst-user=7,X-kvmd.pst-group=g",
@@ -60,7 +60,7 @@ fn any_option_of_ours_marks_an_entry_and_an_empty_one_has_no_value() {
 }
 
 #[test]
-fn the_config_wins_over_fstab() {
+fn the_config_has_precedence_over_fstab() {
     let keys = "root = \"/var/lib/kvmd/pst/r\"\nuser = \"u\"\ngroup = \"g\"\ndata = \"\"";
     let location = location(PIKVM, keys).unwrap();
     assert_eq!(location.root, Path::new("/var/lib/kvmd/pst/r"));
@@ -72,7 +72,7 @@ fn the_config_wins_over_fstab() {
 }
 
 #[test]
-fn a_mount_that_is_set_still_gets_the_options_of_its_entry() {
+fn the_options_in_fstab_apply_even_if_the_config_sets_the_mount() {
     let fstab = b"a /a ext4 X-kvmd.pst-user=a\n\
         b /b ext4 relatime\n\
         b /b ext4 ro,noatime,X-kvmd.pst-user=b,X-kvmd.pst-root=/b/r";
@@ -92,7 +92,7 @@ fn a_mount_that_is_set_still_gets_the_options_of_its_entry() {
 }
 
 #[test]
-fn a_mount_that_is_set_needs_no_fstab() {
+fn fstab_is_optional_if_the_config_sets_the_mount() {
     let mut config = parse("[storage]\nmount = \"/m\"\nfstab = \"/nonexistent/fstab\"").unwrap();
     assert_eq!(config.storage_location().unwrap().mount, Path::new("/m"));
     config.storage.mount = None;
@@ -108,7 +108,7 @@ fn a_mount_that_is_set_needs_no_fstab() {
 }
 
 #[test]
-fn a_wrong_location_is_named_with_the_next_step() {
+fn a_problem_with_the_location_names_the_next_step() {
     for (fstab, keys, says, advice) in [
         (
             "",
