@@ -25,7 +25,7 @@ use finding::{Finding, Level};
 use host::Host;
 
 #[derive(Debug)]
-pub(crate) struct Options {
+pub(crate) struct CheckOptions {
     pub config: PathBuf,
     /// Overrides the config file's socket.
     pub socket: Option<PathBuf>,
@@ -33,7 +33,7 @@ pub(crate) struct Options {
 }
 
 /// Returns exit code 0 if all is well, 1 if there are warnings, and 2 if there are errors.
-pub(crate) fn main(options: Options) -> Result<ExitCode, Problem> {
+pub(crate) fn main(options: CheckOptions) -> Result<ExitCode, Problem> {
     signal::restore_mask(); // so that ^C ends this process
     let findings = check(&options, &Host::real());
     let shown = match options.json {
@@ -51,7 +51,7 @@ pub(crate) fn main(options: Options) -> Result<ExitCode, Problem> {
 
 /// Runs all checks, causes before effects. Leaves out a check if an earlier finding says that something
 /// it needs is missing.
-fn check(options: &Options, host: &Host) -> Vec<Finding> {
+fn check(options: &CheckOptions, host: &Host) -> Vec<Finding> {
     let mut findings = vec![kernel::check(host)];
     let config = config::check(options, &mut findings);
     let mut mount_point = None;

@@ -1,4 +1,4 @@
-//! The commands and their options: from the arguments to one command's `main`.
+//! The command line: parses the arguments and calls one command's `main`.
 
 mod options;
 
@@ -33,7 +33,7 @@ Commands:
   run               run a command while the storage is writable
   status            show the storage and the open sessions
   prepare           make the mount ready, once after each mount, as root
-  check             look for problems of the installation
+  check             find problems in the installation
   help              show this text, or a command's: pst help run
 
 Options:
@@ -134,7 +134,7 @@ struct PrepareArgs {
     config: Option<OptionValue>,
 }
 
-/// Look for problems of the installation, and say how to solve them.
+/// Find problems in the installation, and show how to solve them.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     usage = "[-c FILE] [--json]",
@@ -154,10 +154,10 @@ struct CheckArgs {
     json: bool,
 }
 
-/// Why no command is started.
+/// Why no command starts.
 #[derive(Debug)]
 enum Stop {
-    /// The user asked for this text.
+    /// Print this text, such as the help.
     Show(String),
     Fail(Problem),
 }
@@ -168,8 +168,8 @@ impl From<Problem> for Stop {
     }
 }
 
-/// Runs the command that the arguments ask for; the first is the program's name. Bad usage and an
-/// error in the config file are exit code 2.
+/// Runs the command that the arguments name; the first is the program's name. The exit code is 2 for
+/// bad usage and for an error in the config file.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let result = match dispatch(args) {
         Ok(code) => Ok(code),
@@ -227,7 +227,7 @@ fn start(word: &OsStr, args: impl Iterator<Item = OsString>) -> Result<ExitCode,
         b"run" => start_run("pst run", args),
         b"status" => {
             let args: StatusArgs = options::parse("pst status", args)?;
-            Ok(status::main(status::Options {
+            Ok(status::main(status::StatusOptions {
                 socket: socket(args.socket)?,
                 json: args.json,
                 watch: args.watch,
@@ -239,7 +239,7 @@ fn start(word: &OsStr, args: impl Iterator<Item = OsString>) -> Result<ExitCode,
         }
         b"check" => {
             let args: CheckArgs = options::parse("pst check", args)?;
-            Ok(check::main(check::Options {
+            Ok(check::main(check::CheckOptions {
                 config: config_path(args.config),
                 socket: named(None, "PST_SOCKET"),
                 json: args.json,
@@ -262,7 +262,7 @@ fn start_run(name: &str, args: impl Iterator<Item = OsString>) -> Result<ExitCod
         return fail(name, "no command to run");
     }
     let need = args.need.map(|size| parse_size(&size.0)).transpose()?;
-    Ok(run::main(run::Options {
+    Ok(run::main(run::RunOptions {
         socket: socket(args.socket)?,
         quiet: args.quiet,
         need: need.unwrap_or(0),
@@ -270,8 +270,8 @@ fn start_run(name: &str, args: impl Iterator<Item = OsString>) -> Result<ExitCod
     }))
 }
 
-/// Returns the config for the commands that own the socket. PST_SOCKET wins over the config's socket
-/// here too, so that daemon and clients meet.
+/// Returns the config for `daemon` and `prepare`. PST_SOCKET overrides the config's socket, as it does
+/// for clients.
 fn service_config(option: Option<OptionValue>) -> Result<Config, Problem> {
     let mut config = Config::load(&config_path(option))?;
     if let Some(socket) = named(None, "PST_SOCKET") {
@@ -280,7 +280,8 @@ fn service_config(option: Option<OptionValue>) -> Result<Config, Problem> {
     Ok(config)
 }
 
-/// Returns the daemon's socket for a client. Reads the config file only if nothing else names it.
+/// Returns the daemon's socket for a client. Reads the config file only if neither option nor variable
+/// is set.
 fn socket(option: Option<OptionValue>) -> Result<PathBuf, Problem> {
     match named(option, "PST_SOCKET") {
         Some(socket) => Ok(socket),
@@ -292,14 +293,14 @@ fn config_path(option: Option<OptionValue>) -> PathBuf {
     named(option, "PST_CONFIG").unwrap_or_else(|| config::DEFAULT_PATH.into())
 }
 
-/// Returns the path that an option, else a variable names; an empty variable counts as unset.
+/// Returns the value of the option, else of the variable. An empty variable counts as unset.
 fn named(option: Option<OptionValue>, variable: &str) -> Option<PathBuf> {
     let option = option.map(|value| value.0);
     let path = option.or_else(|| env::var_os(variable).filter(|path| !path.is_empty()));
     path.map(PathBuf::from)
 }
 
-/// Refuses bad usage of `program`.
+/// Returns a usage error with a hint to the program's help.
 fn fail<T>(program: &str, what: impl Into<String>) -> Result<T, Stop> {
     let problem = Problem::new(what).hint(format!("see '{program} --help'"));
     Err(problem.kind(ProblemKind::Usage).into())

@@ -1,4 +1,4 @@
-//! Connects to the daemon, sends and receives. It prints nothing, and blocks only as long as it says.
+//! A client's connection to the daemon. Prints nothing, and blocks only as documented.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,37 +18,40 @@ use crate::wire::{
     ClientMessage, DaemonMessage, DecodeError, Decoder, MAGIC, Message, Status, VERSION,
 };
 
-/// How long one attempt waits while the daemon's backlog is full. Signals wait as long.
+/// One attempt waits this long while the daemon's backlog is full, and delays signals.
 const ATTEMPT: Duration = Duration::from_millis(100);
 
-/// How long the daemon may take to answer a question for its status.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The limit for the answer to a status request.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A non-blocking connection to the daemon.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct DaemonConnection {
     pub stream: UnixStream,
     decoder: Decoder<DaemonMessage>,
-    /// The parts of the next status document.
+    /// The parts of the next status document that have arrived.
     json: Vec<u8>,
 }
 
 /// Connects to the daemon and sends the first message; `None` if its backlog stays full for
 /// [`ATTEMPT`]. [`cannot_connect`] explains an error.
-pub(crate) fn connect(socket: &Path, first: &ClientMessage) -> io::Result<Option<Connection>> {
+pub(crate) fn connect(
+    socket: &Path,
+    first: &ClientMessage,
+) -> io::Result<Option<DaemonConnection>> {
     match socket::connect_in_line(socket, ATTEMPT) {
         Ok(mut stream) => {
             let mut bytes = MAGIC.to_vec();
             first.encode(&mut bytes);
-            // If the daemon is gone already, receiving says so, perhaps with its reason.
+            // If this fails, `receive` returns the error, perhaps with the daemon's reason.
             let _ = stream.write_all(&bytes);
-            Ok(Some(Connection {
+            Ok(Some(DaemonConnection {
                 stream,
                 decoder: Decoder::new(),
                 json: Vec::new(),
             }))
         }
-        // Interrupted: this process was stopped and continues.
+        // Interrupted: this process was stopped and continued.
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
             Ok(None)
         }
@@ -57,8 +60,11 @@ pub(crate) fn connect(socket: &Path, first: &ClientMessage) -> io::Result<Option
 }
 
 /// Connects and asks for the status. With `watch`, more follow.
-pub(crate) fn ask_status(socket: &Path, watch: bool) -> Result<(Connection, Status), ClientError> {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn ask_status(
+    socket: &Path,
+    watch: bool,
+) -> Result<(DaemonConnection, Status), ClientError> {
+    let deadline = Instant::now() + STATUS_TIMEOUT;
     let version = VERSION;
     let question = ClientMessage::Status { version, watch };
     loop {
@@ -77,14 +83,14 @@ pub(crate) fn ask_status(socket: &Path, watch: bool) -> Result<(Connection, Stat
     }
 }
 
-impl Connection {
+impl DaemonConnection {
     pub(crate) fn send(&self, message: &ClientMessage) -> io::Result<()> {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
         (&self.stream).write_all(&bytes)
     }
 
-    /// Returns the next message if all of it is there.
+    /// Returns the next message if it has arrived completely.
     pub(crate) fn receive(&mut self) -> Result<Option<DaemonMessage>, ClientError> {
         let mut buffer = [0; 4096];
         loop {
@@ -129,13 +135,13 @@ impl Connection {
     }
 }
 
-impl AsFd for Connection {
+impl AsFd for DaemonConnection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
 }
 
-/// Why the daemon does not answer as asked.
+/// Why a request to the daemon failed.
 #[derive(Debug)]
 pub(crate) enum ClientError {
     /// The connection failed, or there was no answer.
@@ -146,18 +152,17 @@ pub(crate) enum ClientError {
     /// The daemon closed the connection.
     Closed,
     Io(io::Error),
-    /// The daemon sent something that is not the protocol.
+    /// The daemon sent bytes that are not a valid message.
     Decode(DecodeError),
-    /// The daemon refuses. It speaks this version of the protocol.
+    /// The daemon, which speaks this version of the protocol, refused.
     Refused {
         version: u16,
         text: String,
     },
-    /// The daemon sent a message that does not fit the question.
+    /// The daemon sent a message that does not answer the request.
     Unexpected,
 }
 
-/// Explains a message that does not fit the question.
 impl From<DaemonMessage> for ClientError {
     fn from(message: DaemonMessage) -> ClientError {
         match message {
@@ -177,7 +182,7 @@ impl From<ClientError> for Problem {
             ClientError::Io(error) => {
                 Problem::io("the connection to the daemon failed", &error).hint(see_log)
             }
-            // Its text says what to do.
+            // Its text includes the next step.
             ClientError::Decode(error @ DecodeError::Version(_)) => Problem::new(error.to_string()),
             ClientError::Decode(error) => {
                 Problem::new(format!("unexpected reply from the daemon: {error}"))
@@ -216,7 +221,7 @@ pub(crate) fn cannot_connect(socket: &Path, error: &io::Error) -> Problem {
         (ErrorKind::PermissionDenied, Ok(file)) => not_allowed(&socket, file.gid()),
         (ErrorKind::PermissionDenied, Err(_)) => {
             Problem::io(format!("cannot reach {socket}"), error)
-                .hint(format!("see who may pass with `namei -l {socket}`"))
+                .hint(format!("see the permissions with `namei -l {socket}`"))
         }
         _ => {
             let problem = Problem::io(format!("cannot connect to the daemon at {socket}"), error);
@@ -230,7 +235,7 @@ pub(crate) fn cannot_connect(socket: &Path, error: &io::Error) -> Problem {
 }
 
 fn no_answer(socket: &Path) -> ClientError {
-    let (socket, seconds) = (escape_path(socket), PATIENCE.as_secs());
+    let (socket, seconds) = (escape_path(socket), STATUS_TIMEOUT.as_secs());
     let text = format!("no answer from the daemon at {socket} for {seconds} s");
     ClientError::NoDaemon {
         problem: Problem::new(text).hint("see `systemctl status pst`"),
@@ -238,7 +243,7 @@ fn no_answer(socket: &Path) -> ClientError {
     }
 }
 
-/// Says whether the user must join the group `gid`, or joined it after this login.
+/// Explains that the user must join the group `gid`, or log in again after joining.
 fn not_allowed(socket: &str, gid: u32) -> Problem {
     let user = user::user_name(current::effective_uid());
     let joined = user::group_members(gid).contains(&user);

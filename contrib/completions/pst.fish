@@ -79,7 +79,7 @@ end
 for subcommand in \
         run\t'Run a command while the storage is writable' \
         status\t'Show the storage and the open sessions' \
-        check\t'Look for problems of the installation' \
+        check\t'Find problems in the installation' \
         daemon\t'Manage the storage, in the foreground' \
         prepare\t'Make the mount ready, once after each mount' \
         help\t'Show the commands, or the options of one'

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::Options;
+use super::CheckOptions;
 use super::finding::{Finding, Id};
 use super::host::is_forbidden;
 use super::units;
@@ -26,7 +26,7 @@ const WANTED: [(&str, &str); 6] = [
 ];
 
 /// Returns the config, unless it is invalid.
-pub(super) fn check(options: &Options, findings: &mut Vec<Finding>) -> Option<Config> {
+pub(super) fn check(options: &CheckOptions, findings: &mut Vec<Finding>) -> Option<Config> {
     let shown = escape_path(&options.config);
     match Config::load(&options.config) {
         Ok(mut config) => {

@@ -1,5 +1,5 @@
-//! Brings options into the form that argh reads: `--name=value` and `-nVALUE` are split, and the first
-//! word that is not an option ends them. argh's types say which options there are.
+//! Parses options with argh, after splitting what argh does not: `--name=value`, `-nVALUE`, and the words
+//! after the options.
 
 use std::ffi::{OsStr, OsString};
 use std::iter;
@@ -12,7 +12,7 @@ use super::{Stop, VERSION, fail};
 use crate::escape::escape;
 use crate::problem::uncapitalized;
 
-/// An option's value: at least one byte, in any encoding.
+/// An option's value: at least one byte, not necessarily UTF-8.
 #[derive(Debug, PartialEq)]
 pub(super) struct OptionValue(pub OsString);
 
@@ -27,7 +27,7 @@ impl FromStr for OptionValue {
     }
 }
 
-/// Parses the options of a command that takes nothing else.
+/// Parses the options of a command without other arguments.
 pub(super) fn parse<T: FromArgs + ArgsInfo>(
     name: &str,
     args: impl Iterator<Item = OsString>,
@@ -40,7 +40,7 @@ pub(super) fn parse<T: FromArgs + ArgsInfo>(
     fail(name, format!("unexpected argument '{word}'"))
 }
 
-/// Parses the options, and returns the words after them too.
+/// Parses the options. Also returns the words after them.
 pub(super) fn parse_before_words<T: FromArgs + ArgsInfo>(
     name: &str,
     args: impl Iterator<Item = OsString>,
@@ -57,8 +57,8 @@ pub(super) fn parse_before_words<T: FromArgs + ArgsInfo>(
     }
 }
 
-/// Splits the arguments into options for argh, each value an argument of its own, and the words from
-/// the first that is not an option, or after `--`.
+/// Splits the arguments into options for argh, with each value as a separate argument, and the words
+/// that follow `--` or begin with the first word that is not an option.
 fn split(
     flags: &[FlagInfo<'_>],
     mut args: impl Iterator<Item = OsString>,
@@ -105,7 +105,7 @@ fn takes_value(flags: &[FlagInfo<'_>], option: &str) -> bool {
     })
 }
 
-/// argh reads text, arguments are bytes: each byte becomes the character with its number.
+/// Converts each byte to the character with its number, because argh reads only text.
 fn to_text(arg: &OsStr) -> String {
     arg.as_bytes().iter().copied().map(char::from).collect()
 }
@@ -123,7 +123,7 @@ mod tests {
     /// options of a test
     #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
     #[argh(help_triggers("-h", "--help"))]
-    struct Options {
+    struct TestOptions {
         /// a path
         #[argh(option, short = 'c', arg_name = "FILE")]
         config: Option<OptionValue>,
@@ -139,12 +139,12 @@ mod tests {
         OsStr::from_bytes(bytes).to_owned()
     }
 
-    fn read(args: &[&[u8]]) -> Result<(Options, Vec<OsString>), Stop> {
+    fn read(args: &[&[u8]]) -> Result<(TestOptions, Vec<OsString>), Stop> {
         let args = args.iter().map(|arg| os(arg));
         parse_before_words("pst x", args)
     }
 
-    /// What is printed instead of starting a command.
+    /// Returns the text that is printed instead of starting a command.
     fn printed(args: &[&[u8]]) -> String {
         match read(args) {
             Ok(options) => panic!("{options:?}"),
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn every_spelling_of_an_option_is_read() {
-        let config = |path: &[u8]| Options {
+        let config = |path: &[u8]| TestOptions {
             config: Some(OptionValue(os(path))),
             quiet: false,
             json: false,
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn words_end_the_options_and_stay_as_they_are() {
+    fn words_after_the_options_are_unchanged() {
         for (args, words) in [
             (&[&b"-q"[..], b"cmd", b"-q", b"--", b"--foo"][..], 4),
             (&[b"-q", b"--", b"-c"], 1),
@@ -200,8 +200,8 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_one_clear_line() {
-        for (args, fault) in [
+    fn every_mistake_is_one_clear_line() {
+        for (args, mistake) in [
             (&[&b"--foo"[..]][..], "unrecognized argument: --foo"),
             (&[b"--foo=bar"], "unrecognized argument: --foo=bar"),
             (&[b"--conf=f"], "unrecognized argument: --conf=f"),
@@ -225,13 +225,13 @@ mod tests {
                 "error parsing option '-c' with value 'ä': duplicate values provided",
             ),
         ] {
-            let expected = format!("{fault}; see 'pst x --help'");
+            let expected = format!("{mistake}; see 'pst x --help'");
             assert_eq!(printed(args), expected, "{args:?}");
         }
     }
 
     #[test]
-    fn help_and_version_are_shown_whatever_else_is_asked() {
+    fn help_and_version_are_shown_whatever_follows() {
         for args in [
             &[&b"--help"[..]][..],
             &[b"-q", b"-h", b"--foo"],
@@ -246,7 +246,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arguments_survive_argh(bytes in proptest::collection::vec(1..=255u8, 0..40)) {
+        fn arguments_are_converted_without_loss(bytes in proptest::collection::vec(1..=255u8, 0..40)) {
             prop_assert_eq!(to_bytes(&to_text(&os(&bytes))), bytes);
         }
     }

@@ -25,7 +25,7 @@ use crate::sys::signal::{self, Signals};
 use session::GrantedSession;
 
 #[derive(Debug)]
-pub(crate) struct Options {
+pub(crate) struct RunOptions {
     pub socket: PathBuf,
     pub quiet: bool,
     /// The bytes that must be free on the storage; 0 skips the check.
@@ -36,7 +36,7 @@ pub(crate) struct Options {
 
 /// One run, from the grant on. The supervisor has a copy, because it is a fork.
 struct RunContext {
-    options: Options,
+    options: RunOptions,
     session: GrantedSession,
     signals: Signals,
     /// Descriptors that [`tree::end`] closes so that it can open others.
@@ -63,7 +63,7 @@ impl From<Problem> for RunError {
 /// - 126 if the command is not executable, 127 if it is not found
 /// - 1 if the storage was denied or lost, or the data was not synced
 /// - 128+N if signal N ended the wait for the grant, or for the sync after a successful command
-pub(crate) fn main(options: Options) -> ExitCode {
+pub(crate) fn main(options: RunOptions) -> ExitCode {
     let code = run(options).unwrap_or_else(|error| {
         output::error(error.problem);
         error.code
@@ -71,7 +71,7 @@ pub(crate) fn main(options: Options) -> ExitCode {
     code.into()
 }
 
-fn run(options: Options) -> Result<u8, RunError> {
+fn run(options: RunOptions) -> Result<u8, RunError> {
     let quiet = options.quiet;
     let signals = Signals::new(signal::handled().chain([libc::SIGCHLD]))
         .map_err(|error| Problem::io("cannot read signals", &error))?;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::{Options, RunError, output};
-use crate::client::{self, ClientError, Connection};
+use super::{RunError, RunOptions, output};
+use crate::client::{self, ClientError, DaemonConnection};
 use crate::escape::escape;
 use crate::problem::Problem;
 use crate::sys::poll;
@@ -19,7 +19,7 @@ use crate::wire::{ClientMessage, CloseResult, DaemonMessage, DenyReason, VERSION
 const SLOW: Duration = Duration::from_secs(5);
 
 pub(super) struct GrantedSession {
-    pub connection: Connection,
+    pub connection: DaemonConnection,
     /// The data directory.
     pub data: PathBuf,
     /// Its `st_dev`, as the daemon sees it.
@@ -29,7 +29,7 @@ pub(super) struct GrantedSession {
 }
 
 /// Opens a session. Waits for the grant without a limit, or until a signal arrives.
-pub(super) fn open(options: &Options, signals: &Signals) -> Result<GrantedSession, RunError> {
+pub(super) fn open(options: &RunOptions, signals: &Signals) -> Result<GrantedSession, RunError> {
     let mut wait = DaemonWait::new(signals, "the storage was not granted yet");
     let open = ClientMessage::Open {
         version: VERSION,
@@ -67,7 +67,7 @@ fn connect(
     socket: &Path,
     open: &ClientMessage,
     wait: &mut DaemonWait<'_>,
-) -> Result<Connection, RunError> {
+) -> Result<DaemonConnection, RunError> {
     loop {
         let connected = client::connect(socket, open).map_err(|error| {
             // Looking up user and group names for the message may take long, so let signals end it.
@@ -138,7 +138,7 @@ impl<'a> DaemonWait<'a> {
     /// Waits for the next message or the end of the connection.
     fn answer(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut DaemonConnection,
     ) -> Result<Result<DaemonMessage, ClientError>, RunError> {
         loop {
             if let Some(answer) = connection.receive().transpose() {

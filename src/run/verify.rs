@@ -48,7 +48,7 @@ pub(super) fn inspect_data_directory(session: &GrantedSession) -> Result<StatVfs
                 .into(),
             Some(libc::EACCES) => {
                 format!(
-                    "cannot be reached: {}; see who may pass with `namei -l {data}`",
+                    "cannot be reached: {}; see the permissions with `namei -l {data}`",
                     reason(&error)
                 )
             }

@@ -11,7 +11,7 @@ use super::control::{self, CommandEnd};
 use super::session::unexpected;
 use super::supervisor::{self, cannot_watch};
 use super::{RunContext, close, or, output, tree};
-use crate::client::Connection;
+use crate::client::DaemonConnection;
 use crate::escape::escape;
 use crate::problem::Problem;
 use crate::sys::{poll, process, socket};
@@ -136,7 +136,7 @@ fn is_dead(supervisor: &mut Option<Pid>) -> bool {
 }
 
 /// Returns why the session is over, if the daemon revoked it or is gone.
-fn receive_end(connection: &mut Connection) -> Option<(RevokeReason, Problem)> {
+fn receive_end(connection: &mut DaemonConnection) -> Option<(RevokeReason, Problem)> {
     let (reason, text) = match connection.receive().transpose()? {
         Ok(DaemonMessage::Revoked { reason, text }) => {
             (reason, format!("PST write is revoked: {}", escape(&text)))

@@ -17,15 +17,15 @@ use crate::table::{Table, print};
 use crate::wire::{State, Status};
 
 #[derive(Debug)]
-pub(crate) struct Options {
+pub(crate) struct StatusOptions {
     pub socket: PathBuf,
     pub json: bool,
     pub watch: bool,
 }
 
-/// Returns exit code 0 when all is well, 1 when the storage is stuck, failed, unprepared or absent.
-pub(crate) fn main(options: Options) -> Result<ExitCode, Problem> {
-    signal::restore_mask(); // ^C ends this as it ends any program
+/// Returns exit code 0 if all is well, 1 if the storage is stuck, failed, unprepared or absent.
+pub(crate) fn main(options: StatusOptions) -> Result<ExitCode, Problem> {
+    signal::restore_mask(); // so that ^C ends this process
     Ok(match show(&options)? {
         State::Stuck | State::Failed | State::Unprepared | State::Absent => ExitCode::from(1),
         State::ReadOnly | State::GoingRw | State::ReadWrite | State::GoingRo => ExitCode::SUCCESS,
@@ -33,7 +33,7 @@ pub(crate) fn main(options: Options) -> Result<ExitCode, Problem> {
 }
 
 /// Returns the last state that was shown.
-fn show(options: &Options) -> Result<State, Problem> {
+fn show(options: &StatusOptions) -> Result<State, Problem> {
     let screen = (options.watch && !options.json).then(Screen::new);
     let screen = screen.transpose()?;
     let (connection, status) = client::ask_status(&options.socket, options.watch)?;
@@ -56,7 +56,7 @@ fn show(options: &Options) -> Result<State, Problem> {
 }
 
 fn add_user_names(mut status: Status) -> Status {
-    let mut names = BTreeMap::new(); // looking one up can take long
+    let mut names = BTreeMap::new(); // a lookup can take long
     let mut name = |uid: u32| {
         let name = names.entry(uid);
         let name = name.or_insert_with(|| escape(&user::user_name(uid)).to_string());
@@ -74,7 +74,7 @@ fn add_user_names(mut status: Status) -> Status {
     status
 }
 
-/// One line.
+/// Returns the document on one line.
 fn json(status: &Status) -> String {
     // Serializing fails only for maps whose keys are not strings.
     serde_json::to_string(status).unwrap_or_default() + "\n"

@@ -1,4 +1,4 @@
-//! The status as text: the state first, and what it means.
+//! The status as text for people, with the state and its meaning first.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,15 +10,15 @@ use crate::wire::{
     Status, StorageStatus, Totals,
 };
 
-/// How many of the sessions that ended are shown.
+/// The number of ended sessions that are shown.
 const ENDED_SHOWN: usize = 8;
 
-/// How points of time are shown.
+/// Formats points in time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
-    /// When the status was received, in seconds since 1970: its ages are as of then.
+    /// When the status, with its ages, was received: seconds since 1970.
     received: f64,
-    /// Shows ages too. They would become wrong on a screen that stays.
+    /// Show ages, too. They would become wrong on a screen that stays.
     pub with_ages: bool,
 }
 
@@ -31,7 +31,7 @@ impl Times {
         }
     }
 
-    /// When something was that is `age` seconds old: `14:03:59 (5 min 3 s ago)`.
+    /// Formats the moment `age` seconds ago: `14:03:59 (5 min 3 s ago)`.
     fn since(self, age: f64) -> String {
         let clock = self.clock(self.received - age);
         match self.with_ages {
@@ -40,7 +40,7 @@ impl Times {
         }
     }
 
-    /// `14:03:59`; if it was on another day, `2026-11-25 14:03`.
+    /// Formats a time today as `14:03:59`, on another day as `2026-11-25 14:03`.
     fn clock(self, seconds: f64) -> String {
         let local = |seconds: f64| local_time(seconds.floor() as i64);
         let (Some(time), Some(now)) = (local(seconds), local(self.received)) else {
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_comes_first_in_its_words_and_its_colour() {
+    fn the_state_comes_first_with_its_meaning_and_colour() {
         for (state, code) in [
             (State::ReadOnly, "1;32"),
             (State::ReadWrite, "1;33"),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_text_that_is_read_at_once_has_ages() {
+    fn a_text_has_ages_only_if_it_does_not_stay_on_the_screen() {
         let status = status(State::ReadWrite, None, "vi");
         let text = |times| lines(&status, Table::new(None, false), times).join("\n");
         let read_at_once = text(with_ages());
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_numbers_are_shown_anyhow() {
+    fn absurd_numbers_do_not_panic() {
         for absurd in [f64::NAN, f64::INFINITY, -1e300, 1e300] {
             let mut status = status(State::ReadOnly, None, "");
             status.storage.state_age = absurd;
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_names_break_no_line() {
+    fn hostile_names_do_not_break_lines() {
         let raw = "\x1b[2J\n\r\u{202e}\u{65e5}\u{672c}".repeat(30);
         let escaped = escape(&raw).to_string(); // as the daemon sends it
         for (name, forbidden) in [(&escaped, Some('\u{202e}')), (&raw, None)] {

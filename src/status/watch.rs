@@ -1,4 +1,4 @@
-//! `pst status --watch`: shows each new status until the daemon or the reader ends.
+//! `pst status --watch`: shows each new status until the daemon or the reader of the output ends.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::text::{self, Times};
 use super::{add_user_names, json};
-use crate::client::Connection;
+use crate::client::DaemonConnection;
 use crate::problem::{Problem, ProblemKind};
 use crate::sys::poll;
 use crate::sys::signal::{self, Signals};
@@ -18,13 +18,13 @@ use crate::wire::{State, Status};
 /// Moves the cursor to the terminal's first line and clears it.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
-/// A screen that is redrawn in place. Nothing of the terminal is changed but its text, so there is
-/// nothing to restore at the end.
+/// A screen that is redrawn in place. It changes only the terminal's text, so there is nothing to
+/// restore at the end.
 #[derive(Debug)]
 pub(super) struct Screen {
     /// SIGWINCH and SIGCONT.
     signals: Signals,
-    /// Moves the cursor to where the next drawing begins.
+    /// Moves the cursor to the first line of the next drawing.
     to_first_line: String,
 }
 
@@ -50,7 +50,7 @@ impl Screen {
         while let Some(received) = self.signals.next() {
             arrived = true;
             // SIGWINCH: the terminal may have broken or joined lines. SIGCONT, after ^Z and `fg`:
-            // others have written below the old lines. signalfd(2) reads SIGWINCH last.
+            // other programs have written below the old lines. signalfd(2) reads SIGWINCH last.
             self.to_first_line = match received.signal {
                 libc::SIGWINCH => CLEAR.into(),
                 _ => "\r".into(),
@@ -72,14 +72,14 @@ impl Screen {
             count += 1;
         }
         self.to_first_line = format!("\r\x1b[{count}A");
-        out + "\x1b[J" // clears what is below
+        out + "\x1b[J" // clears the lines below
     }
 }
 
-/// Shows `status` and all that follow: on the screen, or without one as a line of JSON each.
-/// Returns the last state once nobody reads the output any more.
+/// Shows `status` and each following status: on the screen, or else as one line of JSON. Returns the
+/// last state when the reader of the output is gone.
 pub(super) fn follow(
-    mut connection: Connection,
+    mut connection: DaemonConnection,
     mut status: Status,
     mut screen: Option<Screen>,
 ) -> Result<State, Problem> {
@@ -110,13 +110,14 @@ pub(super) fn follow(
     }
 }
 
-/// Waits for the daemon, a signal or the end of the reader. Returns false if nobody reads any more.
-fn wait(connection: &Connection, screen: Option<&Screen>) -> bool {
+/// Waits for the daemon, a signal or the end of the output's reader. Returns false if the reader is
+/// gone.
+fn wait(connection: &DaemonConnection, screen: Option<&Screen>) -> bool {
     let connection = connection.as_fd();
     let signals = screen.map_or(connection, |screen| screen.signals.as_fd());
     let stdout = io::stdout();
     let watched = [
-        PollFd::new(&stdout, PollFlags::empty()), // reports the end of its reader by itself
+        PollFd::new(&stdout, PollFlags::empty()), // reports the end of its reader
         PollFd::from_borrowed_fd(connection, PollFlags::IN),
         PollFd::from_borrowed_fd(signals, PollFlags::IN),
     ];

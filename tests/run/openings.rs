@@ -69,7 +69,7 @@ fn p8_who_may_not_open_the_socket_is_told_the_group() {
     let output = rig.bash("exec 9<$PST; exec setpriv --reuid 65534 --regid 65534 --clear-groups /proc/self/fd/9 run true").output().unwrap();
     is_refused(
         &output,
-        "permission denied; see who may pass with `namei -l /",
+        "permission denied; see the permissions with `namei -l /",
     );
 }
 
