@@ -1,4 +1,4 @@
-//! Turns a stream of bytes, in pieces of any size, into messages. The caller reads the bytes.
+//! Decodes a stream of bytes, in pieces of any size, to messages. The caller reads the bytes.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,7 +8,7 @@ use super::{Message, VERSION};
 /// A client of this protocol sends these bytes before its first frame.
 pub const MAGIC: [u8; 4] = *b"\0PST";
 
-/// Whether a connection that begins with these bytes speaks this protocol. `None`: they are too few to tell.
+/// Whether a connection that begins with these bytes speaks this protocol. `None` if more bytes are needed.
 pub fn begins_with_magic(bytes: &[u8]) -> Option<bool> {
     if MAGIC.starts_with(bytes) && bytes != MAGIC {
         return None;
@@ -16,10 +16,10 @@ pub fn begins_with_magic(bytes: &[u8]) -> Option<bool> {
     Some(bytes.starts_with(&MAGIC))
 }
 
-/// Cuts a peer's bytes into frames and decodes these to messages `M`.
+/// Splits a peer's bytes into frames and decodes them to messages `M`.
 ///
-/// Call [`Decoder::next_message`] until it returns `None` before each [`Decoder::push`]: then the decoder keeps no more
-/// than one unfinished frame, and no memory at all between two frames.
+/// Call [`Decoder::next_message`] until it returns `None` before each [`Decoder::push`]. Then the decoder keeps at most
+/// one incomplete frame, and needs no memory between frames.
 #[derive(Debug)]
 pub struct Decoder<M> {
     buffer: Vec<u8>,
@@ -37,17 +37,17 @@ impl<M: Message> Decoder<M> {
         }
     }
 
-    /// Adds bytes as they arrived. After an error they are dropped.
+    /// Adds received bytes. After an error, drops them.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.failed.is_none() {
             self.buffer.extend_from_slice(bytes);
         }
     }
 
-    /// Returns the next message, or `None` until all of it has arrived.
+    /// Returns the next message, or `None` if it is incomplete.
     ///
     /// # Errors
-    /// The first error is final and returned again, since the start of the next frame is not known.
+    /// The first error is final and returned again, because the start of the next frame is unknown.
     pub fn next_message(&mut self) -> Result<Option<M>, DecodeError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -67,7 +67,7 @@ impl<M: Message> Decoder<M> {
         }
     }
 
-    /// Returns the first message and where its frame ends.
+    /// Returns the first message and the end of its frame.
     fn decode(&self) -> Result<Option<(M, usize)>, DecodeError> {
         let Some((length, rest)) = self.buffer.split_first_chunk() else {
             return Ok(None);
@@ -86,17 +86,17 @@ impl<M: Message> Decoder<M> {
 /// Why bytes are not a message. `kind` is the type of the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {
-    /// A frame that is empty or longer than its sender may send.
+    /// The frame is empty, or longer than the limit for its sender.
     Length { length: usize, limit: usize },
-    /// A type that this direction does not have.
+    /// The frame's type does not exist in this direction.
     UnknownType(u8),
-    /// The peer speaks this other version of the protocol.
+    /// The peer speaks this version of the protocol.
     Version(u16),
     /// The frame ends within a field.
     Short { kind: u8 },
-    /// The frame goes on after the last field.
+    /// The frame continues after the last field.
     Trailing { kind: u8 },
-    /// A field has a value that it may not have: not UTF-8, too long, or not one of its enum's.
+    /// A field has an invalid value: not UTF-8, too long, or unknown to its enum.
     Invalid { kind: u8 },
 }
 
@@ -130,7 +130,7 @@ mod tests {
     const CLOSE: &[u8] = b"\x01\x00\x02";
 
     #[test]
-    fn every_prefix_of_the_magic_needs_more_and_the_whole_matches() {
+    fn the_magic_is_recognized_only_when_it_is_complete() {
         for end in 0..MAGIC.len() {
             assert_eq!(begins_with_magic(&MAGIC[..end]), None);
         }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn another_protocol_is_seen_at_the_first_byte_that_differs() {
+    fn another_protocol_is_recognized_at_the_first_different_byte() {
         for bytes in [
             &b"G"[..],
             b"GET / HTTP/1.1",
@@ -153,14 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn no_memory_is_held_between_frames_nor_after_an_error() {
+    fn no_memory_is_kept_between_frames_or_after_an_error() {
         let mut decoder = Decoder::<ClientMessage>::new();
         assert_eq!(decoder.buffer.capacity(), 0);
         decoder.push(&CLOSE.repeat(10));
         for _ in 0..10 {
             assert_eq!(decoder.next_message(), Ok(Some(ClientMessage::Close)));
         }
-        assert_eq!(decoder.buffer.capacity(), 0, "before `None` was asked for");
+        assert_eq!(decoder.buffer.capacity(), 0, "before `None` was returned");
         assert_eq!(decoder.next_message(), Ok(None));
         assert_eq!(decoder.buffer.capacity(), 0);
 
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_unfinished_frame_is_kept() {
+    fn only_an_incomplete_frame_is_kept() {
         let mut decoder = Decoder::<ClientMessage>::new();
         let mut bytes = CLOSE.repeat(5000);
         bytes.extend_from_slice(&CLOSE[..2]);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_over_the_limit_is_refused_before_the_frame_comes() {
+    fn a_length_over_the_limit_is_refused_before_the_frame_arrives() {
         for length in 0..=u16::MAX {
             let mut client = Decoder::<ClientMessage>::new();
             let mut daemon = Decoder::<DaemonMessage>::new();

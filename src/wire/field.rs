@@ -11,7 +11,7 @@ impl Writer {
         Writer(vec![kind])
     }
 
-    /// Appends the frame to `out`. The limits of the fields keep every message below the limit of a frame.
+    /// Appends the frame to `out`. The fields' limits keep every message below the frame limit.
     pub(super) fn finish(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&(self.0.len() as u16).to_le_bytes());
         out.extend_from_slice(&self.0);
@@ -60,9 +60,9 @@ impl Writer {
     }
 }
 
-/// Takes the payload of one frame apart, field by field.
+/// Reads the payload of one frame, field by field.
 pub(super) struct Reader<'a> {
-    /// The frame's type, for the errors.
+    /// The frame's type, for errors.
     kind: u8,
     rest: &'a [u8],
 }

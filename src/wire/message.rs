@@ -1,11 +1,11 @@
-//! The messages of both directions. Each is declared once; reading and writing follow from that.
+//! The messages of both directions. Each is declared once, and macros generate the code to read and write it.
 
 use super::field::{Reader, Writer};
 use super::{
     CHUNK_MAX, CLIENT_FRAME_MAX, COMMAND_MAX, DAEMON_FRAME_MAX, DecodeError, PATH_MAX, TEXT_MAX,
 };
 
-/// Declares enums together with the bytes that are their values.
+/// Declares enums whose values are encoded as these bytes.
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $byte:literal,)* })*) => {$(
         $(#[$doc])*
@@ -39,7 +39,7 @@ codes! {
     DenyReason {
         /// The user is neither root nor in the access group.
         NotAdmitted = 1,
-        /// Too many connections, of this user or in all.
+        /// Too many connections, of this user or in total.
         Limit = 2,
         /// The storage is not mounted.
         Absent = 3,
@@ -55,11 +55,11 @@ codes! {
     RevokeReason {
         /// The daemon is about to exit.
         Stopping = 1,
-        /// The storage is no longer there, or no longer writable.
+        /// The storage is gone or no longer writable.
         Lost = 2,
     }
 
-    /// Whether everything that was written before a close is on stable storage.
+    /// Whether all data that was written before a close is on stable storage.
     CloseResult {
         Durable = 1,
         /// Data may be lost.
@@ -68,21 +68,21 @@ codes! {
 }
 
 pub trait Message: Sized {
-    /// The longest frame of this direction: type and payload, in bytes.
+    /// The maximum length of a frame in this direction: type and payload, in bytes.
     const FRAME_MAX: usize;
 
     /// Reads the payload of one frame.
     ///
     /// # Errors
-    /// The payload is not exactly the fields of a message of this type.
+    /// The payload does not consist of exactly the fields of this message.
     fn decode(kind: u8, payload: &[u8]) -> Result<Self, DecodeError>;
 
-    /// Appends the message as one frame. Strings over their limit are cut.
+    /// Appends the message as one frame. Cuts strings to their limits.
     fn encode(&self, out: &mut Vec<u8>);
 }
 
-/// Declares the messages of one direction: the type byte, then each field with its type and the function of
-/// [`Reader`] and [`Writer`] that handles it, perhaps with a limit, in the order of the bytes.
+/// Declares the messages of one direction: the type byte, then the fields in the order of the bytes. Each field has a
+/// type, and the function of [`Reader`] and [`Writer`] that handles it, perhaps with a limit.
 macro_rules! messages {
     ($(#[$doc:meta])* $name:ident, at most $max:ident: $(
         $(#[$of:meta])* $kind:literal $message:ident
@@ -134,7 +134,7 @@ messages! {
     /// Asks for the status.
     0x03 Status {
         version: u16 = version,
-        /// Send a new document after each change, until the connection ends.
+        /// Also send a new document after each change, until the connection ends.
         watch: bool = bool,
     };
 }
@@ -149,20 +149,20 @@ messages! {
         data: Vec<u8> = bytes(PATH_MAX),
         /// `st_dev` of the data directory.
         device: u64 = u64,
-        /// The time from SIGTERM to SIGKILL for a command that must die.
+        /// The time between SIGTERM and SIGKILL for a command that must end.
         kill_grace_ms: u32 = u32,
     };
     /// The session was refused.
     0x82 Denied {
         version: u16 = version,
         reason: DenyReason = code,
-        /// Why and what to do, for the user.
+        /// The reason and the next step, for the user.
         text: String = text(TEXT_MAX),
     };
-    /// The session is over: the command must die.
+    /// The session is over, and the command must end.
     0x83 Revoked {
         reason: RevokeReason = code,
-        /// Why and what to do, for the user.
+        /// The reason and the next step, for the user.
         text: String = text(TEXT_MAX),
     };
     /// Answers [`ClientMessage::Close`].

@@ -1,8 +1,7 @@
-//! The protocol between the clients and the daemon: its messages, their bytes, and the frames that carry them.
-//! It does no I/O.
+//! The protocol between clients and daemon: messages, their encoding, and the frames that carry them. No I/O.
 //!
-//! A Unix stream socket. The client first sends the 4 bytes `\0PST` ([`MAGIC`]); then both sides send frames:
-//! a `u16` length (of type and payload together, so at least 1), the `u8` type, the payload. A frame has at
+//! The transport is a Unix stream socket. The client first sends the 4 bytes `\0PST` ([`MAGIC`]). Then both sides send
+//! frames: a `u16` length (of type and payload together, so at least 1), the `u8` type and the payload. A frame has at
 //! most [`CLIENT_FRAME_MAX`] bytes from a client and [`DAEMON_FRAME_MAX`] from the daemon.
 //! [`ClientMessage`] and [`DaemonMessage`] declare the messages and their fields, in the order of the bytes.
 //!
@@ -10,15 +9,15 @@
 //! [`COMMAND_MAX`], [`PATH_MAX`], [`TEXT_MAX`] and [`CHUNK_MAX`]. A text is UTF-8. A `bool` is one byte, 0 or 1,
 //! and an enum one byte, its value.
 //!
-//! The conversation:
+//! Requests and answers:
 //! - `Open` → `Granted` or `Denied`. A session lasts from `Granted` until the connection ends or until
-//!   `Close` → `Closed`. `Revoked` can come at any time during a session.
+//!   `Close` → `Closed`. `Revoked` can arrive at any time during a session.
 //! - `Status` → one [`Status`] document as JSON, in one or more `Status` messages. With `watch` the connection stays
 //!   open, and a new document follows after each change, at most ten times a second.
-//! - Anything malformed → `Error`, and the connection ends.
+//! - A malformed message → `Error`, and the connection ends.
 //!
-//! The first message each way carries the version. After another version than [`VERSION`] nothing more is read, because
-//! the rest may be laid out differently. Only `Error` keeps its layout in all versions, so that it can report a mismatch.
+//! The first message in each direction contains the version. If it is not [`VERSION`], the rest is not read, because its
+//! layout may differ. Only `Error` has the same layout in all versions, so that it can report a mismatch.
 
 mod decoder;
 mod field;
@@ -44,9 +43,9 @@ pub const DAEMON_FRAME_MAX: usize = u16::MAX as usize;
 
 /// In bytes. A longer command is cut when it is encoded.
 pub const COMMAND_MAX: usize = 1024;
-/// In bytes, as the kernel's own limit. A longer path is cut when it is encoded.
+/// In bytes, like the kernel's own limit. A longer path is cut when it is encoded.
 pub const PATH_MAX: usize = 4096;
 /// In bytes. A longer text is cut between two characters when it is encoded.
 pub const TEXT_MAX: usize = 4096;
-/// In bytes: the part of a status document that one message carries.
+/// In bytes: the longest part of a status document in one message.
 pub const CHUNK_MAX: usize = 32 << 10;

@@ -1,11 +1,11 @@
-//! The status document: the daemon fills it in, `pst status` draws it, `--json` prints it and `check` reads it.
+//! The status document: the daemon fills it in, `pst status` shows it, `--json` prints it and `check` reads it.
 //!
-//! It travels as JSON in [`DaemonMessage::Status`](super::DaemonMessage::Status). From protocol 3 on fields are
-//! only added. Times are in seconds, sizes in bytes. The daemon has escaped all names from outside.
+//! [`DaemonMessage::Status`](super::DaemonMessage::Status) carries it as JSON. Since protocol 3, fields are only added.
+//! Times are in seconds, sizes in bytes. The daemon escapes all names from outside.
 
 use serde::{Deserialize, Serialize};
 
-/// Enums whose values have the same name on the screen, in the log and in JSON.
+/// Declares enums whose values have the same name on the screen, in the log and in JSON.
 macro_rules! named {
     ($($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* })*) => {$(
         $(#[$doc])*
@@ -34,9 +34,9 @@ named! {
         GoingRw = "going-rw",
         ReadWrite = "rw",
         GoingRo = "going-ro",
-        /// Should be read-only, but the kernel says busy; still writable.
+        /// Still writable although it should be read-only, because the kernel says busy.
         Stuck = "stuck",
-        /// Shut down by the kernel, or a remount failed, until it is mounted again.
+        /// Shut down by the kernel, or lost data, or a remount failed. Lasts until it is mounted again.
         Failed = "failed",
     }
 
@@ -71,7 +71,7 @@ named! {
     HolderKind {
         /// A process, through a descriptor, a mapping or its working directory.
         Process = "process",
-        /// A loop device that is backed by a file on the storage.
+        /// A loop device whose backing file is on the storage.
         Loop = "loop",
         Swap = "swap",
         /// Nothing was found: a kernel user, or a descriptor in flight.
@@ -87,10 +87,10 @@ pub struct Status {
     pub storage: StorageStatus,
     pub sessions: Vec<SessionStatus>,
     pub holders: Vec<HolderStatus>,
-    /// The sessions that ended last, the oldest first.
+    /// The sessions that ended most recently, oldest first.
     pub past: Vec<EndedSession>,
     pub totals: Totals,
-    /// `None` unless the filesystem is ext4.
+    /// `None` if the filesystem is not ext4.
     pub ext4: Option<Ext4Stats>,
 }
 
@@ -103,17 +103,17 @@ pub struct DaemonStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StorageStatus {
     pub state: State,
-    /// Why it is not well; `None` if it is.
+    /// Why the storage is not healthy; `None` if it is.
     pub reason: Option<String>,
     /// The mount point.
     pub mount: String,
     /// The data directory.
     pub data: String,
-    /// Empty while nothing is mounted, as is `fstype`.
+    /// Empty while nothing is mounted, like `fstype`.
     pub device: String,
     pub fstype: String,
     pub size: u64,
-    /// What users other than root may still write.
+    /// Bytes that users other than root may still write.
     pub free: u64,
     /// Time in this state.
     pub state_age: f64,
@@ -121,12 +121,12 @@ pub struct StorageStatus {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionStatus {
-    /// Never used again by the same daemon.
+    /// Never reused by the same daemon.
     pub id: u64,
     /// The client's process.
     pub pid: u32,
     pub uid: u32,
-    /// Filled in by the client that asked: looking up names can block.
+    /// Filled in by the client, because looking up names can block.
     #[serde(default)]
     pub user: String,
     pub command: String,
@@ -138,13 +138,13 @@ pub struct SessionStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HolderStatus {
     pub kind: HolderKind,
-    /// `None` unless the holder is a process, as are the next three.
+    /// `None` if the holder is not a process, like `uid` and `user`.
     pub pid: Option<u32>,
     pub uid: Option<u32>,
-    /// Filled in by the client that asked.
+    /// Filled in by the client.
     #[serde(default)]
     pub user: Option<String>,
-    /// For a loop device its name.
+    /// For a loop device, its name.
     pub command: Option<String>,
     pub path: String,
 }
@@ -155,16 +155,16 @@ pub struct EndedSession {
     /// The client's process.
     pub pid: u32,
     pub uid: u32,
-    /// Filled in by the client that asked.
+    /// Filled in by the client.
     #[serde(default)]
     pub user: String,
     pub command: String,
     pub ended: SessionOutcome,
-    /// When it ended: seconds since 1970 by the daemon's clock at the time of the status.
+    /// The end, in seconds since 1970 by the daemon's clock at the time of the status.
     pub at: u64,
     /// From the request to the end.
     pub duration: f64,
-    /// Bytes written to the device meanwhile, by any process; `None` if nothing counts them.
+    /// Bytes written to the device during the session, by any process; `None` if the kernel does not count them.
     pub written: Option<u64>,
 }
 
@@ -180,14 +180,14 @@ pub struct Totals {
     pub failed_remounts: u64,
     /// Time in which the storage was writable.
     pub writable: f64,
-    /// Bytes written to the device; `None` if nothing counts them.
+    /// Bytes written to the device; `None` if the kernel does not count them.
     pub written: Option<u64>,
 }
 
-/// What ext4 has counted on the filesystem.
+/// ext4's own counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ext4Stats {
-    /// Bytes written since the filesystem was made, as far as its superblock was kept up to date.
+    /// Bytes written since the filesystem was created, as counted in its superblock.
     pub lifetime: u64,
     /// Bytes written since it was mounted.
     pub since_mount: u64,

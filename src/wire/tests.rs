@@ -1,5 +1,4 @@
-//! The wire as its users see it: every message's golden bytes, and what happens
-//! to them when they are cut or changed. The random ones are in `random.rs`.
+//! Tests of the protocol: every message's golden bytes, unchanged, cut and changed.
 
 use std::fmt::Debug;
 
@@ -18,7 +17,7 @@ fn encoded<M: Message>(message: &M) -> Vec<u8> {
     out
 }
 
-/// What a decoder makes of these bytes, and the error that ended it.
+/// Returns the decoded messages, and the error that ended the decoding.
 fn decoded<M: Message>(bytes: &[u8]) -> (Vec<M>, Option<DecodeError>) {
     let mut decoder = Decoder::new();
     decoder.push(bytes);
@@ -32,7 +31,7 @@ fn decoded<M: Message>(bytes: &[u8]) -> (Vec<M>, Option<DecodeError>) {
     }
 }
 
-/// Frames `payload` behind a type, with the right length.
+/// Returns a frame with this type and payload, and the right length.
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(1 + payload.len()).unwrap();
     [&length.to_le_bytes(), &[kind][..], payload].concat()
@@ -101,7 +100,7 @@ fn a_payload_with_trailing_bytes_is_refused() {
 }
 
 #[test]
-fn a_frame_cut_anywhere_needs_more() {
+fn a_frame_cut_anywhere_is_incomplete() {
     fn check<M: Message + Debug + PartialEq>(golden: Vec<(M, &[u8])>) {
         for (_, bytes) in golden {
             for end in 0..bytes.len() {
@@ -113,8 +112,8 @@ fn a_frame_cut_anywhere_needs_more() {
     check(every_daemon_message());
 }
 
-/// Refused, unfinished, or messages whose bytes are the ones that came.
-fn refused_or_the_same_bytes<M: Message>(bytes: &[u8]) -> Result<(), TestCaseError> {
+/// Checks that all decoded messages encode to the bytes that they were decoded from.
+fn check_same_bytes<M: Message>(bytes: &[u8]) -> Result<(), TestCaseError> {
     let (messages, _) = decoded::<M>(bytes);
     let again: Vec<u8> = messages.iter().flat_map(encoded).collect();
     prop_assert_eq!(&again[..], &bytes[..again.len()]);
@@ -129,8 +128,8 @@ fn every_changed_byte_is_refused_or_another_valid_message() {
                 for value in 0..=u8::MAX {
                     let mut changed = bytes.to_vec();
                     changed[at] = value;
-                    refused_or_the_same_bytes::<ClientMessage>(&changed).unwrap();
-                    refused_or_the_same_bytes::<DaemonMessage>(&changed).unwrap();
+                    check_same_bytes::<ClientMessage>(&changed).unwrap();
+                    check_same_bytes::<DaemonMessage>(&changed).unwrap();
                 }
             }
         }
@@ -261,7 +260,7 @@ fn the_longest_message_of_each_direction_is_within_its_frame_limit() {
     const { assert!(2 + PATH_MAX + 64 <= DAEMON_FRAME_MAX && PATH_MAX == TEXT_MAX) };
 }
 
-/// What `--json` prints: the names and the order of the fields are the interface of other programs.
+/// `--json` prints this: the names and the order of the fields are an interface for other programs.
 #[test]
 fn the_status_document_has_its_golden_text() {
     let status = golden::status();
@@ -274,7 +273,7 @@ fn the_status_document_has_its_golden_text() {
 }
 
 #[test]
-fn a_status_with_fields_of_a_newer_daemon_is_read() {
+fn a_status_with_new_fields_is_read() {
     let newer = golden::STATUS.replacen('{', r#"{"new":[1],"#, 1);
     let newer = newer.replacen(r#""pid":1,"#, r#""pid":1,"new":{},"#, 1);
     assert_eq!(
@@ -283,7 +282,7 @@ fn a_status_with_fields_of_a_newer_daemon_is_read() {
     );
 }
 
-/// All values of an enum, with their bytes.
+/// Returns all values of an enum, with their bytes.
 fn codes<T: TryFrom<u8>>() -> Vec<(u8, T)> {
     (0..=u8::MAX)
         .filter_map(|byte| Some((byte, T::try_from(byte).ok()?)))

@@ -1,4 +1,4 @@
-//! One message of each kind, with the bytes that it must always have.
+//! Golden data: one message of each kind with its bytes, and a status document with its text.
 
 use super::*;
 
@@ -80,7 +80,7 @@ pub fn every_daemon_message() -> Vec<(DaemonMessage, &'static [u8])> {
     ]
 }
 
-/// A status with everything in it.
+/// Returns a status in which no field is empty.
 pub fn status() -> Status {
     Status {
         version: "1".into(),

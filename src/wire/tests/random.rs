@@ -1,4 +1,4 @@
-//! Arbitrary messages in arbitrary pieces, and arbitrary bytes.
+//! Property tests: arbitrary messages in arbitrary pieces, and arbitrary bytes.
 
 use proptest::sample::{Index, select};
 
@@ -69,8 +69,8 @@ fn daemon_message() -> impl Strategy<Value = DaemonMessage> {
     ]
 }
 
-/// Messages in a row, their bytes in pieces: all come out, in order.
-fn all_come_out<M>(messages: Vec<M>, pieces: Vec<usize>) -> Result<(), TestCaseError>
+/// Checks that all messages are decoded in order, whatever the pieces of their bytes.
+fn all_are_decoded<M>(messages: Vec<M>, pieces: Vec<usize>) -> Result<(), TestCaseError>
 where
     M: Message + Debug + PartialEq,
 {
@@ -79,7 +79,7 @@ where
         message.encode(&mut bytes);
     }
     let mut decoder = Decoder::<M>::new();
-    let mut came = Vec::new();
+    let mut decoded = Vec::new();
     let mut pieces = pieces.into_iter().cycle();
     let mut rest = &bytes[..];
     while !rest.is_empty() {
@@ -87,11 +87,11 @@ where
         let (piece, after) = rest.split_at(size);
         decoder.push(piece);
         while let Some(message) = decoder.next_message()? {
-            came.push(message);
+            decoded.push(message);
         }
         rest = after;
     }
-    prop_assert_eq!(came, messages);
+    prop_assert_eq!(decoded, messages);
     Ok(())
 }
 
@@ -104,7 +104,7 @@ fn pieces() -> impl Strategy<Value = Vec<usize>> {
     ]
 }
 
-/// Bytes with the shape of frames, so that more than the length is looked at.
+/// Generates bytes in the form of frames, so that the decoder reads more than the length.
 fn frames() -> impl Strategy<Value = Vec<u8>> {
     let kind = prop_oneof![0x01..=0x03u8, 0x81..=0x89u8, any::<u8>()];
     let version = prop_oneof![Just(vec![]), Just(VERSION.to_le_bytes().to_vec())];
@@ -119,7 +119,7 @@ proptest! {
         messages in prop::collection::vec(client_message(), 1..10),
         pieces in pieces(),
     ) {
-        all_come_out(messages, pieces)?;
+        all_are_decoded(messages, pieces)?;
     }
 
     #[test]
@@ -127,7 +127,7 @@ proptest! {
         messages in prop::collection::vec(daemon_message(), 1..10),
         pieces in pieces(),
     ) {
-        all_come_out(messages, pieces)?;
+        all_are_decoded(messages, pieces)?;
     }
 
     #[test]
@@ -140,12 +140,12 @@ proptest! {
         let mut bytes = encoded(&client);
         let index = at.index(bytes.len());
         bytes[index] ^= 1u8 << bit;
-        refused_or_the_same_bytes::<ClientMessage>(&bytes)?;
+        check_same_bytes::<ClientMessage>(&bytes)?;
 
         let mut bytes = encoded(&daemon);
         let index = at.index(bytes.len());
         bytes[index] ^= 1u8 << bit;
-        refused_or_the_same_bytes::<DaemonMessage>(&bytes)?;
+        check_same_bytes::<DaemonMessage>(&bytes)?;
     }
 
     #[test]
@@ -161,10 +161,10 @@ proptest! {
     }
 
     #[test]
-    fn made_up_bytes_are_refused_or_valid(bytes: Vec<u8>, frames in frames()) {
+    fn arbitrary_bytes_are_refused_or_valid(bytes: Vec<u8>, frames in frames()) {
         for bytes in [bytes, frames] {
-            refused_or_the_same_bytes::<ClientMessage>(&bytes)?;
-            refused_or_the_same_bytes::<DaemonMessage>(&bytes)?;
+            check_same_bytes::<ClientMessage>(&bytes)?;
+            check_same_bytes::<DaemonMessage>(&bytes)?;
         }
     }
 }
