@@ -1,5 +1,5 @@
 //! Explores every interleaving of a small model, breadth first. Then follows fixed strategies from
-//! every state and checks where they end.
+//! every state and checks their ends.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -58,13 +58,13 @@ struct Successors {
 struct Exploration<M> {
     ids: HashMap<Rc<Node<M>>, StateId, BuildHasherDefault<FastHasher>>,
     states: Vec<Rc<Node<M>>>,
-    /// How each state was first reached.
+    /// The first transition that reached each state.
     reached: Vec<Option<(StateId, Transition)>>,
     successors: Successors,
     transitions: usize,
 }
 
-/// Explores everything that can follow from `start`.
+/// Explores all states that can follow `start`.
 pub fn explore<M: Machine>(start: Model<M>, bounds: Bounds) -> Explored {
     let mut exploration = Exploration {
         ids: HashMap::default(),
@@ -180,7 +180,7 @@ impl<M: Machine> Exploration<M> {
         path
     }
 
-    /// Checks where each strategy ends, from every state.
+    /// Checks the end of each strategy, from every state.
     fn check_ends(&self) -> Result<(), (Violation, Vec<Transition>)> {
         let violation = |invariant, text: &str| Violation {
             invariant,
@@ -242,7 +242,7 @@ impl<M: Machine> Exploration<M> {
     }
 }
 
-/// A model with a new arbiter.
+/// Returns a model with a new arbiter.
 pub fn start() -> Model<Arbiter> {
     let (arbiter, effects) = Arbiter::new(KILL_GRACE);
     Model::new(arbiter, effects).expect("a good start")

@@ -1,6 +1,6 @@
-//! Owns every decision of the daemon: which sessions are granted, and when the storage switches.
+//! Decides which sessions are granted, and when the storage switches.
 //!
-//! A pure state machine without I/O, clock or async: the controller passes in what happened
+//! A pure state machine without I/O, clock or async: the controller passes in events
 //! ([`Arbiter::input`]) and carries out the effects that come back. At most one [`Job`] runs at a
 //! time, and its result comes back as [`Input::Done`]. The tests in this directory check the
 //! invariants over every interleaving of a small model.
@@ -33,15 +33,14 @@ pub(super) use crate::wire::{Phase, State};
 
 use super::timeouts::{INSPECT_EVERY, REVOKE_MARGIN};
 
-/// The reason given to a session that lost its storage to a remount by hand.
-const READ_ONLY_BY_HAND: &str = "somebody made the storage read-only during a session \
+/// The reason for a session whose storage was remounted by hand.
+const READ_ONLY_BY_HAND: &str = "the storage was made read-only by hand during a session \
      (`mount -o remount,ro`?); run the command again";
 
-/// The stage of a session that is not yet granted, or no longer.
+/// The stage of a session that is not granted, or no longer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stage {
-    /// Waits for the grant. `covered`: the running job started after the request, so its result
-    /// answers it.
+    /// Waits for the grant. `covered`: the running job started after the request and answers it.
     Waiting { covered: bool },
     /// Must end; the client is still connected, but not beyond `disconnect_at`.
     Revoked { disconnect_at: Moment },
@@ -53,8 +52,8 @@ enum Stage {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Arbiter {
     kill_grace: Duration,
-    /// Kept apart from `sessions`, which every input walks through: granted sessions may be many
-    /// and need no work.
+    /// Not in `sessions`, which every input iterates over: there may be many granted sessions, and
+    /// they need no work.
     granted: BTreeSet<SessionId>,
     sessions: BTreeMap<SessionId, Stage>,
     /// A loss is sticky while `pinned`: only the end of the writable period clears it.
@@ -65,11 +64,11 @@ pub(super) struct Arbiter {
     pinned: bool,
     running: Option<Job>,
     inspect_due: bool,
-    /// Set while the kernel answers EBUSY to the remount to read-only.
+    /// Set while the kernel refuses the remount to read-only with EBUSY.
     retry: Option<Retry>,
-    /// The next routine inspection of a writable storage: not every failure raises an event.
+    /// The next routine inspection of a writable storage, because not every failure causes an event.
     inspect_at: Option<Moment>,
-    /// Set once the daemon stops: how long to try for read-only.
+    /// Set once the daemon stops: the deadline for the remount to read-only.
     stop_by: Option<Moment>,
     timer: Option<Moment>,
     exited: bool,
@@ -99,7 +98,7 @@ impl Arbiter {
         (arbiter, out)
     }
 
-    /// Processes what happened at `now`. Returns what to do, in order.
+    /// Processes an input at `now`. Returns the effects in order.
     pub(super) fn input(&mut self, input: Input, now: Moment) -> Vec<Effect> {
         let mut out = Vec::new();
         if self.exited {
@@ -170,8 +169,8 @@ impl Arbiter {
         }
     }
 
-    /// Tries at once, and a few times shortly after: the event arrives just before the kernel
-    /// drops the writer.
+    /// Schedules an attempt now and a few shortly after, because the event arrives just before the
+    /// kernel drops the writer.
     fn writer_closed(&mut self, now: Moment) {
         if let Some(retry) = &mut self.retry {
             retry.writer_closed(now);
@@ -179,7 +178,7 @@ impl Arbiter {
             // The running attempt may have been too early.
             self.retry.insert(Retry::new(now)).writer_closed(now);
         } else if !self.writable {
-            // Nobody could write to it, unless somebody made it writable by hand.
+            // A writer on a read-only storage: it may have been made writable by hand.
             self.inspect_due = true;
         }
     }
@@ -215,7 +214,7 @@ impl Arbiter {
         if !self.pinned {
             self.health = found.health;
         } else if self.lost() {
-            // The lost period ends first, whatever is mounted now.
+            // The lost period ends first, regardless of the current mount.
         } else if found.health != Health::Ready || (!found.writable && self.has_unsynced()) {
             let loss = match found.health {
                 Health::Ready => Health::Failed(READ_ONLY_BY_HAND.into()),
@@ -242,7 +241,7 @@ impl Arbiter {
         // `&=`: a storage that was found writable was never validated for a session.
         self.pinned &= busy && sync.is_ok() && !release;
         match (sync, remount) {
-            // A failed remount is a loss too: nothing is known about the storage any more.
+            // A failed remount is a loss, too: the storage's state is unknown.
             (Err(text), _) | (Ok(()), Remount::Failed(text)) => {
                 self.lose(Health::Failed(text), now, out);
             }
@@ -322,7 +321,7 @@ impl Arbiter {
         after(now, self.kill_grace + REVOKE_MARGIN)
     }
 
-    /// Whether the pinned descriptor has become useless.
+    /// Whether the pinned descriptor must be closed, because the storage is not healthy.
     fn must_release(&self) -> bool {
         self.pinned && !self.healthy()
     }
@@ -331,7 +330,7 @@ impl Arbiter {
         self.health == Health::Ready && self.writable
     }
 
-    /// Whether some session may have data that is not known to be safe.
+    /// Whether any session may have data that is not known to be on the card.
     fn has_unsynced(&self) -> bool {
         !self.granted.is_empty() || self.any(|s| !matches!(s, Stage::Waiting { .. }))
     }
@@ -367,10 +366,10 @@ fn denial(health: &Health) -> (DenyReason, Text) {
         Health::Absent(text) => (DenyReason::Absent, text.clone()),
         Health::Unprepared(text) => (DenyReason::Unprepared, text.clone()),
         Health::Failed(text) => (DenyReason::Failed, text.clone()),
-        // The remount to read-write succeeded, but somebody has reverted it already.
+        // The remount to read-write succeeded, but it was reverted by hand.
         Health::Ready => (
             DenyReason::Failed,
-            "somebody made the storage read-only again at once; run the command again".into(),
+            "the storage was made read-only again at once, by hand; run the command again".into(),
         ),
     }
 }

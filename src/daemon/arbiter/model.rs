@@ -1,4 +1,4 @@
-//! A model of the arbiter's surroundings for its tests: clients, storage, worker and time.
+//! A model of the arbiter's environment for its tests: clients, storage, worker and time.
 //!
 //! It tracks the truth independently of the arbiter and checks the [`INVARIANTS`] at each step.
 
@@ -19,7 +19,7 @@ use super::{
 };
 
 pub const KILL_GRACE: Duration = Duration::from_secs(1);
-/// The model's start, late enough that moments before it exist.
+/// The model's start, late enough that earlier moments exist.
 const START: Moment = Moment(Duration::from_secs(3600));
 /// More ticks at one moment count as a busy loop.
 const TICKS: u8 = 4;
@@ -62,7 +62,7 @@ pub struct Violation {
     pub text: String,
 }
 
-/// The progress of the first inspection that started after a session was requested.
+/// The progress of the first inspection after the request for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Freshness {
     NotStarted,
@@ -70,7 +70,7 @@ enum Freshness {
     Done,
 }
 
-/// A client. It writes whenever it may, so its data is durable only after a later sync.
+/// A client. It always writes while it may, so its data is durable only after a later sync.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum ModelClient {
     Waiting {
@@ -156,7 +156,7 @@ pub struct Model<M> {
     clients: BTreeMap<SessionId, ModelClient>,
     running: Option<Job>,
     timer: Option<Moment>,
-    /// Ticks since time advanced or something else happened.
+    /// Ticks since time advanced or another input arrived.
     ticks: u8,
     stopped: bool,
     exited: bool,
@@ -165,7 +165,7 @@ pub struct Model<M> {
     writable: bool,
     /// The storage has been inspected at least once.
     known: bool,
-    /// Something happened since the last inspection started.
+    /// A recheck was requested after the last inspection started.
     recheck_due: bool,
     /// The worker holds the root directory's descriptor.
     pinned: bool,
@@ -180,7 +180,7 @@ pub struct Model<M> {
 }
 
 impl<M: Machine> Model<M> {
-    /// A model with a machine that has just started, and the machine's first effects.
+    /// Returns a model with a new machine and the machine's first effects.
     pub fn new(machine: M, effects: Vec<Effect>) -> Result<Self, Violation> {
         let mut model = Model {
             machine,
@@ -207,7 +207,7 @@ impl<M: Machine> Model<M> {
         Ok(model)
     }
 
-    /// Checks that the model has come to rest: read-only with nothing pinned, or exited.
+    /// Checks that the model is at rest: read-only with nothing pinned, or exited.
     pub fn at_rest(&self) -> Result<(), Violation> {
         if self.exited {
             return Ok(());
@@ -250,7 +250,8 @@ impl<M: Machine> Model<M> {
         self.ticks = 0;
     }
 
-    /// Makes this moment [`START`], so that the same situation at different times is one state.
+    /// Shifts all times so that `now` becomes [`START`]: the same situation at different times is one
+    /// state.
     pub fn rebase(&mut self) {
         let now = self.now;
         self.machine.rebase(now);
@@ -307,7 +308,7 @@ impl<M: Machine> Model<M> {
 
 /// The model's reason for every failure.
 const WHY: &str = "it failed";
-/// The only other reason, which the arbiter gives itself.
+/// The only reason that the arbiter itself gives.
 const BY_HAND: &str = super::READ_ONLY_BY_HAND;
 
 fn why() -> Text {
@@ -319,7 +320,7 @@ fn inspection((kind, writable): (HealthKind, bool)) -> Inspection {
     Inspection { health, writable }
 }
 
-/// The waits that the exploration tells apart, in ms: those of the arbiter, without most doublings.
+/// The waits that the exploration distinguishes, in ms: the arbiter's, without most doublings.
 const REMAINING_WAITS: [u64; 8] = [0, 1, 5, 20, 100, 1000, 3000, 10_000];
 
 /// Shifts a moment so that `now` becomes [`START`]. To limit the number of states, all past moments

@@ -1,4 +1,4 @@
-//! Mutants: arbiters with one error each. The exploration must catch each by the right invariant.
+//! Mutants: arbiters with one error each. The exploration must catch each one by the right invariant.
 //!
 //! A mutant is the real machine with its inputs or its effects changed.
 
@@ -29,7 +29,7 @@ struct Mutant {
     mutate_output: OutputMutation,
 }
 
-/// Ignores the mutation, which is the same throughout an exploration.
+/// Ignores the mutation, which never changes during an exploration.
 impl PartialEq for Mutant {
     fn eq(&self, other: &Mutant) -> bool {
         self.arbiter == other.arbiter
@@ -108,7 +108,7 @@ fn the_real_machine_is_not_caught() {
 }
 
 #[test]
-fn invariant_1_catches_a_mutant_that_forgets_a_session_when_another_goes() {
+fn invariant_1_catches_a_mutant_that_forgets_sessions_when_another_one_ends() {
     breaks_by_input(1, |arbiter, input| {
         if matches!(input, Input::Disconnected(_)) {
             arbiter.granted.clear();

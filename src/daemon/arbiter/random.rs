@@ -1,5 +1,5 @@
 //! Long random runs of a larger model: up to eight sessions at once, any number of faults, and time
-//! in steps of any length. At the end all clients leave, and the model must come to rest.
+//! steps of any length. At the end, all clients leave, and the model must come to rest.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use super::{Arbiter, Input};
 const RUNS: u64 = 200;
 const STEPS: u32 = 5_000;
 const AT_ONCE: usize = 8;
-/// Faults are possible in one of this many transitions.
+/// On average, one in this number of transitions may be a fault.
 const FAULTS: u64 = 4;
 
-/// The xorshift64* generator: a seed gives the same run everywhere.
+/// The xorshift64* generator: the same seed always gives the same run.
 struct Random(u64);
 
 impl Random {
@@ -68,7 +68,7 @@ fn run(seed: u64) -> u64 {
         }
         apply(&mut model, next, seed);
     }
-    // Half of the runs are stopped in the middle; the others come to rest.
+    // Half of the runs are stopped. The others come to rest.
     let stopped = seed % 2 == 0;
     if stopped {
         apply(&mut model, Transition::Input(Input::Stop), seed);
@@ -89,7 +89,7 @@ fn run(seed: u64) -> u64 {
 }
 
 #[test]
-fn long_random_runs_keep_the_rules_and_come_to_rest() {
+fn long_random_runs_keep_the_invariants_and_come_to_rest() {
     let sessions: u64 = (1..=RUNS).map(run).sum();
     println!("{RUNS} runs of {STEPS} steps, {sessions} sessions");
     assert!(sessions > RUNS * 100, "hardly any sessions");

@@ -1,4 +1,4 @@
-//! Cases that once went wrong, each by its shortest path.
+//! Former bugs, each with the shortest sequence of inputs that triggers it.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ fn after(inputs: &[Input]) -> (Arbiter, Vec<Effect>) {
     (arbiter, effects)
 }
 
-/// The same, after session [`A`] was granted.
+/// Like [`after`], but first grants session [`A`].
 fn granted_then(inputs: &[Input]) -> (Arbiter, Vec<Effect>) {
     let mut all = vec![
         Input::Opened(A),
@@ -57,7 +57,7 @@ fn the_exit_is_the_last_effect() {
 }
 
 #[test]
-fn a_refusal_while_unprepared_does_not_keep_it_pinned_so_a_new_client_causes_an_inspection() {
+fn after_a_busy_remount_while_unprepared_a_waiting_client_causes_an_inspection() {
     let (_, effects) = after(&[
         inspected(unprepared(), true),
         Input::Opened(A),
@@ -75,7 +75,7 @@ fn a_failed_remount_fails_the_close_even_if_the_sync_succeeded() {
 }
 
 #[test]
-fn a_retry_is_over_when_the_storage_is_gone() {
+fn retries_end_when_the_storage_is_gone() {
     let (_, effects) = after(&[
         inspected(Health::Ready, true),
         Input::Opened(A),
@@ -87,7 +87,7 @@ fn a_retry_is_over_when_the_storage_is_gone() {
 }
 
 #[test]
-fn a_new_client_while_an_earlier_writer_remains_causes_an_inspection() {
+fn a_new_client_causes_an_inspection_while_an_earlier_writer_remains() {
     let (_, effects) = after(&[
         inspected(Health::Ready, true),
         Input::Opened(A),
@@ -97,7 +97,7 @@ fn a_new_client_while_an_earlier_writer_remains_causes_an_inspection() {
 }
 
 #[test]
-fn a_search_that_was_due_does_not_delay_the_next_remount() {
+fn an_outdated_search_does_not_delay_the_next_remount() {
     let (_, effects) = after(&[
         inspected(Health::Ready, true),
         Input::Opened(A),
@@ -115,7 +115,7 @@ fn a_search_that_was_due_does_not_delay_the_next_remount() {
 }
 
 #[test]
-fn a_loss_stays_until_its_writable_period_has_ended() {
+fn a_loss_lasts_until_its_writable_period_ends() {
     let lost = [
         Input::Recheck,
         inspected(unprepared(), false),
@@ -136,13 +136,13 @@ fn a_loss_stays_until_its_writable_period_has_ended() {
 }
 
 #[test]
-fn writers_that_close_without_end_cause_few_tries() {
+fn writers_that_keep_closing_files_cause_few_attempts() {
     let (mut arbiter, _) = granted_then(&[
         Input::Disconnected(A),
         made_read_only(Remount::Busy, true),
         Input::Done(Outcome::Searched),
     ]);
-    let mut tries = 0;
+    let mut attempts = 0;
     for millisecond in 0..1000 {
         let now = Moment(NOW.0 + Duration::from_millis(millisecond));
         let mut effects = arbiter.input(Input::WriterClosed, now);
@@ -152,18 +152,18 @@ fn writers_that_close_without_end_cause_few_tries() {
             let done = match job {
                 Job::FindHolders => Input::Done(Outcome::Searched),
                 _ => {
-                    tries += 1;
+                    attempts += 1;
                     made_read_only(Remount::Busy, true)
                 }
             };
             effects = arbiter.input(done, now);
         }
     }
-    assert!((10..50).contains(&tries), "{tries} in a second");
+    assert!((10..50).contains(&attempts), "{attempts} in a second");
 }
 
 #[test]
-fn a_writer_that_closes_during_the_quick_tries_gets_its_own() {
+fn a_writer_that_closes_during_a_burst_gets_a_burst_of_its_own() {
     let (mut arbiter, _) = granted_then(&[
         Input::Disconnected(A),
         made_read_only(Remount::Busy, true),
@@ -188,11 +188,11 @@ fn a_writer_that_closes_during_the_quick_tries_gets_its_own() {
         assert!(matches!(effects[..], [Effect::Start(_), ..]), "{effects:?}");
     }
     assert_eq!(waits, [1, 5, 20, 100, 1, 5, 20]);
-    assert_eq!(searches, 1, "the holders are found in spite of the storm");
+    assert_eq!(searches, 1, "the holders are searched once");
 }
 
 #[test]
-fn p10_a_failed_storage_can_be_stuck_too_so_its_holders_are_known() {
+fn p10_a_failed_storage_can_be_stuck_so_its_holders_are_searched() {
     let busy = made_read_only(Remount::Busy, false);
     let (arbiter, _) = granted_then(&[Input::Close(A), busy]);
     assert_eq!(arbiter.state(), State::Failed);
@@ -200,7 +200,7 @@ fn p10_a_failed_storage_can_be_stuck_too_so_its_holders_are_known() {
 }
 
 #[test]
-fn a_writer_that_closes_during_the_first_try_does_not_make_it_stuck() {
+fn a_writer_that_closes_during_the_first_attempt_does_not_make_the_storage_stuck() {
     let (arbiter, _) = granted_then(&[Input::Disconnected(A), Input::WriterClosed]);
     assert_eq!(arbiter.state(), State::GoingRo);
 }

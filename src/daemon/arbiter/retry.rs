@@ -1,4 +1,4 @@
-//! Decides when to try for read-only again while the kernel says busy.
+//! Schedules the attempts to go read-only while the kernel says busy.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::daemon::timeouts::{RETRY_FIRST, RETRY_LONGEST, WRITER_CLOSED_RETRIES}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Retry {
-    /// The kernel said busy. Until then, a writer only closed a file during the first attempt.
+    /// The kernel said busy. If not set, a writer closed a file during the first attempt.
     pub refused: bool,
     pub next: Moment,
     /// The wait after the attempt at `next`.

@@ -1,10 +1,9 @@
-//! Decides what follows from the new state after each input: grants, the next job, the timer, the
-//! exit.
+//! Decides the consequences of each input: grants, the next job, the timer, the exit.
 
 use super::{Arbiter, Effect, Health, Job, Moment, Stage, denial};
 
 impl Arbiter {
-    /// Grants what can be granted, starts the next job and sets the timer, or exits.
+    /// Grants waiting sessions if possible, starts the next job and sets the timer, or exits.
     pub(super) fn proceed(&mut self, now: Moment, out: &mut Vec<Effect>) {
         if self.can_grant() {
             for id in self.in_stage(|s| matches!(s, Stage::Waiting { .. })) {
@@ -35,8 +34,8 @@ impl Arbiter {
 
     fn next_job(&mut self, now: Moment) -> Option<Job> {
         let waiting = self.any(|s| matches!(s, Stage::Waiting { .. }));
-        // `MakeWritable` inspects too, so a waiting client does not also wait for inspections, which
-        // other users can trigger without end.
+        // `MakeWritable` also inspects, so a waiting client need not wait for inspections, which other
+        // users can trigger without end.
         if self.inspect_due && (self.pinned || !waiting) {
             return Some(Job::Inspect);
         }
@@ -90,7 +89,6 @@ impl Arbiter {
         out.push(Effect::Start(job));
     }
 
-    /// Whether a stop is complete.
     fn stop_complete(&self, now: Moment) -> bool {
         let Some(by) = self.stop_by else {
             return false;

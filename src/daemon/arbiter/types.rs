@@ -5,11 +5,11 @@ use std::time::Duration;
 pub(crate) use crate::storage::health::{Health, Inspection, Remount, Text};
 pub(crate) use crate::wire::{CloseResult, DenyReason, RevokeReason};
 
-/// Identifies a session; never reused while the daemon lives.
+/// Identifies a session; never reused while the daemon runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SessionId(pub u64);
 
-/// A point in time: how long the daemon has been running.
+/// A point in time, since the start of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Moment(pub Duration);
 
@@ -18,20 +18,20 @@ pub(crate) struct Moment(pub Duration);
 pub(crate) enum Job {
     /// Inspects the mount and its health. Answered by [`Outcome::Inspected`].
     Inspect,
-    /// Inspects; if the storage is healthy, opens the root directory and remounts read-write.
+    /// Inspects the storage; if it is healthy, opens the root directory and remounts read-write.
     /// Answered by [`Outcome::MadeWritable`].
     MakeWritable,
     /// Remounts read-only, syncs through the pinned descriptor, then closes it. It stays open only
     /// if the kernel says busy, the sync succeeded and `release` is not set.
     /// Answered by [`Outcome::MadeReadOnly`].
     MakeReadOnly {
-        /// Close the descriptor whatever the result.
+        /// Close the descriptor in any case.
         release: bool,
         /// A client waits for the sync, so sync even if the kernel says busy. Otherwise a busy
         /// storage is not synced, which would cost writes at each attempt.
         awaited: bool,
     },
-    /// Flushes what was written so far to the card. Answered by [`Outcome::Synced`].
+    /// Flushes all written data to the card. Answered by [`Outcome::Synced`].
     Sync,
     /// Finds what keeps the storage writable. Answered by [`Outcome::Searched`].
     FindHolders,
@@ -41,14 +41,14 @@ pub(crate) enum Job {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Outcome {
     Inspected(Inspection),
-    /// Ready and writable on success.
+    /// [`Health::Ready`] and writable on success.
     MadeWritable(Inspection),
     MadeReadOnly {
         remount: Remount,
         sync: Result<(), Text>,
     },
     Synced(Result<(), Text>),
-    /// The arbiter does not need to know what was found.
+    /// The arbiter does not need the result.
     Searched,
 }
 

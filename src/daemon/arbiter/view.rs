@@ -3,7 +3,7 @@
 use super::{Arbiter, Health, Job, Phase, SessionId, Stage, State, Text};
 
 impl Arbiter {
-    /// The state that users see.
+    /// Returns the state that users see.
     pub(crate) fn state(&self) -> State {
         match self.health {
             Health::Absent(_) => return State::Absent,
@@ -20,7 +20,7 @@ impl Arbiter {
         }
     }
 
-    /// Why the state is not a healthy one; `None` if it is.
+    /// Returns why the storage is not healthy or stuck; `None` if it is neither.
     pub(crate) fn reason(&self) -> Option<Text> {
         match &self.health {
             Health::Absent(text) | Health::Unprepared(text) | Health::Failed(text) => {
@@ -33,7 +33,7 @@ impl Arbiter {
         }
     }
 
-    /// The phase of a session; `None` once it is over.
+    /// Returns the phase of a session; `None` once the session is over.
     pub(crate) fn phase(&self, id: SessionId) -> Option<Phase> {
         if self.granted.contains(&id) {
             return Some(Phase::Granted);
@@ -56,12 +56,12 @@ impl Arbiter {
         self.writable
     }
 
-    /// Whether the first inspection and the jobs that it led to are done, so the state is known.
+    /// Whether the first inspection and the jobs that followed it are done, so the state is known.
     pub(crate) fn settled(&self) -> bool {
         self.running.is_none() && !self.inspect_due
     }
 
-    /// Whether the kernel refuses read-only. A failed storage can be stuck too.
+    /// Whether the kernel refuses read-only. A failed storage can also be stuck.
     pub(crate) fn stuck(&self) -> bool {
         self.retry.as_ref().is_some_and(|retry| retry.refused)
     }

@@ -1,9 +1,9 @@
-//! Updates the model's truth about clients and storage after an input.
+//! Updates the model's clients and storage after an input.
 
 use super::*;
 
 impl<M: Machine> Model<M> {
-    /// Updates the model. Returns the invariant that is broken if a loss is not reported.
+    /// Updates the model. Returns the invariant that is violated if a loss is not reported.
     pub(super) fn happened(&mut self, input: &Input) -> usize {
         match input {
             Input::Opened(id) => {
@@ -43,7 +43,7 @@ impl<M: Machine> Model<M> {
                 self.inspected(inspection);
                 let has_unsynced = |client: &ModelClient| client.phase() != Phase::Waiting;
                 if !self.pinned || self.lost {
-                    // Nothing more can be lost.
+                    // There is nothing more to lose.
                 } else if self.health != HealthKind::Ready {
                     self.lose(self.health);
                 } else if !self.writable && self.clients.values().any(has_unsynced) {
@@ -119,7 +119,7 @@ impl<M: Machine> Model<M> {
         }
     }
 
-    /// Marks the closes that a finished sync covers: those that came before it started.
+    /// Marks the closes that a finished sync covers, because they arrived before it started.
     fn covered(&mut self, success: bool) {
         for client in self.clients.values_mut() {
             if let ModelClient::Closing {

@@ -8,9 +8,9 @@ use super::{
     BY_HAND, Freshness, HealthKind, KILL_GRACE, Machine, Model, ModelClient, Violation, WHY,
 };
 
-/// A violation names one of these by its number, counted from 1.
+/// A violation refers to one of these by its number, counted from 1.
 pub const INVARIANTS: [&str; 10] = [
-    "it never asks for read-only while a granted session lives, and always does in the end",
+    "the machine never asks for read-only while a granted session lives, and always does in the end",
     "every open and every close is answered once, and no close as durable before its data is",
     "a failed sync reaches every session that was open during it",
     "at most one job runs at a time",
@@ -193,7 +193,7 @@ impl<M: Machine> Model<M> {
         }
     }
 
-    /// Checks the state after a transition. `cause`: the invariant broken if a loss is not reported.
+    /// Checks the state after a transition. `cause` is violated if a loss is not reported.
     pub(super) fn check_state(&mut self, cause: usize) -> Result<(), Violation> {
         let granted = self
             .clients

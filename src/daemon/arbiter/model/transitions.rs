@@ -1,4 +1,4 @@
-//! Lists what can happen next in the model, and the strategies that lead to rest.
+//! Lists the possible transitions of the model, and the strategies that lead to rest.
 
 use super::super::{Input, Job, Outcome, Remount, SessionId};
 use super::{HealthKind, INSPECTIONS, Machine, Model, ModelClient, Transition, inspection, why};
@@ -73,7 +73,7 @@ impl<M: Machine> Model<M> {
                 let mut all = vec![(Outcome::MadeWritable(inspection(good)), other(good, true))];
                 for found in INSPECTIONS {
                     if found != good {
-                        // Ready yet read-only: somebody else interfered.
+                        // Ready but read-only: a remount by hand interfered.
                         let faults =
                             other(found, false).max(u8::from(found.0 == HealthKind::Ready));
                         all.push((Outcome::MadeWritable(inspection(found)), faults));
@@ -123,7 +123,7 @@ impl<M: Machine> Model<M> {
         }
     }
 
-    /// The next transition if every client leaves and every job succeeds.
+    /// Returns the next transition if every client leaves and every job succeeds.
     pub fn settling(&self) -> Option<Transition> {
         if self.exited {
             return None;
@@ -135,13 +135,13 @@ impl<M: Machine> Model<M> {
             .or_else(|| self.next_time())
     }
 
-    /// The next transition if no client leaves and every job succeeds.
+    /// Returns the next transition if no client leaves and every job succeeds.
     pub fn patient(&self) -> Option<Transition> {
         let job = self.best().or_else(|| self.next_time());
         job.filter(|_| !self.exited)
     }
 
-    /// The next transition if no client leaves and the kernel says busy whenever it can.
+    /// Returns the next transition if no client leaves and the kernel says busy whenever it can.
     pub fn stubborn(&self) -> Option<Transition> {
         let job = self.busiest().or_else(|| self.next_time());
         job.filter(|_| !self.exited)
