@@ -1,4 +1,4 @@
-//! How many connections each user may have.
+//! Admission: counters connections and limits them, for each user and in total.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -9,34 +9,33 @@ use super::handle::{Handle, Request};
 use crate::problem::Problem;
 use crate::sys::current;
 
-/// Descriptors that the daemon needs for its own work. Without them it could not inspect the storage, and would revoke
-/// the sessions.
+/// Descriptors that the daemon needs for its own work. Without them, it could not inspect the storage and would revoke
+/// all sessions.
 const OWN_DESCRIPTORS: u64 = 16;
-/// When more than this many connections were open and three quarters of them have ended, the allocator returns their
-/// memory to the kernel. Otherwise the daemon stays at 8 MiB instead of 4 after 1,000 sessions.
+/// If more connections than this were open and three quarters of them have ended, the allocator returns their memory to
+/// the kernel. After 1,000 sessions, the daemon then takes 4 MiB instead of 8.
 const TRIM_AFTER: usize = 8;
 
-/// The open connections.
 #[derive(Debug)]
 pub(super) struct Admission {
     limit: usize,
     controller: Handle,
-    counts: RefCell<Counts>,
+    counters: RefCell<Counters>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct Counters {
     all: usize,
-    /// The most since memory was last trimmed.
+    /// The maximum of `all` since memory was last returned.
     peak: usize,
     by_user: BTreeMap<u32, usize>,
-    /// A refusal was logged since the last connection ended.
+    /// A refusal was logged after the last connection ended.
     refusal_logged: bool,
 }
 
-/// The place of one connection, given back when dropped.
+/// One counted connection. Dropping it frees its slot.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionSlot {
     admission: Rc<Admission>,
     uid: u32,
 }
@@ -46,26 +45,26 @@ impl Admission {
         Rc::new(Admission {
             limit,
             controller,
-            counts: RefCell::default(),
+            counters: RefCell::default(),
         })
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.counts.borrow().all >= self.limit
+        self.counters.borrow().all >= self.limit
     }
 
     /// Counts a connection.
     ///
     /// # Errors
-    /// Why it has to be refused.
+    /// A limit is reached, so the connection must be refused.
     pub(super) fn enter(
         self: &Rc<Self>,
         connection: BorrowedFd<'_>,
         uid: u32,
-    ) -> Result<Place, Problem> {
-        let mut counts = self.counts.borrow_mut();
-        let all = counts.all;
-        let own = counts.by_user.get(&uid).copied().unwrap_or(0);
+    ) -> Result<ConnectionSlot, Problem> {
+        let mut counters = self.counters.borrow_mut();
+        let all = counters.all;
+        let own = counters.by_user.get(&uid).copied().unwrap_or(0);
         let share = match uid {
             0 => self.limit,
             _ => (self.limit / 4).max(1),
@@ -83,13 +82,13 @@ impl Admission {
             Problem::new("the daemon has no descriptors left")
                 .hint("end some sessions, or raise its limit")
         } else {
-            counts.all += 1;
-            counts.peak = counts.peak.max(counts.all);
-            *counts.by_user.entry(uid).or_default() += 1;
+            counters.all += 1;
+            counters.peak = counters.peak.max(counters.all);
+            *counters.by_user.entry(uid).or_default() += 1;
             let admission = self.clone();
-            return Ok(Place { admission, uid });
+            return Ok(ConnectionSlot { admission, uid });
         };
-        if !std::mem::replace(&mut counts.refusal_logged, true) {
+        if !std::mem::replace(&mut counters.refusal_logged, true) {
             log::warn!(
                 "user {uid} was refused with {own} connections open, {all} in all: {problem}"
             );
@@ -103,16 +102,16 @@ pub(super) fn lacks_descriptors(newest: BorrowedFd<'_>) -> bool {
     current::descriptors_left(newest) < OWN_DESCRIPTORS
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut counts = self.admission.counts.borrow_mut();
-        counts.all -= 1;
-        counts.refusal_logged = false;
-        *counts.by_user.entry(self.uid).or_default() -= 1;
-        counts.by_user.retain(|_, own| *own > 0);
-        if counts.peak > TRIM_AFTER && counts.all <= counts.peak / 4 {
-            counts.peak = counts.all;
-            // It is handled after the ends of their sessions, which the controller still has.
+        let mut counters = self.admission.counters.borrow_mut();
+        counters.all -= 1;
+        counters.refusal_logged = false;
+        *counters.by_user.entry(self.uid).or_default() -= 1;
+        counters.by_user.retain(|_, own| *own > 0);
+        if counters.peak > TRIM_AFTER && counters.all <= counters.peak / 4 {
+            counters.peak = counters.all;
+            // The controller first handles the ends of their sessions.
             self.admission.controller.send(Request::TrimMemory);
         }
     }

@@ -1,4 +1,4 @@
-//! A client's connection: its bytes, and how long it may take for them.
+//! A client's connection: reads and writes bytes with time limits.
 
 use std::future::Future;
 use std::io::{self, Read};
@@ -13,21 +13,21 @@ use super::timeouts::{HANDSHAKE, WRITE_TIMEOUT};
 use crate::sys::socket::Peer;
 use crate::wire::begins_with_magic;
 
-/// Bytes that are sent before the other connections get their turn.
+/// Bytes that are sent before other connections get their turn.
 const SEND_CHUNK: usize = 16 << 10;
 
-/// Why a connection ends before its time.
+/// Why a connection ends early.
 #[derive(Debug)]
-pub(super) enum Fault {
-    /// The client hung up, or does not take what it is sent.
+pub(super) enum ConnectionError {
+    /// The client hung up or does not read.
     Gone,
     /// The client broke the protocol; the text says how.
     Broken(String),
 }
 
-impl From<io::Error> for Fault {
-    fn from(_: io::Error) -> Fault {
-        Fault::Gone
+impl From<io::Error> for ConnectionError {
+    fn from(_: io::Error) -> ConnectionError {
+        ConnectionError::Gone
     }
 }
 
@@ -37,12 +37,12 @@ pub(super) struct Connection {
     pub peer: Peer,
     /// The peer may open sessions.
     pub admitted: bool,
-    /// When the request must be complete.
+    /// The request must be complete by then.
     deadline: Instant,
 }
 
 impl Connection {
-    /// Starts the time that the client has for its request.
+    /// Starts the time limit for the client's request.
     pub(super) fn new(stream: Async<UnixStream>, peer: Peer, admitted: bool) -> Connection {
         Connection {
             stream,
@@ -52,8 +52,8 @@ impl Connection {
         }
     }
 
-    /// Reads until it is clear whether the client speaks our own protocol, and appends the bytes to `early`.
-    pub(super) async fn recognize(&self, early: &mut Vec<u8>) -> Result<(), Fault> {
+    /// Reads until the client's protocol is known, and appends the bytes to `early`.
+    pub(super) async fn recognize(&self, early: &mut Vec<u8>) -> Result<(), ConnectionError> {
         let recognized = async {
             loop {
                 self.read(|bytes| early.extend_from_slice(bytes)).await?;
@@ -62,7 +62,7 @@ impl Connection {
                     Some(true) => return Ok(()),
                     Some(false) => {
                         let text = "this is the socket of pst, and that is not its protocol";
-                        return Err(Fault::Broken(text.into()));
+                        return Err(ConnectionError::Broken(text.into()));
                     }
                 }
             }
@@ -70,20 +70,22 @@ impl Connection {
         self.in_time(recognized).await
     }
 
-    /// Waits for a part of the client's request, until its deadline.
+    /// Waits for a part of the client's request, at most until its deadline.
     pub(super) async fn in_time<T>(
         &self,
-        request: impl Future<Output = Result<T, Fault>>,
-    ) -> Result<T, Fault> {
+        request: impl Future<Output = Result<T, ConnectionError>>,
+    ) -> Result<T, ConnectionError> {
         let late = async {
             Timer::at(self.deadline).await;
-            Err(Fault::Broken("no complete request within 5 s".into()))
+            Err(ConnectionError::Broken(
+                "no complete request within 5 s".into(),
+            ))
         };
         or(request, late).await
     }
 
-    /// Sends bytes, if the client takes them in time.
-    pub(super) async fn write(&self, bytes: &[u8]) -> Result<(), Fault> {
+    /// Sends bytes. Fails if the client does not read them in time.
+    pub(super) async fn write(&self, bytes: &[u8]) -> Result<(), ConnectionError> {
         let sent = async {
             for chunk in bytes.chunks(SEND_CHUNK) {
                 (&self.stream).write_all(chunk).await?;
@@ -93,13 +95,13 @@ impl Connection {
         };
         let late = async {
             Timer::after(WRITE_TIMEOUT).await;
-            Err(Fault::Gone)
+            Err(ConnectionError::Gone)
         };
         or(sent, late).await
     }
 
-    /// Reads what comes next and hands it on. No buffer is kept while waiting.
-    pub(super) async fn read(&self, mut take: impl FnMut(&[u8])) -> Result<(), Fault> {
+    /// Waits for bytes and passes them to `take`. Keeps no buffer while waiting.
+    pub(super) async fn read(&self, mut take: impl FnMut(&[u8])) -> Result<(), ConnectionError> {
         let read = |mut stream: &UnixStream| {
             let mut buffer = [0; 1280];
             let count = stream.read(&mut buffer)?;
@@ -107,7 +109,7 @@ impl Connection {
             Ok(count)
         };
         match self.stream.read_with(read).await? {
-            0 => Err(Fault::Gone),
+            0 => Err(ConnectionError::Gone),
             _ => Ok(()),
         }
     }

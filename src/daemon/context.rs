@@ -1,4 +1,4 @@
-//! What the controller and every connection are given: the settings, and the way to the controller.
+//! The context of the controller and of every connection: settings and the controller's handle.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ impl Context {
             #[cfg(feature = "kvmd-api")]
             api_path: {
                 let path = bytes(location.root.join(&config.kvmd_api_path));
-                String::from_utf8_lossy(&path).into_owned() // JSON can hold nothing else
+                String::from_utf8_lossy(&path).into_owned() // JSON holds only UTF-8
             },
             config,
             controller,
@@ -55,7 +55,7 @@ impl Context {
     }
 }
 
-/// Returns the path without a slash at the end.
+/// Returns the path's bytes without a trailing slash.
 fn bytes(path: PathBuf) -> Vec<u8> {
     let path: PathBuf = path.components().collect();
     path.as_os_str().as_bytes().to_vec()

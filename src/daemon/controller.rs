@@ -1,5 +1,5 @@
-//! The task that owns the daemon's state: sessions, history, the storage's last report and the arbiter. The other
-//! tasks and threads send it [`Request`]s. It feeds the arbiter, which decides, and carries out the effects.
+//! The task that owns the daemon's state: sessions, history, the storage's last report and the arbiter. Other tasks and
+//! threads send it [`Request`]s. It passes inputs to the arbiter, which decides, and carries out the effects.
 
 mod status;
 
@@ -33,21 +33,21 @@ pub(super) struct Controller {
     start: Instant,
     arbiter: Arbiter,
     sessions: BTreeMap<SessionId, OpenSession>,
-    /// They got their last answer, but are still connected.
+    /// Sessions that got their last answer but are still connected.
     leaving: BTreeSet<SessionId>,
     history: History,
     report: StorageReport,
     holders: Vec<HolderStatus>,
     snapshot: Option<Arc<StatusSnapshot>>,
-    /// Earlier snapshots, as long as a client is being sent one.
+    /// Earlier snapshots that may still be on their way to clients.
     old_snapshots: Vec<Weak<StatusSnapshot>>,
     /// Dropped when the snapshot becomes outdated.
     at_change: Option<Sender<()>>,
-    /// When the arbiter wants a tick.
+    /// Expires when the arbiter wants a tick.
     timer: Timer,
-    /// Set when the arbiter is done: whether the storage is left as it should be.
+    /// Set when the arbiter is done: whether the storage is read-only or absent.
     exit: Option<bool>,
-    /// The last state that was logged.
+    /// The state that was logged last.
     logged: Option<State>,
     /// Dropped after the first inspection.
     starting: Option<Sender<()>>,
@@ -85,8 +85,8 @@ impl Controller {
         controller
     }
 
-    /// Serves requests until the arbiter is done and all answers are sent. Returns whether the storage is left as it
-    /// should be.
+    /// Serves requests until the arbiter is done and all answers are sent. Returns whether the storage is
+    /// read-only or absent.
     pub(super) async fn run(mut self, requests: Receiver<Request>) -> bool {
         loop {
             if let Some(clean) = self.exit.filter(|_| self.leaving.is_empty()) {
@@ -99,7 +99,7 @@ impl Controller {
             };
             match (or(request, tick).await, self.exit) {
                 (Some(request), _) => self.handle(request),
-                (None, Some(clean)) => return clean, // some clients did not take their answer
+                (None, Some(clean)) => return clean, // some clients did not read their answer
                 (None, None) => {
                     self.input(Input::Tick);
                     self.remind();
@@ -259,7 +259,7 @@ impl Controller {
         }
     }
 
-    /// Removes a session, and records and logs its end. `text`: the reason, for an outcome that needs one.
+    /// Removes a session, and records and logs its end. `text` is the reason, if the outcome needs one.
     fn end(&mut self, id: SessionId, outcome: SessionOutcome, text: &str) -> Option<OpenSession> {
         let session = self.sessions.remove(&id)?;
         let ended = describe_ended(&session, outcome, self.report.written);
@@ -269,7 +269,7 @@ impl Controller {
         Some(session)
     }
 
-    /// Logs once for each session that was perhaps forgotten.
+    /// Logs a reminder, once for each session that may have been forgotten.
     fn remind(&mut self) {
         let sessions = self.sessions.values_mut(); // the oldest first
         let forgotten = sessions.take_while(|session| session.opened.elapsed() >= FORGOTTEN);
@@ -283,7 +283,7 @@ impl Controller {
         self.at_change = None;
     }
 
-    /// Records the state where it is news, logs it and reports it to the service manager.
+    /// Records the state. If it is new, logs it and reports it to the service manager.
     fn record_state(&mut self) {
         if !self.arbiter.stuck() && !self.holders.is_empty() {
             self.holders.clear();

@@ -1,4 +1,4 @@
-//! All that the other tasks know of the controller: the requests that they send to it, and its answers.
+//! The controller's interface to the other tasks and threads: requests and answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) enum Request {
     /// Many connections have ended: the allocator is to return their memory.
     TrimMemory,
     Status {
-        /// Include the latest change, instead of the snapshot of the last [`STATUS_INTERVAL`](super::timeouts).
+        /// Include the latest change, rather than return a snapshot of the last [`STATUS_INTERVAL`](super::timeouts).
         fresh: bool,
         reply: Sender<Arc<StatusSnapshot>>,
     },
@@ -41,28 +41,28 @@ pub(super) enum Request {
     Stop,
 }
 
-/// What came of a job.
+/// The result of a job, with the storage's state after it.
 #[derive(Debug)]
 pub(super) struct JobReport {
     pub outcome: Outcome,
     pub took: Duration,
     pub storage: StorageReport,
-    /// What keeps the storage writable, after a search.
+    /// Set after a search: the holders that keep the storage writable.
     pub holders: Option<Vec<HolderStatus>>,
 }
 
-/// A session as the controller owns it.
+/// The controller's end of a session.
 #[derive(Debug)]
 pub(super) struct OpenSession {
     pub id: SessionId,
     pub peer: Peer,
-    /// What the client says that it runs.
+    /// The command that the client says it runs.
     pub command: Box<[u8]>,
     pub opened: Instant,
     /// Dropping it disconnects the client.
     pub answers: Sender<DaemonMessage>,
     pub revoked: bool,
-    /// It was logged that this session was perhaps forgotten.
+    /// The reminder about a forgotten session was logged.
     pub reminded: bool,
     /// The device's counter of written bytes at the grant, if there is one.
     pub written_before: Option<u64>,
@@ -74,7 +74,7 @@ impl OpenSession {
     }
 }
 
-/// The start of each log line about a session.
+/// Displays the start of each log line about the session.
 impl fmt::Display for OpenSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (id, peer, command) = (self.id.0, self.peer, escape(&self.command));
@@ -92,7 +92,7 @@ impl fmt::Display for Peer {
 #[derive(Debug)]
 pub(super) struct StatusSnapshot {
     pub created: Instant,
-    /// Closed at the next change.
+    /// The channel closes at the next change.
     pub outdated: Receiver<()>,
     /// The open sessions.
     #[cfg(feature = "kvmd-api")]
@@ -100,11 +100,11 @@ pub(super) struct StatusSnapshot {
     /// Whether any session may write.
     #[cfg(feature = "kvmd-api")]
     pub write_allowed: bool,
-    /// The document as messages of the wire.
+    /// The document, encoded as messages.
     pub bytes: Vec<u8>,
 }
 
-/// The way to the controller.
+/// Sends requests to the controller.
 #[derive(Clone, Debug)]
 pub(super) struct Handle(pub Sender<Request>);
 
@@ -113,7 +113,7 @@ impl Handle {
         let _ = self.0.try_send(request); // unbounded, and closed only at the exit
     }
 
-    /// Asks for a session. The first answer says whether it is granted.
+    /// Asks for a session. The first answer is `Granted` or `Denied`.
     pub(super) fn open(&self, peer: Peer, command: Vec<u8>) -> Session {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let id = SessionId(LAST.fetch_add(1, Ordering::Relaxed) + 1);
@@ -152,7 +152,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Returns what happens to the session: `Granted` or `Denied`, `Revoked`, `Closed`. `None`: disconnect the client.
+    /// Waits for the next answer: `Granted` or `Denied`, `Revoked`, `Closed`. `None` means: disconnect the client.
     pub(super) async fn answer(&self) -> Option<DaemonMessage> {
         self.answers.recv().await.ok()
     }

@@ -1,5 +1,5 @@
-//! What the daemon remembers for its status: since when the state lasts, totals, and the sessions that ended last.
-//! It is bounded, and gone with the daemon.
+//! The history for the status: the time in the current state, totals, and the sessions that ended most recently. It is
+//! limited and lost when the daemon exits.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::arbiter::{Arbiter, State, Text};
 use crate::wire::EndedSession;
 
-/// Ended sessions that are remembered.
+/// The number of ended sessions that are remembered.
 const REMEMBERED: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct History {
     /// The state and its reason.
     current: (State, Option<Text>),
-    /// When the storage got into its state.
+    /// The start of the current state.
     pub since: Instant,
     writable_since: Option<Instant>,
     writable_before: Duration,
@@ -22,7 +22,7 @@ pub(super) struct History {
     pub granted: u64,
     /// Clients refused.
     pub denials: u64,
-    /// The oldest first, each with the time of its end.
+    /// Oldest first, each with the time of its end.
     ended: VecDeque<(Instant, EndedSession)>,
 }
 
@@ -39,7 +39,7 @@ impl History {
         }
     }
 
-    /// Records the state. Returns whether it or its reason is new.
+    /// Records the state. Returns whether the state or its reason changed.
     pub(super) fn record_state(&mut self, arbiter: &Arbiter) -> bool {
         let now = Instant::now();
         if arbiter.writable() {
@@ -64,14 +64,14 @@ impl History {
         self.ended.push_back((Instant::now(), session));
     }
 
-    /// Returns how long the storage was writable in all.
+    /// Returns the total time in which the storage was writable.
     pub(super) fn writable(&self) -> Duration {
         let current = self.writable_since.map(|since| since.elapsed());
         self.writable_before + current.unwrap_or_default()
     }
 
-    /// Returns the sessions that ended, with the time of their end by the clock of now: on a machine without a
-    /// battery-backed clock, the clock of then may have been years off.
+    /// Returns the ended sessions. Computes their ends from the current clock: on a machine without a battery-backed
+    /// clock, the clock may have been years off when they ended.
     pub(super) fn ended_sessions(&self) -> Vec<EndedSession> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The listening socket: the daemon's own, with a lock file beside it, or the service manager's.
+//! The listening socket: creates it, with a lock file beside it, or takes the service manager's.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -18,18 +18,17 @@ use crate::storage::lock::{lock_file, taken};
 use crate::sys::{current, socket};
 use crate::systemd;
 
-/// kvmd's clients do not wait while the backlog is full, so a burst of them must fit in.
+/// kvmd's clients do not wait if the backlog is full, so a burst of them must fit in.
 const LEAST_BACKLOG: usize = 128;
 
-/// A socket that clients can connect to.
 #[derive(Debug)]
 pub(super) struct Listener {
     pub socket: Async<UnixListener>,
-    /// `None` if the service manager keeps the socket, also while no daemon runs.
+    /// `None` if the service manager keeps the socket, even while no daemon runs.
     pub name: Option<SocketName>,
 }
 
-/// The socket's name in the filesystem. Dropping it removes the name, unless something else has taken its place.
+/// The socket's file. Dropping it removes the file, unless another file has replaced it.
 #[derive(Debug)]
 pub(super) struct SocketName {
     path: PathBuf,
@@ -41,7 +40,7 @@ impl Listener {
     /// Takes the socket of the service manager, or creates the one that the config names.
     ///
     /// # Errors
-    /// For one, another daemon listens there.
+    /// The socket cannot be used, for example because another daemon listens there.
     pub(super) fn open(config: &Config, access_gid: u32) -> Result<Listener, Problem> {
         let (socket, name) = match systemd::listen_fds()? {
             Some(passed) => (UnixListener::from(passed), None),
@@ -50,7 +49,7 @@ impl Listener {
         if let Err(error) = socket::refuse_descriptors(socket.as_fd()) {
             log::debug!("cannot refuse descriptors from clients: {error}");
         }
-        // Not as long as the kernel allows: connections are served in turn, so a flood would delay everybody.
+        // Not the kernel's maximum: connections are served in turn, so a flood would delay all clients.
         let backlog = i32::try_from(config.limit.max(LEAST_BACKLOG)).unwrap_or(i32::MAX);
         let socket = rustix::net::listen(&socket, backlog)
             .map_err(io::Error::from)
@@ -64,14 +63,14 @@ fn create(config: &Config, access_gid: u32) -> Result<(UnixListener, SocketName)
     let path = &config.socket;
     let shown = escape_path(path);
     let failed = |what, error| Problem::io(format!("cannot {what} {shown}"), &error);
-    // Two daemons that start at the same time must not both find the socket stale.
+    // Prevents that two daemons that start at the same time both find the socket stale.
     let mut lock = path.clone().into_os_string();
     lock.push(".lock");
     let lock = Path::new(&lock);
     let lock = lock_file(lock, current::effective_uid())?
         .ok_or_else(|| taken(format!("another daemon already uses {shown}"), lock))?;
     refuse_other_daemon(path)?;
-    // The umask gives the socket its mode from the start, so there is no moment in which anybody could connect.
+    // The umask sets the mode from the start. At no moment can other users connect.
     let before = umask(Mode::from_raw_mode(!config.socket_mode & 0o777));
     let bound = UnixListener::bind(path);
     umask(before);
@@ -90,8 +89,8 @@ fn create(config: &Config, access_gid: u32) -> Result<(UnixListener, SocketName)
     Ok((socket, name))
 }
 
-/// Makes sure that nothing listens at `path`, and removes the socket of a daemon that died. It does not wait for a
-/// listener that accepts nothing.
+/// Checks that no process listens at `path`, and removes the socket of a daemon that died. Does not wait for a listener
+/// that accepts no connections.
 fn refuse_other_daemon(path: &Path) -> Result<(), Problem> {
     let shown = escape_path(path);
     let error = match socket::connect(path) {
@@ -118,7 +117,7 @@ fn refuse_other_daemon(path: &Path) -> Result<(), Problem> {
     }
 }
 
-/// Whether there is a socket at `path` itself, not behind a symlink.
+/// Whether `path` is a socket, rather than a symlink to one.
 fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }

@@ -1,4 +1,4 @@
-//! The log lines about the storage and the ends of sessions.
+//! Log lines about the storage and about the ends of sessions.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::handle::OpenSession;
 use crate::units::{HumanBytes, HumanDuration};
 use crate::wire::{EndedSession, HolderKind, HolderStatus, SessionOutcome};
 
-/// Logs the state if it is new and lasts. Returns the status for the service manager if that is new: not each
-/// remount, because systemd passes every status on to the whole bus.
+/// Logs the state if it is new and not just a transition. Returns the service manager's status if that is new. It does
+/// not change with each remount, because systemd sends every status to all clients of its bus.
 pub(super) fn log_state(last: &mut Option<State>, arbiter: &Arbiter) -> Option<String> {
     let state = arbiter.state();
     if matches!(state, State::GoingRo | State::GoingRw) || *last == Some(state) {
@@ -37,7 +37,7 @@ pub(super) fn log_state(last: &mut Option<State>, arbiter: &Arbiter) -> Option<S
     }
 }
 
-/// The storage serves sessions, as opposed to a state that an administrator must know of.
+/// Whether the storage serves sessions and needs no attention from an administrator.
 fn is_well(state: State) -> bool {
     matches!(state, State::ReadOnly | State::ReadWrite)
 }
@@ -57,7 +57,7 @@ pub(super) fn log_remount(outcome: &Outcome, took: Duration) {
     log::info!("storage made {mode} in {took:.1?}{data}");
 }
 
-/// Logs the end of a session. `text`: the reason, for an outcome that needs one.
+/// Logs the end of a session. `text` is the reason, if the outcome needs one.
 pub(super) fn log_end(session: &OpenSession, ended: &EndedSession, text: &str) {
     let (level, how) = match ended.ended {
         SessionOutcome::Durable => (Level::Info, "closed"),
@@ -78,7 +78,7 @@ pub(super) fn log_end(session: &OpenSession, ended: &EndedSession, text: &str) {
     );
 }
 
-/// Names what keeps the storage writable.
+/// Logs what keeps the storage writable.
 pub(super) fn log_holders(holders: &[HolderStatus]) {
     for holder in holders {
         let command = holder.command.as_deref().unwrap_or_default();

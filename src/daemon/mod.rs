@@ -1,5 +1,5 @@
-//! `pst daemon`: everything between the socket and the storage. One thread runs all tasks: the controller, which owns
-//! the state, and the connections. The worker thread does what blocks, and another one watches the mounts.
+//! `pst daemon`: serves the socket and manages the storage. One thread runs all tasks: the controller, which owns the
+//! state, and the connections. The worker thread makes the calls that may block; another thread watches the mounts.
 
 mod admission;
 mod arbiter;
@@ -56,7 +56,7 @@ pub(crate) fn main(config: Config, log_level: Option<LevelFilter>) -> ExitCode {
     ExitCode::from(u8::from(!clean))
 }
 
-/// Starts the threads and the tasks. Returns whether the storage is left as it should be.
+/// Starts the threads and the tasks. Returns whether the storage is read-only or absent at the end.
 fn run(config: Config) -> Result<bool, Problem> {
     let location = config.storage_location()?;
     let owner = Owner::of(&location)?;
@@ -109,8 +109,8 @@ fn run(config: Config) -> Result<bool, Problem> {
     Ok(clean)
 }
 
-/// Returns a group for the filesystem's events, and a second descriptor of it. Without these events, the inspection
-/// each second notices errors later.
+/// Returns a group for the filesystem's events, and a second descriptor of it. Without events, errors are noticed by the
+/// inspection each second.
 fn filesystem_events() -> Option<(Group, Group)> {
     let group = Group::new().and_then(|group| Ok((group.try_clone()?, group)));
     if let Err(error) = &group {
@@ -119,8 +119,8 @@ fn filesystem_events() -> Option<(Group, Group)> {
     group.ok()
 }
 
-/// `accepting`: the server's task, if the service manager keeps the socket. It is cancelled at the stop, so the next
-/// daemon serves the clients that connect while this one stops.
+/// Stops the daemon on a signal. `accepting` is the server's task, if the service manager keeps the socket. Dropping it
+/// leaves clients that connect during the stop to the next daemon.
 async fn stop_on_signal(
     controller: Handle,
     signals: Async<Signals>,
@@ -151,7 +151,7 @@ async fn pass_on_events(controller: &Handle, group: Group) -> io::Result<()> {
         }
         if events.error {
             controller.send(Request::Recheck);
-            // ext4 reports an error just before it acts on it.
+            // ext4 reports an error before it acts on the error, so inspect again a little later.
             for pause in ERROR_INSPECTIONS {
                 Timer::after(pause).await;
                 controller.send(Request::Recheck);

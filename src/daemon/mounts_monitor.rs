@@ -1,5 +1,5 @@
-//! The thread that waits for changes of the mounts, in this mount namespace and in the host's. The kernel reports them
-//! only to poll(2).
+//! The thread that waits for changes of the mounts, in this mount namespace and in the host's. It is a thread of its
+//! own because the kernel reports such changes only to poll(2), as POLLPRI.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use super::handle::{Handle, Request};
 use super::timeouts::MOUNTS_GATHER;
 use crate::sys::poll;
 
-/// Starts the thread. It lives as long as the daemon.
+/// Starts the thread, which runs until the daemon exits.
 ///
 /// # Errors
 /// This namespace's mounts cannot be read, or the thread cannot be created.
@@ -26,7 +26,7 @@ pub(super) fn start(controller: Handle) -> io::Result<()> {
                 continue; // a signal
             }
             controller.send(Request::Recheck);
-            thread::sleep(MOUNTS_GATHER); // the kernel remembers changes in the meantime
+            thread::sleep(MOUNTS_GATHER); // poll(2) also reports changes during the pause
         }
     };
     thread::Builder::new().name("mounts".into()).spawn(watch)?;

@@ -1,20 +1,20 @@
-//! A connection in our own protocol: a session or a status, until either side ends it.
+//! Serves a connection in our own protocol: a session or a status.
 
 use async_io::Timer;
 use smol::channel::Receiver;
 use smol::future::or;
 
-use super::connection::{Connection, Fault};
+use super::connection::{Connection, ConnectionError};
 use super::context::Context;
 use super::timeouts::STATUS_INTERVAL;
 use crate::wire::{ClientMessage, DaemonMessage, Decoder, DenyReason, Message, VERSION};
 
-/// Serves a connection to its end. `early` are the bytes that were read after the magic ones.
+/// Serves a connection until it ends. `early` are the bytes that were already read after the magic bytes.
 pub(super) async fn serve(
     context: &Context,
     connection: &Connection,
     early: &[u8],
-) -> Result<(), Fault> {
+) -> Result<(), ConnectionError> {
     let mut decoder = Decoder::new();
     decoder.push(early);
     let request = connection.in_time(next_message(connection, &mut decoder));
@@ -27,11 +27,11 @@ pub(super) async fn serve(
             send(connection, denied(DenyReason::NotAdmitted, text)).await
         }
         ClientMessage::Status { watch, .. } => Box::pin(status(context, connection, watch)).await,
-        ClientMessage::Close => Err(Fault::Broken("Close without a session".into())),
+        ClientMessage::Close => Err(ConnectionError::Broken("Close without a session".into())),
     }
 }
 
-/// Refuses a session.
+/// Returns the message that refuses a session.
 pub(super) fn denied(reason: DenyReason, text: String) -> DaemonMessage {
     DaemonMessage::Denied {
         version: VERSION,
@@ -40,7 +40,10 @@ pub(super) fn denied(reason: DenyReason, text: String) -> DaemonMessage {
     }
 }
 
-pub(super) async fn send(connection: &Connection, message: DaemonMessage) -> Result<(), Fault> {
+pub(super) async fn send(
+    connection: &Connection,
+    message: DaemonMessage,
+) -> Result<(), ConnectionError> {
     let mut bytes = Vec::new();
     message.encode(&mut bytes);
     connection.write(&bytes).await
@@ -49,18 +52,18 @@ pub(super) async fn send(connection: &Connection, message: DaemonMessage) -> Res
 async fn next_message(
     connection: &Connection,
     decoder: &mut Decoder<ClientMessage>,
-) -> Result<ClientMessage, Fault> {
+) -> Result<ClientMessage, ConnectionError> {
     loop {
         match decoder.next_message() {
             Ok(Some(message)) => return Ok(message),
             Ok(None) => connection.read(|bytes| decoder.push(bytes)).await?,
-            Err(error) => return Err(Fault::Broken(error.to_string())),
+            Err(error) => return Err(ConnectionError::Broken(error.to_string())),
         }
     }
 }
 
-/// What happens next during a session.
-enum Next {
+/// The next event of a session.
+enum SessionEvent {
     /// `None`: disconnect the client.
     Answer(Option<DaemonMessage>),
     Message(ClientMessage),
@@ -71,44 +74,49 @@ async fn session(
     connection: &Connection,
     mut decoder: Decoder<ClientMessage>,
     command: Vec<u8>,
-) -> Result<(), Fault> {
+) -> Result<(), ConnectionError> {
     use DaemonMessage::{Closed, Denied, Granted};
     let session = context.controller.open(connection.peer, command);
     let mut may_close = false;
     loop {
-        let answer = async { Ok::<_, Fault>(Next::Answer(session.answer().await)) };
+        let answer =
+            async { Ok::<_, ConnectionError>(SessionEvent::Answer(session.answer().await)) };
         let message = async {
             let message = next_message(connection, &mut decoder).await?;
-            Ok(Next::Message(message))
+            Ok(SessionEvent::Message(message))
         };
         match or(answer, message).await? {
-            Next::Answer(None) => return Ok(()),
-            Next::Answer(Some(answer @ (Denied { .. } | Closed { .. }))) => {
+            SessionEvent::Answer(None) => return Ok(()),
+            SessionEvent::Answer(Some(answer @ (Denied { .. } | Closed { .. }))) => {
                 return send(connection, answer).await;
             }
-            Next::Answer(Some(answer)) => {
+            SessionEvent::Answer(Some(answer)) => {
                 may_close |= matches!(answer, Granted { .. });
                 send(connection, answer).await?;
             }
-            Next::Message(ClientMessage::Close) if may_close => {
+            SessionEvent::Message(ClientMessage::Close) if may_close => {
                 may_close = false;
                 session.close();
             }
-            Next::Message(message) => {
+            SessionEvent::Message(message) => {
                 let mistake = match message {
                     ClientMessage::Open { .. } => "a second Open",
                     ClientMessage::Close => "Close without a session",
                     ClientMessage::Status { .. } => "Status during a session",
                 };
-                return Err(Fault::Broken(mistake.into()));
+                return Err(ConnectionError::Broken(mistake.into()));
             }
         }
     }
 }
 
-/// Sends the status, and with `watch` again after each change until the client hangs up. Changes are not queued: the
-/// next status is made once the client has taken the last one.
-async fn status(context: &Context, connection: &Connection, watch: bool) -> Result<(), Fault> {
+/// Sends the status, and with `watch` a new one after each change until the client hangs up. Changes are not queued. The
+/// next status is computed once the client has read the last one.
+async fn status(
+    context: &Context,
+    connection: &Connection,
+    watch: bool,
+) -> Result<(), ConnectionError> {
     let mut sent: Option<Receiver<()>> = None;
     while let Some(snapshot) = context.controller.status(sent.is_none()).await {
         let outdated = snapshot.outdated.clone();
@@ -126,7 +134,7 @@ async fn status(context: &Context, connection: &Connection, watch: bool) -> Resu
         };
         let input = async {
             connection.read(|_| ()).await?;
-            Err(Fault::Broken("a message during a watch".into()))
+            Err(ConnectionError::Broken("a message during a watch".into()))
         };
         or(input, changed).await?;
         sent = Some(outdated);

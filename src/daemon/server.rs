@@ -1,4 +1,4 @@
-//! Accepts connections and enforces their limits. The protocols are handled in `native` and `kvmd`.
+//! Accepts connections and enforces their limits. `native` and `kvmd` handle the protocols.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -11,7 +11,7 @@ use smol::channel::Receiver;
 use smol::future::yield_now;
 
 use super::admission::{Admission, lacks_descriptors};
-use super::connection::{Connection, Fault};
+use super::connection::{Connection, ConnectionError};
 use super::context::Context;
 use super::handle::Request;
 #[cfg(feature = "kvmd-api")]
@@ -22,17 +22,16 @@ use crate::problem::Problem;
 use crate::sys::socket::{self, Peer};
 use crate::wire::{DaemonMessage, DenyReason, MAGIC, Message, VERSION};
 
-/// Connections that are accepted in a row, before those that are open get their turn.
+/// Connections that are accepted in a row before open connections get their turn.
 const ACCEPT_BATCH: usize = 64;
-/// Refused clients that may be waited for until they send a request. More are refused at once, in the native protocol.
+/// Refused clients whose request is awaited, to answer in their protocol. Others are refused at once, in the native one.
 const REFUSALS_MAX: usize = 64;
 
-/// Accepts connections for as long as the daemon lives.
 pub(super) struct Server {
     context: Rc<Context>,
     executor: Rc<LocalExecutor<'static>>,
     admission: Rc<Admission>,
-    /// Has one more reference for each refused client that is being waited for.
+    /// Has one more reference for each refused client whose request is awaited.
     refusals: Rc<()>,
 }
 
@@ -46,7 +45,7 @@ impl Server {
         }
     }
 
-    /// Accepts connections once the state of the storage is known: then `started` is closed.
+    /// Accepts connections once the storage's state is known, when `started` is closed.
     pub(super) async fn run(self, socket: Async<UnixListener>, started: Receiver<()>) {
         let _ = started.recv().await;
         let mut error_logged = false;
@@ -65,8 +64,8 @@ impl Server {
         }
     }
 
-    /// Accepts the connections that wait, up to a limit. All are counted before any is served, so that most of a flood
-    /// is over its user's share by then, and cheap.
+    /// Accepts pending connections, up to a limit. All are counted before any is served: most connections of a flood
+    /// then exceed their user's share and cost little.
     fn accept_batch(&self, socket: &UnixListener) -> io::Result<()> {
         for _ in 0..ACCEPT_BATCH {
             match socket.accept() {
@@ -75,7 +74,7 @@ impl Server {
                 Err(error) => return Err(error),
             }
             if self.admission.is_full() {
-                break; // some of them may hang up at once, and leave room for the next
+                break; // some clients may hang up at once and leave room for others
             }
         }
         Ok(())
@@ -88,8 +87,8 @@ impl Server {
         if socket::hung_up(&stream) {
             return; // the client has already hung up
         }
-        let place = match self.admission.enter(stream.as_fd(), peer.uid) {
-            Ok(place) => Ok(place),
+        let slot = match self.admission.enter(stream.as_fd(), peer.uid) {
+            Ok(slot) => Ok(slot),
             Err(problem) => {
                 self.context.controller.send(Request::TurnedAway);
                 let waiting = Rc::strong_count(&self.refusals) - 1;
@@ -99,7 +98,7 @@ impl Server {
                 Err((problem, self.refusals.clone()))
             }
         };
-        let admitted = place.is_ok() && is_member(&stream, peer, self.context.access_gid);
+        let admitted = slot.is_ok() && is_member(&stream, peer, self.context.access_gid);
         let stream = match Async::new(stream) {
             Ok(stream) => stream,
             Err(error) => return log::error!("cannot serve {peer}: {error}"),
@@ -107,7 +106,7 @@ impl Server {
         let connection = Connection::new(stream, peer, admitted);
         let context = self.context.clone();
         let task = async move {
-            let refusal = place.as_ref().err().map(|(problem, _)| problem);
+            let refusal = slot.as_ref().err().map(|(problem, _)| problem);
             serve(&context, &connection, refusal).await;
         };
         self.executor.spawn(task).detach();
@@ -120,13 +119,13 @@ fn is_member(stream: &UnixStream, peer: Peer, group: u32) -> bool {
         || socket::peer_groups(stream.as_fd()).is_ok_and(|groups| groups.contains(&group))
 }
 
-/// Serves a connection to its end, or refuses it in its own protocol.
+/// Serves a connection until it ends, or refuses it in the client's protocol.
 async fn serve(context: &Context, connection: &Connection, refusal: Option<&Problem>) {
     let mut early = Vec::new();
     let recognized = connection.recognize(&mut early).await;
     #[cfg(feature = "kvmd-api")]
     if kvmd::speaks(&early) {
-        // Boxed, as the status is: a native session then takes 3.2 KiB instead of 4.4.
+        // Boxed, like the status, so that a native session takes 3.2 KiB instead of 4.4.
         return Box::pin(kvmd::serve(context, connection, early, refusal)).await;
     }
     let served = match (refusal, recognized) {
@@ -134,7 +133,7 @@ async fn serve(context: &Context, connection: &Connection, refusal: Option<&Prob
         (None, Ok(())) => native::serve(context, connection, &early[MAGIC.len()..]).await,
         (None, Err(fault)) => Err(fault),
     };
-    if let Err(Fault::Broken(text)) = served {
+    if let Err(ConnectionError::Broken(text)) = served {
         log::warn!("a client ({}) broke the protocol: {text}", connection.peer);
         let version = VERSION;
         let error = DaemonMessage::Error { version, text };
@@ -142,7 +141,7 @@ async fn serve(context: &Context, connection: &Connection, refusal: Option<&Prob
     }
 }
 
-/// Refuses without waiting: the send buffer of a new connection has room for it.
+/// Refuses a client without waiting: the send buffer of a new connection has room for the message.
 fn refuse_now(mut stream: &UnixStream, problem: &Problem) {
     let mut denied = Vec::new();
     over_limit(problem).encode(&mut denied);

@@ -1,44 +1,44 @@
-//! All times of the daemon that cannot be configured.
+//! The daemon's time limits, pauses and intervals that cannot be configured.
 
 use std::time::Duration;
 
 /// A client must send its request within this time.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(5);
-/// A client must take an answer within this time.
+/// A client must read an answer within this time.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A revoked client is disconnected this long after the kill grace. With the default grace of 1 s, stopping the daemon
 /// takes at most 3 s.
 pub(super) const REVOKE_MARGIN: Duration = Duration::from_secs(2);
-/// At the exit, clients have this long to take their last answer.
+/// At the exit, clients have this long to read their last answer.
 pub(super) const LAST_ANSWERS: Duration = Duration::from_secs(1);
-/// A client of kvmd's API that has not answered one ping when the next is due is disconnected.
+/// A client of kvmd's API is disconnected if it has not answered a ping when the next one is due.
 #[cfg(feature = "kvmd-api")]
 pub(super) const PING_EVERY: Duration = Duration::from_secs(15);
-/// A client of kvmd's API hears of other sessions at most this often: each change costs a message to each client.
+/// A client of kvmd's API gets at most one `storage` event in this time: each change costs a message to each client.
 #[cfg(feature = "kvmd-api")]
 pub(super) const CHANGES_EVERY: Duration = Duration::from_millis(100);
-/// A watching client gets a new status at most this often.
+/// A watching client gets at most one status in this time.
 pub(super) const STATUS_INTERVAL: Duration = Duration::from_millis(100);
-/// A session that is open for longer was perhaps forgotten, which is logged once. It is checked together with the
-/// writable storage, and needs no timer of its own.
+/// A session that is open for longer may have been forgotten, which is logged once. The check needs no timer of its own:
+/// it follows each tick.
 pub(super) const FORGOTTEN: Duration = Duration::from_secs(60 * 60);
-/// The pause after the kernel lacked the resources for a new connection.
+/// The pause if the kernel lacks resources for a new connection.
 pub(super) const NO_RESOURCES: Duration = Duration::from_millis(100);
 
 /// The pause before the second try to go read-only.
 pub(super) const RETRY_FIRST: Duration = Duration::from_millis(100);
-/// The pauses double up to this.
+/// The pauses double up to this limit.
 pub(super) const RETRY_LONGEST: Duration = Duration::from_secs(10);
-/// The pauses between the tries after a writer closed its file: the kernel reports the close just before the writer is
-/// gone.
+/// The pauses between the attempts after a writer closed its file: the kernel reports the close just before it drops the
+/// writer.
 pub(super) const WRITER_CLOSED_RETRIES: [Duration; 3] = [
     Duration::from_millis(1),
     Duration::from_millis(5),
     Duration::from_millis(20),
 ];
 
-/// How often a writable storage is inspected: the kernel does not report a card that was pulled out, a superblock that
-/// was switched by hand, or an error on most filesystems.
+/// The interval between inspections of a writable storage: the kernel does not report a card that was pulled out, a
+/// superblock that was switched by hand, or an error on most filesystems.
 pub(super) const INSPECT_EVERY: Duration = Duration::from_secs(1);
 /// The pause between two reads of the filesystem's events: programs that open and close files in a loop must not keep
 /// the daemon busy. On a read-only storage they can do that with a FIFO.

@@ -1,4 +1,4 @@
-//! The thread that does what blocks: inspections, remounts, syncs and the search for holders, in the order of the jobs.
+//! The worker thread, which owns the storage and runs jobs that may block: inspections, remounts, syncs, searches.
 
 use std::io;
 use std::sync::mpsc;

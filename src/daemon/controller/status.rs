@@ -1,4 +1,4 @@
-//! Fills in the status document, and encodes it once for all clients that ask at the same time.
+//! The status document: filled in, and encoded once for all clients that ask at the same time.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -16,14 +16,14 @@ use crate::wire::{
     Status, StorageStatus, Totals, VERSION,
 };
 
-/// Bytes of older snapshots that may still be on their way to slow clients when a new one is made. Beyond that,
-/// clients get the last snapshot again, so that clients that do not read cannot use up the memory.
+/// Bytes of older snapshots that may still be on their way to slow clients when a new one is created. Above this limit,
+/// clients get the last snapshot again: clients that do not read must not use up the memory.
 const SNAPSHOTS_MAX: usize = 2 << 20;
-/// Bytes of a command that are remembered after its session.
+/// Bytes of a command that are kept after its session.
 const ENDED_COMMAND_MAX: usize = 256;
 
 impl Controller {
-    /// Returns the last snapshot if it is recent, else a new one. `fresh`: include the latest change.
+    /// Returns the last snapshot if it is recent, else a new one. With `fresh`, it includes the latest change.
     pub(super) fn status(&mut self, fresh: bool) -> Arc<StatusSnapshot> {
         let too_much_unsent = self.unsent_bytes() > SNAPSHOTS_MAX;
         if let Some(last) = &self.snapshot {
@@ -116,7 +116,7 @@ impl Controller {
     }
 }
 
-/// Describes a session that ends now. `written`: the device's counter.
+/// Describes a session that ends now. `written` is the device's counter.
 pub(super) fn describe_ended(
     session: &OpenSession,
     outcome: SessionOutcome,
@@ -138,7 +138,7 @@ pub(super) fn describe_ended(
 }
 
 fn encode(status: &Status) -> Vec<u8> {
-    // It fails only for maps with keys that are not strings, and there are none.
+    // Fails only for maps with keys that are not strings, and there are none.
     let json = serde_json::to_vec(status).unwrap_or_default();
     let mut chunks = json.chunks(CHUNK_MAX);
     let mut bytes = Vec::with_capacity(json.len() + 16 * chunks.len());
@@ -153,7 +153,7 @@ fn encode(status: &Status) -> Vec<u8> {
     bytes
 }
 
-/// Rounds to milliseconds: more digits would only make the document longer.
+/// Rounds to milliseconds, to keep the document short.
 fn seconds(time: Duration) -> f64 {
     time.as_millis() as f64 / 1000.0
 }

@@ -1,10 +1,10 @@
-//! The JSON that kvmd's API sends and receives. No I/O.
+//! The JSON of kvmd's API. No I/O.
 
 use serde::Serialize;
 use serde::de::Error as _;
 use serde_json::{Map, Value};
 
-/// The storage as kvmd's clients know it.
+/// The storage's state in kvmd's format.
 #[derive(Debug, Serialize)]
 pub struct StorageState<'a> {
     /// The number of open sessions.
@@ -48,12 +48,12 @@ impl ClientEvent {
     }
 }
 
-/// The first event of a WebSocket.
+/// Returns the first event of a WebSocket.
 pub fn begin() -> String {
     event("loop", Map::new())
 }
 
-/// The answer to `ping`.
+/// Returns the answer to `ping`.
 pub fn pong() -> String {
     event("pong", Map::new())
 }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_those_of_kvmd() {
+    fn events_have_kvmds_format() {
         assert_eq!(begin(), r#"{"event_type":"loop","event":{}}"#);
         assert_eq!(pong(), r#"{"event_type":"pong","event":{}}"#);
         let now = StorageState {
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_is_recognized_however_it_is_written() {
+    fn a_ping_is_recognized_in_any_notation() {
         for text in [
             r#"{"event_type": "ping", "event": {}}"#,
             r#" {"event": {"x": [1]}, "event_type": "p\u0069ng", "more": 1} "#,
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_event_is_not_an_unknown_one() {
+    fn an_unknown_event_is_valid() {
         let unknown = ClientEvent::parse(r#"{"event_type": "a\nb", "event": {}}"#).unwrap();
         assert_eq!(unknown, ClientEvent::Unknown("a\nb".into()));
         for broken in [

@@ -8,11 +8,11 @@ use tungstenite::http::{self, HeaderValue, Method, StatusCode, Version, header};
 
 use super::events::json;
 
-/// Longest head of a request, in bytes.
+/// The maximum length of a request's head, in bytes.
 pub const HEAD_MAX: usize = 8 << 10;
-/// Most headers of a request.
+/// The maximum number of a request's headers.
 const HEADERS_MAX: usize = 64;
-/// Longest client name that the status shows, in bytes.
+/// The maximum length of a client's name in the status, in bytes.
 const NAME_MAX: usize = 256;
 
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub enum Route {
 }
 
 impl HttpRequest {
-    /// Parses the head of a request and returns its length too; `None` if it is incomplete.
+    /// Parses the head of a request. Also returns its length. `None` if the head is incomplete.
     ///
     /// # Errors
     /// The head is malformed or too long.
@@ -56,10 +56,10 @@ impl HttpRequest {
         Ok(Some((HttpRequest(request), length)))
     }
 
-    /// Returns what the request is for.
+    /// Returns the resource that is requested.
     ///
     /// # Errors
-    /// The path does not exist, or does not take this method or a body.
+    /// The path does not exist, or does not accept this method or a body.
     pub fn route(&self) -> Result<Route, HttpError> {
         let path = self.0.uri().path();
         let (route, methods) = match path {
@@ -153,7 +153,7 @@ impl HttpResponse {
 pub struct HttpError {
     status: StatusCode,
     text: String,
-    /// The methods that the path takes.
+    /// The methods that the path accepts.
     allow: Option<&'static str>,
 }
 
@@ -176,7 +176,7 @@ impl HttpError {
         HttpError::new(StatusCode::BAD_REQUEST, error.to_string())
     }
 
-    /// Returns the error's name. In kvmd it is the name of an exception.
+    /// Returns the error's name; kvmd uses names of exceptions.
     fn name(&self) -> &'static str {
         match self.status {
             StatusCode::FORBIDDEN => "ForbiddenError",

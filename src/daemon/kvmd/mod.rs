@@ -1,4 +1,4 @@
-//! Serves kvmd's own API, HTTP/1.1 and WebSocket on the daemon's socket, for kvmd and its clients.
+//! Serves kvmd's API, HTTP/1.1 and WebSocket on the daemon's socket, for kvmd and its clients.
 //!
 //! | request | response |
 //! | --- | --- |
@@ -22,7 +22,7 @@
 //! that does not answer. When the client closes a granted session, the daemon completes the closing
 //! handshake once the data is on the card; if the data is lost, it only disconnects.
 //!
-//! Access and limits are decided in `server`, grants in `arbiter`.
+//! `server` decides access and limits, `arbiter` decides grants.
 
 pub mod events;
 pub mod http;
@@ -32,7 +32,7 @@ use tungstenite::http::StatusCode;
 
 use self::events::{DataState, StorageState};
 use self::http::{HttpError, HttpRequest, HttpResponse, Route};
-use super::connection::{Connection, Fault};
+use super::connection::{Connection, ConnectionError};
 use super::context::Context;
 use super::handle::StatusSnapshot;
 use crate::problem::Problem;
@@ -42,7 +42,7 @@ pub(super) fn speaks(early: &[u8]) -> bool {
     early.first().is_some_and(u8::is_ascii_alphabetic)
 }
 
-/// Serves a connection to its end, or refuses it once it has sent its request. `early` are the bytes read so far.
+/// Serves a connection until it ends, or refuses it once its request has arrived. `early` are the bytes read so far.
 pub(super) async fn serve(
     context: &Context,
     connection: &Connection,
@@ -54,8 +54,10 @@ pub(super) async fn serve(
         .await
     {
         Ok(request) => request,
-        Err(Fault::Broken(text)) => Err(HttpError::new(StatusCode::REQUEST_TIMEOUT, text)),
-        Err(Fault::Gone) => return,
+        Err(ConnectionError::Broken(text)) => {
+            Err(HttpError::new(StatusCode::REQUEST_TIMEOUT, text))
+        }
+        Err(ConnectionError::Gone) => return,
     };
     let with_body = request.as_ref().map_or(true, HttpRequest::wants_body);
     let served = match (refusal, request) {
@@ -76,7 +78,7 @@ pub(super) async fn serve(
 async fn read_request(
     connection: &Connection,
     bytes: &mut Vec<u8>,
-) -> Result<Result<HttpRequest, HttpError>, Fault> {
+) -> Result<Result<HttpRequest, HttpError>, ConnectionError> {
     loop {
         match HttpRequest::parse(bytes) {
             Ok(None) => connection.read(|more| bytes.extend(more)).await?,
@@ -98,7 +100,7 @@ async fn respond(
     match request.route()? {
         Route::State => {
             let status = context.controller.status(true).await;
-            // Ends the use of the status: a slow client must not keep it in memory.
+            // Drops the status: a slow client must not keep it in memory.
             let response = status.map(|status| {
                 HttpResponse::result(&storage(context, &status, status.write_allowed))
             });

@@ -1,4 +1,4 @@
-//! Owns a session over a WebSocket, from the upgrade to the end of the connection.
+//! A session over a WebSocket, from the upgrade to the end of the connection.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -13,7 +13,7 @@ use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext}
 use tungstenite::{Bytes, Error, Message};
 
 use super::events::{self, ClientEvent};
-use crate::daemon::connection::{Connection, Fault};
+use crate::daemon::connection::{Connection, ConnectionError};
 use crate::daemon::context::Context;
 use crate::daemon::handle::Session;
 use crate::daemon::timeouts::{CHANGES_EVERY, PING_EVERY};
@@ -29,15 +29,15 @@ const REASON_MAX: usize = 123;
 enum SocketStage {
     Waiting,
     Granted,
-    /// The client closed the session. It gets its answer once its data is safe.
+    /// The client closed the session and waits until its data is safe.
     Closing,
     /// The daemon ended the session. The client still has to close.
     Revoked,
     Ended,
 }
 
-/// What the session waits for.
-enum Next {
+/// The next event of a WebSocket session.
+enum SocketEvent {
     Session(Option<DaemonMessage>),
     Ping,
     StatusChanged,
@@ -59,16 +59,16 @@ struct WebSocketSession<'a> {
     warned: bool,
 }
 
-/// The last `storage` event that was sent, and when the next may follow.
+/// The last `storage` event that was sent, and the earliest time of the next.
 struct SentStorage {
     event: String,
-    /// Closed at the next change.
+    /// The channel closes at the next change.
     outdated: Receiver<()>,
     not_before: Instant,
 }
 
-/// Holds a session for as long as the connection is open. `accept` is the HTTP response that opens
-/// the WebSocket, `early` the bytes that followed the request.
+/// Keeps a session open until the connection ends. `accept` is the HTTP response that opens the WebSocket, `early` are
+/// the bytes after the request.
 pub(super) async fn serve(
     context: &Context,
     connection: &Connection,
@@ -96,7 +96,7 @@ pub(super) async fn serve(
         answered: true,
         warned: false,
     };
-    if let Err(Fault::Broken(text)) = session.run(early).await {
+    if let Err(ConnectionError::Broken(text)) = session.run(early).await {
         let peer = connection.peer;
         log::warn!("a client ({peer}) broke the protocol: {text}");
         let _ = session.flush().await; // the close frame; the client may be gone
@@ -104,32 +104,32 @@ pub(super) async fn serve(
 }
 
 impl WebSocketSession<'_> {
-    async fn run(&mut self, early: Vec<u8>) -> Result<(), Fault> {
+    async fn run(&mut self, early: Vec<u8>) -> Result<(), ConnectionError> {
         self.send(Message::text(events::begin()));
         self.receive(early)?;
         while self.stage != SocketStage::Ended {
             self.flush().await?;
             match self.next().await? {
-                Next::Session(Some(event)) => self.session_event(event).await?,
-                Next::Session(None) => self.stage = SocketStage::Ended,
-                Next::Ping => self.ping(),
-                Next::StatusChanged => self.send_storage(true).await?,
-                Next::Input(bytes) => self.receive(bytes)?,
+                SocketEvent::Session(Some(event)) => self.session_event(event).await?,
+                SocketEvent::Session(None) => self.stage = SocketStage::Ended,
+                SocketEvent::Ping => self.ping(),
+                SocketEvent::StatusChanged => self.send_storage(true).await?,
+                SocketEvent::Input(bytes) => self.receive(bytes)?,
             }
             yield_now().await; // a client that never pauses must not keep the others waiting
         }
         self.flush().await
     }
 
-    async fn next(&self) -> Result<Next, Fault> {
-        let event = async { Ok(Next::Session(self.session.answer().await)) };
-        // Any use of the socket now would answer the client's close frame too early.
+    async fn next(&self) -> Result<SocketEvent, ConnectionError> {
+        let event = async { Ok(SocketEvent::Session(self.session.answer().await)) };
+        // Using the socket now would answer the client's close frame too early.
         if self.stage == SocketStage::Closing {
             return event.await;
         }
         let ping = async {
             Timer::at(self.ping_at).await;
-            Ok(Next::Ping)
+            Ok(SocketEvent::Ping)
         };
         let changed = async {
             let Some(sent) = &self.last_storage else {
@@ -137,19 +137,19 @@ impl WebSocketSession<'_> {
             };
             Timer::at(sent.not_before).await;
             let _ = sent.outdated.recv().await;
-            Ok(Next::StatusChanged)
+            Ok(SocketEvent::StatusChanged)
         };
         let input = async {
             let mut bytes = Vec::new();
             self.connection
                 .read(|read| bytes.extend_from_slice(read))
                 .await?;
-            Ok(Next::Input(bytes))
+            Ok(SocketEvent::Input(bytes))
         };
         or(event, or(ping, or(changed, input))).await
     }
 
-    async fn session_event(&mut self, event: DaemonMessage) -> Result<(), Fault> {
+    async fn session_event(&mut self, event: DaemonMessage) -> Result<(), ConnectionError> {
         match event {
             DaemonMessage::Granted { .. } if self.stage == SocketStage::Waiting => {
                 self.stage = SocketStage::Granted;
@@ -192,7 +192,7 @@ impl WebSocketSession<'_> {
     }
 
     /// Processes bytes from the client.
-    fn receive(&mut self, bytes: Vec<u8>) -> Result<(), Fault> {
+    fn receive(&mut self, bytes: Vec<u8>) -> Result<(), ConnectionError> {
         self.buffers.input = bytes.into();
         while !matches!(self.stage, SocketStage::Closing | SocketStage::Ended) {
             match self.socket.read(&mut self.buffers) {
@@ -228,10 +228,10 @@ impl WebSocketSession<'_> {
         }
     }
 
-    /// Logs the client's first invalid event only: it may send any number.
+    /// Logs only the client's first invalid event, because it may send any number.
     fn skip_event(&mut self, why: &str) {
         if !std::mem::replace(&mut self.warned, true) {
-            self.warn(&format!("an event was passed over ({why})"));
+            self.warn(&format!("an event was ignored ({why})"));
         }
     }
 
@@ -240,7 +240,7 @@ impl WebSocketSession<'_> {
         log::warn!("session {id} ({peer}): {what}");
     }
 
-    fn protocol_error(&mut self, error: &Error) -> Fault {
+    fn protocol_error(&mut self, error: &Error) -> ConnectionError {
         let code = match error {
             Error::Capacity(_) => CloseCode::Size,
             Error::Utf8(_) => CloseCode::Invalid,
@@ -248,14 +248,14 @@ impl WebSocketSession<'_> {
         };
         let text = error.to_string();
         self.close(code, &text);
-        Fault::Broken(text)
+        ConnectionError::Broken(text)
     }
 
-    /// Sends what the storage is, unless the client knows it already.
-    async fn send_storage(&mut self, write_allowed: bool) -> Result<(), Fault> {
+    /// Queues a `storage` event, unless it is the same as the last one.
+    async fn send_storage(&mut self, write_allowed: bool) -> Result<(), ConnectionError> {
         let fresh = self.last_storage.is_none();
         let status = self.context.controller.status(fresh).await;
-        let status = status.ok_or(Fault::Gone)?;
+        let status = status.ok_or(ConnectionError::Gone)?;
         let event = events::storage(&super::storage(self.context, &status, write_allowed));
         if self.last_storage.as_ref().map(|sent| &sent.event) != Some(&event) {
             self.send(Message::text(event.clone()));
@@ -268,7 +268,7 @@ impl WebSocketSession<'_> {
         Ok(())
     }
 
-    /// Queues a message, unless a close frame was sent already.
+    /// Queues a message, unless a close frame was queued before.
     fn send(&mut self, message: Message) {
         let _ = self.socket.write(&mut self.buffers, message);
     }
@@ -281,20 +281,20 @@ impl WebSocketSession<'_> {
         let _ = self.socket.close(&mut self.buffers, Some(frame));
     }
 
-    /// Queues the answer to the client's close frame, which the WebSocket has kept back so far.
+    /// Queues the answer to the client's close frame, which the WebSocket has delayed.
     fn answer_close(&mut self) {
         let _ = self.socket.flush(&mut self.buffers);
     }
 
-    /// Sends what is queued, if the client takes it in time.
-    async fn flush(&mut self) -> Result<(), Fault> {
+    /// Sends the queued bytes. Fails if the client does not read them in time.
+    async fn flush(&mut self) -> Result<(), ConnectionError> {
         let bytes = std::mem::take(&mut self.buffers.output);
         self.connection.write(&bytes).await
     }
 }
 
-/// The bytes between the WebSocket and the connection, so that all I/O is in the session's loop.
-/// Writing never fails; reading fails only when it needs more input.
+/// The bytes between the WebSocket and the connection: the session's loop does all I/O. Writing never fails. Reading
+/// fails only if more input is needed.
 struct Buffers {
     input: VecDeque<u8>,
     output: Vec<u8>,
@@ -319,7 +319,7 @@ impl Write for Buffers {
     }
 }
 
-/// Cuts a text to what a close frame can hold.
+/// Cuts a text to the length limit of a close frame.
 fn truncated(text: &str) -> &str {
     let mut ends = (0..=REASON_MAX.min(text.len())).rev();
     ends.find_map(|end| text.get(..end)).unwrap_or_default()

@@ -12,7 +12,7 @@ fn status(error: &HttpError) -> u16 {
     error.status.as_u16()
 }
 
-/// The status of the response to a complete head.
+/// Returns the status of the response to a complete head.
 fn answered(head: &str) -> u16 {
     match HttpRequest::parse(head.as_bytes()) {
         Err(error) => status(&error),
@@ -72,7 +72,7 @@ fn each_request_gets_the_right_http_status() {
 }
 
 #[test]
-fn a_head_ends_at_8_kib_and_64_headers() {
+fn a_head_is_limited_to_8_kib_and_64_headers() {
     let long = |more: usize| {
         let head = "GET /state HTTP/1.1\r\nX: \r\n\r\n";
         head.replace(
@@ -128,7 +128,7 @@ fn responses_are_http_with_json() {
 }
 
 #[test]
-fn the_upgrade_is_the_one_of_rfc_6455() {
+fn the_upgrade_follows_rfc_6455() {
     let response = parse(UPGRADE).upgrade().unwrap().bytes(false);
     let text = String::from_utf8(response).unwrap();
     assert!(
