@@ -19,15 +19,15 @@ pub(super) fn check(
         Err(problem) => return vec![Id::Group.problem(problem)],
     };
     let group = escape(&config.group).to_string();
-    let mut findings = vec![Id::Group.ok(&group), caller(host, gid, &group)];
+    let mut findings = vec![Id::Group.ok(&group), check_caller(host, gid, &group)];
     // The daemon runs as root or as the storage's owner.
     let owner = location.and_then(|location| user::uid_by_name(&location.user).ok()?);
-    findings.extend(socket(config, gid, owner));
+    findings.extend(check_socket(config, gid, owner));
     findings
 }
 
 /// Checks the groups of this process, because the daemon checks those of its client.
-fn caller(host: &Host, gid: u32, group: &str) -> Finding {
+fn check_caller(host: &Host, gid: u32, group: &str) -> Finding {
     if host.is_root() {
         return Id::Access.ok("root may open sessions");
     }
@@ -45,7 +45,7 @@ fn caller(host: &Host, gid: u32, group: &str) -> Finding {
 }
 
 /// Checks the socket's owner, group and mode. Without a socket, there is a finding about the daemon.
-fn socket(config: &Config, gid: u32, owner: Option<u32>) -> Option<Finding> {
+fn check_socket(config: &Config, gid: u32, owner: Option<u32>) -> Option<Finding> {
     let metadata = fs::metadata(&config.socket).ok()?;
     if !metadata.file_type().is_socket() {
         return None;
@@ -87,7 +87,7 @@ mod tests {
         let tree = HostTree::new();
         let mut host = tree.0.clone();
         host.groups = vec![8, 64100];
-        let level = |host: &Host, gid| caller(host, gid, "g").level;
+        let level = |host: &Host, gid| check_caller(host, gid, "g").level;
         assert_eq!(level(&host, 99), Level::Ok, "root");
         host.user = 64_001;
         assert_eq!(level(&host, 8), Level::Ok);

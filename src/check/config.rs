@@ -65,7 +65,7 @@ pub(super) fn check_fstab(
     match config.storage_location() {
         Ok(location) => {
             if entry.is_none() {
-                findings.push(no_entry(&fstab, &location.mount));
+                findings.push(explain_missing_entry(&fstab, &location.mount));
             }
             findings.push(check_owner(config, &location));
             (entry, Some(location))
@@ -78,7 +78,7 @@ pub(super) fn check_fstab(
 }
 
 /// fstab needs no entry if the config file names the mount point and a mount unit mounts it.
-fn no_entry(fstab: &str, mount: &Path) -> Finding {
+fn explain_missing_entry(fstab: &str, mount: &Path) -> Finding {
     let text = format!("{fstab} has no entry for {}", escape_path(mount));
     match units::has_mount_unit(mount) {
         true => Id::Fstab.ok(format!("{text}, but a mount unit mounts it")),
@@ -112,7 +112,7 @@ fn check_options(entry: &Entry) -> Vec<Finding> {
     let wanted = WANTED
         .iter()
         .filter(|(_, opposite)| is_ext || *opposite != "errors");
-    let missing = wanted.filter_map(|(option, opposite)| missing(&options, option, opposite));
+    let missing = wanted.filter_map(|(option, opposite)| check_option(&options, option, opposite));
     let ineffective = options.iter().filter(|option| is_ineffective(option));
     let ineffective = ineffective.map(|option| {
         let advice = format!("use {}, each with a value", OWN.join(", "));
@@ -126,7 +126,7 @@ fn check_options(entry: &Entry) -> Vec<Finding> {
 }
 
 /// Returns a warning unless `option` is set. The last of an option and its opposites counts.
-fn missing(options: &[String], option: &str, opposite: &str) -> Option<Finding> {
+fn check_option(options: &[String], option: &str, opposite: &str) -> Option<Finding> {
     let is_about = |word: &&String| *word == option || word.split('=').next() == Some(opposite);
     let (shown, advice) = match options.iter().rfind(is_about) {
         Some(word) if word == option => return None,

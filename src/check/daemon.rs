@@ -39,7 +39,7 @@ pub(super) fn check(
             }
             return no_daemon(problem, found);
         }
-        Err(error) => return vec![no_status(socket, error)],
+        Err(error) => return vec![explain_failure(socket, error)],
     };
     let pid = status.daemon.pid;
     // The pid of a daemon in another pid namespace may belong to another process here.
@@ -47,11 +47,11 @@ pub(super) fn check(
     let process = is_here.then(|| host.at(format!("/proc/{pid}")));
     let mut findings = vec![
         Id::Daemon.ok(format!("answers, pid {pid}")),
-        version(&status, process.as_deref()),
-        capabilities(process.as_deref()),
+        check_version(&status, process.as_deref()),
+        check_capabilities(process.as_deref()),
     ];
-    findings.extend(location.map(|location| same_config(&status, location)));
-    findings.push(state(&status));
+    findings.extend(location.map(|location| compare_config(&status, location)));
+    findings.push(check_state(&status));
     findings
 }
 
@@ -72,7 +72,7 @@ fn no_daemon(problem: Problem, found: Option<&MountedStorage>) -> Vec<Finding> {
     findings
 }
 
-fn no_status(socket: &Path, error: ClientError) -> Finding {
+fn explain_failure(socket: &Path, error: ClientError) -> Finding {
     match error {
         ClientError::Decode(DecodeError::Version(version)) => other_version(version),
         ClientError::Refused { version, .. } if version != VERSION => other_version(version),
@@ -100,7 +100,7 @@ fn other_version(version: u16) -> Finding {
 }
 
 /// Checks that the daemon has this version, and that its program was not replaced.
-fn version(status: &Status, process: Option<&Path>) -> Finding {
+fn check_version(status: &Status, process: Option<&Path>) -> Finding {
     let (theirs, ours) = (&status.version, env!("CARGO_PKG_VERSION"));
     if theirs != ours {
         let text = format!("it is pst {theirs}, this program {ours}");
@@ -117,7 +117,7 @@ fn version(status: &Status, process: Option<&Path>) -> Finding {
     }
 }
 
-fn capabilities(process: Option<&Path>) -> Finding {
+fn check_capabilities(process: Option<&Path>) -> Finding {
     let status = process.and_then(|process| fs::read_to_string(process.join("status")).ok());
     let status = status.unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
@@ -149,7 +149,7 @@ fn judge_capabilities(effective: u64) -> Finding {
 }
 
 /// Checks that the daemon started with the current config file and fstab.
-fn same_config(status: &Status, location: &StorageLocation) -> Finding {
+fn compare_config(status: &Status, location: &StorageLocation) -> Finding {
     let mount = escape_path(&location.mount);
     let data = escape_path(&location.root.join(&location.data));
     let theirs = &status.storage;
@@ -165,7 +165,7 @@ fn same_config(status: &Status, location: &StorageLocation) -> Finding {
     )
 }
 
-fn state(status: &Status) -> Finding {
+fn check_state(status: &Status) -> Finding {
     let state = status.storage.state;
     let advice = match state {
         State::ReadOnly | State::ReadWrite | State::GoingRo | State::GoingRw => {

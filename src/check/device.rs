@@ -15,7 +15,7 @@ use crate::fstab::Entry;
 use crate::storage::inspect::MountedStorage;
 
 /// Cards that ignore the kernel's request to flush their write cache: the beginning of their
-/// [`identity`], and their months of manufacture (YYYYMM).
+/// identity, and their months of manufacture (YYYYMM).
 ///
 /// From drivers/mmc/core/quirks.h of the Raspberry Pi's kernel (rpi-6.12.y), which does not enable
 /// their cache (MMC_QUIRK_BROKEN_SD_CACHE). Mainline Linux lists only some of them.
@@ -38,23 +38,23 @@ pub(super) fn check(
     }
     let source = found.map(|found| found.mount.source.as_path());
     let named = entry.and_then(|entry| {
-        let node = fs::canonicalize(named_path(host, &entry.spec)?);
-        findings.push(compare(&entry.spec, node.as_deref().ok(), source));
+        let node = fs::canonicalize(find_named_path(host, &entry.spec)?);
+        findings.push(compare_devices(&entry.spec, node.as_deref().ok(), source));
         node.ok()
     });
     let node = source.or(named.as_deref())?;
-    let sys = sysfs_directory(host, node)?;
+    let sys = find_sysfs_directory(host, node)?;
     let disk = match sys.join("partition").exists() {
         true => sys.parent()?,
         false => &sys,
     };
-    findings.extend(write_protected(node, &sys, disk));
-    findings.push(card(node, disk));
+    findings.extend(check_write_protection(node, &sys, disk));
+    findings.push(check_card(node, disk));
     Some(node.to_owned())
 }
 
 /// Returns the path of the device that fstab's first field names; `None` if it cannot be found out.
-fn named_path(host: &Host, spec: &OsStr) -> Option<PathBuf> {
+fn find_named_path(host: &Host, spec: &OsStr) -> Option<PathBuf> {
     if spec.as_bytes().starts_with(b"/dev/") {
         return Some(host.at(spec));
     }
@@ -63,14 +63,14 @@ fn named_path(host: &Host, spec: &OsStr) -> Option<PathBuf> {
         return None;
     }
     let links = host.at("/dev/disk");
-    let name = udev_name(value.trim_matches('"'));
+    let name = encode_label(value.trim_matches('"'));
     // udev removes by-label with its last link, but never /dev/disk.
     let is_udev = links.is_dir();
     is_udev.then(|| links.join(format!("by-{}/{name}", tag.to_lowercase())))
 }
 
 /// Encodes a label as udev does in the names of links: a space becomes `\x20`.
-fn udev_name(label: &str) -> String {
+fn encode_label(label: &str) -> String {
     let encode = |letter: char| match letter {
         letter if letter.is_ascii_alphanumeric() || !letter.is_ascii() => letter.to_string(),
         '#' | '+' | '-' | '.' | ':' | '=' | '@' | '_' => letter.to_string(),
@@ -80,7 +80,7 @@ fn udev_name(label: &str) -> String {
 }
 
 /// Compares the device that fstab names, if it exists, with the mounted one.
-fn compare(spec: &OsStr, named: Option<&Path>, mounted: Option<&Path>) -> Finding {
+fn compare_devices(spec: &OsStr, named: Option<&Path>, mounted: Option<&Path>) -> Finding {
     let spec = escape(spec.as_bytes());
     let Some(named) = named else {
         return Id::Device.error(
@@ -104,7 +104,7 @@ fn compare(spec: &OsStr, named: Option<&Path>, mounted: Option<&Path>) -> Findin
 }
 
 /// Returns the directory of a block device in sysfs.
-fn sysfs_directory(host: &Host, node: &Path) -> Option<PathBuf> {
+fn find_sysfs_directory(host: &Host, node: &Path) -> Option<PathBuf> {
     let metadata = fs::metadata(host.at(node)).ok()?;
     if !metadata.file_type().is_block_device() {
         return None;
@@ -114,7 +114,7 @@ fn sysfs_directory(host: &Host, node: &Path) -> Option<PathBuf> {
 }
 
 /// Returns an error if the device, or its whole disk, does not allow writes.
-fn write_protected(node: &Path, sys: &Path, disk: &Path) -> Option<Finding> {
+fn check_write_protection(node: &Path, sys: &Path, disk: &Path) -> Option<Finding> {
     let is_set = |sys: &Path| read_line(&sys.join("ro")).is_some_and(|ro| ro != "0");
     (is_set(sys) || is_set(disk)).then(|| {
         Id::Device.error(
@@ -129,14 +129,14 @@ fn write_protected(node: &Path, sys: &Path, disk: &Path) -> Option<Finding> {
 }
 
 /// Checks whether the disk is a card with a broken write cache.
-fn card(node: &Path, disk: &Path) -> Finding {
+fn check_card(node: &Path, disk: &Path) -> Finding {
     let cached = read_line(&disk.join("queue/write_cache")).map(|word| word == "write back");
     let cache = match cached {
         Some(true) => "with a write cache, flushed before `pst run` returns",
         Some(false) => "without a write cache in use",
         None => "/sys does not show whether it has a write cache",
     };
-    let Some((identity, date)) = identity(&disk.join("device")) else {
+    let Some((identity, date)) = read_identity(&disk.join("device")) else {
         return Id::Card.ok(format!("{} is not an SD card; {cache}", escape_path(node)));
     };
     let shown = format!("{} of {:02}/{}", escape(&identity), date % 100, date / 100);
@@ -157,7 +157,7 @@ fn card(node: &Path, disk: &Path) -> Finding {
 
 /// Returns the maker, OEM and name of an SD or MMC card, and its month of manufacture as YYYYMM. `None`
 /// for other disks.
-fn identity(device: &Path) -> Option<(String, u32)> {
+fn read_identity(device: &Path) -> Option<(String, u32)> {
     let read = |name| read_line(&device.join(name));
     let identity = [read("manfid")?, read("oemid")?, read("name")?].join(" ");
     let date = read("date")?;
@@ -173,10 +173,10 @@ mod tests {
 
     #[test]
     fn labels_are_encoded_as_udev_encodes_them() {
-        assert_eq!(udev_name("PIPST"), "PIPST");
-        assert_eq!(udev_name("my card/1"), "my\\x20card\\x2f1");
+        assert_eq!(encode_label("PIPST"), "PIPST");
+        assert_eq!(encode_label("my card/1"), "my\\x20card\\x2f1");
         let tree = HostTree::new();
-        let path = |spec: &str| named_path(&tree.0, OsStr::new(spec));
+        let path = |spec: &str| find_named_path(&tree.0, OsStr::new(spec));
         assert_eq!(path("LABEL=PIPST"), None);
         tree.file("/dev/mmcblk0p4", "");
         tree.link("/dev/disk/by-label/my\\x20card", "../../mmcblk0p4");
@@ -188,7 +188,7 @@ mod tests {
             assert!(!path(spec).unwrap().exists(), "{spec}");
         }
         assert_eq!(path("tmpfs"), None);
-        let missing = compare(OsStr::new("LABEL=PIPST"), None, None);
+        let missing = compare_devices(OsStr::new("LABEL=PIPST"), None, None);
         assert_eq!(missing.level, Level::Error);
     }
 
@@ -198,7 +198,7 @@ mod tests {
         let device = |own: &str, disk: &str| {
             tree.file("/sys/d/ro", disk).file("/sys/d/p/ro", own);
             let (sys, disk) = (tree.0.at("/sys/d/p"), tree.0.at("/sys/d"));
-            write_protected(Path::new("/dev/p"), &sys, &disk).map(|found| found.level)
+            check_write_protection(Path::new("/dev/p"), &sys, &disk).map(|found| found.level)
         };
         assert_eq!(device("0\n", "0\n"), None);
         assert_eq!(device("0\n", "1\n"), Some(Level::Error));
@@ -222,7 +222,7 @@ mod tests {
             );
         }
         let node = Path::new("/dev/mmcblk0p4");
-        let found = card(node, &tree.0.at("/sys/block/mmcblk0"));
+        let found = check_card(node, &tree.0.at("/sys/block/mmcblk0"));
         assert!(found.text.contains(name), "{found:?}");
         found.level
     }
@@ -257,8 +257,8 @@ mod tests {
     #[test]
     fn other_disks_have_no_identity() {
         let tree = HostTree::new();
-        assert_eq!(identity(&tree.0.at("/sys/block/loop0/device")), None);
+        assert_eq!(read_identity(&tree.0.at("/sys/block/loop0/device")), None);
         tree.file("/sys/block/sda/device/name", "a disk");
-        assert_eq!(identity(&tree.0.at("/sys/block/sda/device")), None);
+        assert_eq!(read_identity(&tree.0.at("/sys/block/sda/device")), None);
     }
 }

@@ -20,16 +20,16 @@ const LOW_PERCENT: u64 = 10;
 
 /// `node` is the filesystem's device, if it has one.
 pub(super) fn check(host: &Host, found: &MountedStorage, node: Option<&Path>) -> Vec<Finding> {
-    let mut findings = vec![health(host, found)];
+    let mut findings = vec![check_health(host, found)];
     if found.mount.fstype.starts_with("ext") {
-        findings.extend(errors(found));
-        findings.extend(node.and_then(|node| journal(found, &host.at(node))));
+        findings.extend(check_errors(found));
+        findings.extend(node.and_then(|node| check_journal(found, &host.at(node))));
     }
-    findings.extend(space(found));
+    findings.extend(check_space(found));
     findings
 }
 
-fn health(host: &Host, found: &MountedStorage) -> Finding {
+fn check_health(host: &Host, found: &MountedStorage) -> Finding {
     if let Some(problem) = found.fault() {
         return Id::FsHealth.problem(problem);
     }
@@ -45,10 +45,10 @@ fn health(host: &Host, found: &MountedStorage) -> Finding {
 }
 
 /// Checks the errors that ext4 counted since the last e2fsck. `None` if /sys does not show them.
-fn errors(found: &MountedStorage) -> Option<Finding> {
+fn check_errors(found: &MountedStorage) -> Option<Finding> {
     let folder = stats::ext4_directory(found.mount.device)?;
     let count: u64 = read_line(&folder.join("errors_count"))?.parse().ok()?;
-    let [first, last] = ["first", "last"].map(|which| incident(&folder, which));
+    let [first, last] = ["first", "last"].map(|which| describe_error(&folder, which));
     let text = match count {
         0 => return Some(Id::FsErrors.ok("no error since the last e2fsck")),
         1 => format!("1 error since the last e2fsck: {last}"),
@@ -63,7 +63,7 @@ fn errors(found: &MountedStorage) -> Option<Finding> {
 }
 
 /// Returns when and where ext4 had its `first` or `last` error.
-fn incident(folder: &Path, which: &str) -> String {
+fn describe_error(folder: &Path, which: &str) -> String {
     let read = |name| read_line(&folder.join(format!("{which}_error_{name}")));
     let [function, line] = ["func", "line"].map(|name| read(name).unwrap_or_default());
     let since_epoch = read("time").and_then(|seconds| seconds.parse().ok());
@@ -73,11 +73,11 @@ fn incident(folder: &Path, which: &str) -> String {
 }
 
 /// Checks whether a power cut now would cost a replay of the journal.
-fn journal(found: &MountedStorage, node: &Path) -> Option<Finding> {
+fn check_journal(found: &MountedStorage, node: &Path) -> Option<Finding> {
     if found.mount.shut_down().is_some() {
         return None; // the finding fs-health has the advice
     }
-    let needs_recovery = match needs_recovery(node) {
+    let needs_recovery = match read_needs_recovery(node) {
         Ok(needs_recovery) => needs_recovery?,
         Err(error) => {
             let text = format!("cannot read {}: {error}", escape_path(node));
@@ -99,7 +99,7 @@ fn journal(found: &MountedStorage, node: &Path) -> Option<Finding> {
 
 /// Reads the flag from the superblock on the device; `None` unless it is ext2, ext3 or ext4.
 /// See Documentation/filesystems/ext4/super.rst of Linux.
-fn needs_recovery(device: &Path) -> io::Result<Option<bool>> {
+fn read_needs_recovery(device: &Path) -> io::Result<Option<bool>> {
     const INCOMPAT_RECOVER: u8 = 0x4;
     let mut superblock = [0; 1024];
     File::open(device)?.read_exact_at(&mut superblock, 1024)?;
@@ -107,7 +107,7 @@ fn needs_recovery(device: &Path) -> io::Result<Option<bool>> {
     Ok(is_ext.then_some(superblock[0x60] & INCOMPAT_RECOVER != 0))
 }
 
-fn space(found: &MountedStorage) -> Option<Finding> {
+fn check_space(found: &MountedStorage) -> Option<Finding> {
     let space = file::space(found.root.as_fd()).ok()?;
     let (free, size) = (HumanBytes(space.free), HumanBytes(space.size));
     let text = match (space.free_inodes, space.inodes) {
@@ -118,7 +118,8 @@ fn space(found: &MountedStorage) -> Option<Finding> {
     };
     let advice =
         "remove what is not needed: `pst run -- bash`, then `du -a $KVMD_PST_DATA | sort -n`";
-    let level = fill_level(space.free, space.size).max(fill_level(space.free_inodes, space.inodes));
+    let level =
+        judge_space(space.free, space.size).max(judge_space(space.free_inodes, space.inodes));
     Some(match level {
         Level::Error => Id::FsSpace.error(format!("{text}: nothing can be written"), advice),
         Level::Warning => Id::FsSpace.warning(format!("{text}: nearly full"), advice),
@@ -126,7 +127,7 @@ fn space(found: &MountedStorage) -> Option<Finding> {
     })
 }
 
-fn fill_level(free: u64, all: u64) -> Level {
+fn judge_space(free: u64, all: u64) -> Level {
     match free {
         _ if all == 0 => Level::Ok,
         0 => Level::Error,
@@ -151,16 +152,20 @@ mod tests {
         tree.file("/d/last_error_time", &format!("{since_epoch}\n"))
             .file("/d/last_error_func", "ext4_find_entry\n")
             .file("/d/last_error_line", "1612\n");
-        let shown = incident(&tree.0.at("/d"), "last");
+        let shown = describe_error(&tree.0.at("/d"), "last");
         assert_eq!(shown, "2 h 0 min ago in ext4_find_entry:1612");
     }
 
     #[test]
     fn less_than_ten_percent_is_a_warning() {
-        assert_eq!(fill_level(100, 1000), Level::Ok);
-        assert_eq!(fill_level(99, 1000), Level::Warning);
-        assert_eq!(fill_level(0, 1000), Level::Error);
-        assert_eq!(fill_level(u64::MAX, u64::MAX), Level::Ok);
-        assert_eq!(fill_level(0, 0), Level::Ok, "btrfs has no number of inodes");
+        assert_eq!(judge_space(100, 1000), Level::Ok);
+        assert_eq!(judge_space(99, 1000), Level::Warning);
+        assert_eq!(judge_space(0, 1000), Level::Error);
+        assert_eq!(judge_space(u64::MAX, u64::MAX), Level::Ok);
+        assert_eq!(
+            judge_space(0, 0),
+            Level::Ok,
+            "btrfs has no number of inodes"
+        );
     }
 }

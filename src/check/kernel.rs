@@ -6,10 +6,10 @@ use crate::escape::escape;
 
 pub(super) fn check(host: &Host) -> Finding {
     let release = read_line(&host.at("/proc/sys/kernel/osrelease"));
-    version(&release.unwrap_or_default())
+    check_version(&release.unwrap_or_default())
 }
 
-fn version(release: &str) -> Finding {
+fn check_version(release: &str) -> Finding {
     let shown = escape(release);
     match parse(release) {
         // mount_setattr(2) is the newest call that pst cannot do without.
@@ -45,7 +45,7 @@ mod tests {
             ("", Level::Skipped),
             ("mainline", Level::Skipped),
         ] {
-            assert_eq!(version(release).level, level, "{release}");
+            assert_eq!(check_version(release).level, level, "{release}");
         }
     }
 }

@@ -26,10 +26,10 @@ pub(super) fn check(
         }
     };
     findings.push(Id::Mount.ok(describe(&found)));
-    findings.push(options(&found));
-    findings.push(filesystem(&found, location));
-    findings.push(prepared(&found));
-    findings.extend(directories(&found, location, host));
+    findings.push(check_options(&found));
+    findings.push(check_filesystem(&found, location));
+    findings.push(check_prepared(&found));
+    findings.extend(check_directories(&found, location, host));
     Some(found)
 }
 
@@ -48,7 +48,7 @@ fn describe(found: &MountedStorage) -> String {
 }
 
 /// Checks the mount's current options. They may differ from fstab's if it was mounted by hand.
-fn options(found: &MountedStorage) -> Finding {
+fn check_options(found: &MountedStorage) -> Finding {
     let flags = &found.mount.flags;
     let mut missing = vec!["nodev", "nosuid", "noexec"];
     missing.retain(|option| !flags.split(',').any(|flag| flag == *option));
@@ -63,7 +63,7 @@ fn options(found: &MountedStorage) -> Finding {
 }
 
 /// Checks that the mount is a whole filesystem, not shared with another mount, on a device.
-fn filesystem(found: &MountedStorage, location: &StorageLocation) -> Finding {
+fn check_filesystem(found: &MountedStorage, location: &StorageLocation) -> Finding {
     let kind = escape(&found.mount.fstype).to_string();
     match found.check_switchable(location) {
         Ok(()) if found.has_block_device() => {
@@ -81,7 +81,7 @@ fn filesystem(found: &MountedStorage, location: &StorageLocation) -> Finding {
     }
 }
 
-fn prepared(found: &MountedStorage) -> Finding {
+fn check_prepared(found: &MountedStorage) -> Finding {
     match found.flag {
         Flag::Clear => Id::MountPrepared.ok("only the superblock's flag decides"),
         Flag::SetHere | Flag::SetInHost => Id::MountPrepared.error(
@@ -93,7 +93,11 @@ fn prepared(found: &MountedStorage) -> Finding {
 }
 
 /// Checks the storage root and the data directory. `None` if the owner does not exist.
-fn directories(found: &MountedStorage, location: &StorageLocation, host: &Host) -> Option<Finding> {
+fn check_directories(
+    found: &MountedStorage,
+    location: &StorageLocation,
+    host: &Host,
+) -> Option<Finding> {
     let owner = Owner::of(location).ok()?; // the finding owner is an error
     let path = location.root.join(&location.data);
     let data = escape_path(&path);

@@ -12,12 +12,12 @@ use crate::escape::escape_path;
 const NAMES: [&str; 2] = ["kvmd-pstrun", "kvmd-pst"];
 
 pub(super) fn check(host: &Host) -> Finding {
-    let Some(own) = inode(&host.at("/proc/self/exe")) else {
+    let Some(own) = read_inode(&host.at("/proc/self/exe")) else {
         return Id::Path.skipped("/proc/self/exe cannot be read");
     };
     for name in NAMES {
-        let text = match program(host, name) {
-            Some(path) if inode(&path) == Some(own) => continue,
+        let text = match find_program(host, name) {
+            Some(path) if read_inode(&path) == Some(own) => continue,
             Some(path) => format!("{name} is another program: {}", escape_path(&path)),
             None => format!("there is no {name} in PATH"),
         };
@@ -30,13 +30,13 @@ pub(super) fn check(host: &Host) -> Finding {
     Id::Path.ok("kvmd-pst and kvmd-pstrun are this program")
 }
 
-fn inode(path: &Path) -> Option<(u64, u64)> {
+fn read_inode(path: &Path) -> Option<(u64, u64)> {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }
 
 /// Returns the first executable with this name in PATH.
-fn program(host: &Host, name: &str) -> Option<PathBuf> {
+fn find_program(host: &Host, name: &str) -> Option<PathBuf> {
     std::env::split_paths(&host.path)
         .map(|directory| host.at(directory.join(name)))
         .find(|path| {
@@ -51,7 +51,7 @@ mod tests {
     use super::super::host::tests::HostTree;
     use super::*;
 
-    fn program(tree: &HostTree, path: &str) {
+    fn create_program(tree: &HostTree, path: &str) {
         tree.file(path, "");
         fs::set_permissions(tree.0.at(path), fs::Permissions::from_mode(0o755)).unwrap();
     }
@@ -60,14 +60,14 @@ mod tests {
     fn another_program_that_comes_first_in_path_is_found() {
         let tree = HostTree::new();
         let mut host = tree.0.clone();
-        program(&tree, "/usr/bin/pst");
+        create_program(&tree, "/usr/bin/pst");
         tree.link("/proc/self/exe", "../../usr/bin/pst");
         host.path = "/usr/local/bin:/usr/bin".into();
         let text = |host: &Host| check(host).text;
         assert_eq!(check(&host).level, Level::Warning);
         assert_eq!(text(&host), "there is no kvmd-pstrun in PATH");
         for name in NAMES {
-            program(&tree, &format!("/usr/bin/{name}"));
+            create_program(&tree, &format!("/usr/bin/{name}"));
         }
         assert!(text(&host).contains("another program"), "{}", text(&host));
         for name in NAMES {
@@ -87,7 +87,7 @@ mod tests {
     fn a_file_that_is_not_executable_is_not_a_program() {
         let tree = HostTree::new();
         let mut host = tree.0.clone();
-        program(&tree, "/bin/pst");
+        create_program(&tree, "/bin/pst");
         tree.link("/proc/self/exe", "../../bin/pst");
         tree.file("/first/kvmd-pst", "")
             .link("/bin/kvmd-pst", "pst");

@@ -57,23 +57,23 @@ fn judge(shown: &str, mount: Option<&Path>) -> Vec<Finding> {
         return vec![Id::Units.skipped("systemctl shows no units")];
     };
     let mut findings = Vec::new();
-    findings.extend(enabled(service, "nothing starts the daemon at boot"));
-    findings.extend(enabled(
+    findings.extend(check_enabled(service, "nothing starts the daemon at boot"));
+    findings.extend(check_enabled(
         socket,
         "clients are refused while the daemon restarts",
     ));
     if let (Some(mount), Some(unit)) = (mount, mount_unit.first()) {
-        findings.extend(prepared_on_mount(unit, mount));
+        findings.extend(check_prepared_on_mount(unit, mount));
     }
     if findings.is_empty() {
         let text = "pst.service and pst.socket are enabled, and a new mount is prepared";
         findings.push(Id::Units.ok(text));
     }
-    findings.push(kvmd_pst(kvmd));
+    findings.push(check_kvmd_pst(kvmd));
     findings
 }
 
-fn enabled(unit: &str, otherwise: &str) -> Option<Finding> {
+fn check_enabled(unit: &str, otherwise: &str) -> Option<Finding> {
     let name = property(unit, "Id");
     let enable = format!("`systemctl enable --now {name}`");
     match (property(unit, "LoadState"), property(unit, "UnitFileState")) {
@@ -91,7 +91,7 @@ fn enabled(unit: &str, otherwise: &str) -> Option<Finding> {
 }
 
 /// Checks that the mount unit wants the service that prepares a new mount while the daemon runs.
-fn prepared_on_mount(unit: &str, mount: &Path) -> Option<Finding> {
+fn check_prepared_on_mount(unit: &str, mount: &Path) -> Option<Finding> {
     let unit_name = property(unit, "Id");
     let instance = unit_name.strip_suffix(".mount").unwrap_or(unit_name);
     let wanted = format!("pst-mounted@{instance}.service");
@@ -112,7 +112,7 @@ fn prepared_on_mount(unit: &str, mount: &Path) -> Option<Finding> {
     ))
 }
 
-fn kvmd_pst(unit: &str) -> Finding {
+fn check_kvmd_pst(unit: &str) -> Finding {
     let disable = "`systemctl disable --now kvmd-pst`, then `systemctl restart pst`";
     let active = property(unit, "ActiveState");
     if !["", "inactive", "failed"].contains(&active) {
