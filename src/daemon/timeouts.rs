@@ -25,7 +25,7 @@ pub(super) const FORGOTTEN: Duration = Duration::from_secs(60 * 60);
 /// The pause if the kernel lacks resources for a new connection.
 pub(super) const NO_RESOURCES: Duration = Duration::from_millis(100);
 
-/// The pause before the second try to go read-only.
+/// The pause before the second attempt to go read-only.
 pub(super) const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The pauses double up to this limit.
 pub(super) const RETRY_LONGEST: Duration = Duration::from_secs(10);

@@ -110,12 +110,12 @@ fn close(context: &mut RunContext, code: u8) -> u8 {
         Ok(()) => code,
         Err(error) => {
             output::error(error.problem);
-            or(code, error.code)
+            code_or(code, error.code)
         }
     }
 }
 
 /// Returns the command's own code if it is not 0.
-fn or(code: u8, otherwise: u8) -> u8 {
+fn code_or(code: u8, otherwise: u8) -> u8 {
     if code == 0 { otherwise } else { code }
 }

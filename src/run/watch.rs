@@ -10,7 +10,7 @@ use rustix::process::Pid;
 use super::control::{self, CommandEnd};
 use super::session::unexpected;
 use super::supervisor::{self, cannot_watch};
-use super::{RunContext, close, or, output, tree};
+use super::{RunContext, close, code_or, output, tree};
 use crate::client::DaemonConnection;
 use crate::escape::escape;
 use crate::problem::Problem;
@@ -109,7 +109,7 @@ impl Run<'_> {
         }
         match report {
             Some(CommandEnd::Ended(_)) if lost => 1,
-            Some(CommandEnd::Finished(code) | CommandEnd::Ended(code)) => or(code, 1),
+            Some(CommandEnd::Finished(code) | CommandEnd::Ended(code)) => code_or(code, 1),
             None => self.end_without_supervisor(),
         }
     }

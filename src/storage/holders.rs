@@ -14,7 +14,7 @@ use super::search::{Search, Searcher, describe, unknown};
 use crate::sys::file;
 use crate::wire::{COMMAND_MAX, HolderKind, HolderStatus};
 
-/// After this time a search returns what it has found.
+/// A search returns its results after this time at the latest.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// The limit for one process, so that the search also reaches the others.
 const PROCESS_TIMEOUT: Duration = Duration::from_millis(200);

@@ -117,7 +117,7 @@ impl Storage {
     fn switch(&mut self, root: BorrowedFd<'_>, mode: Mode) -> io::Result<()> {
         let mut switched = switch_superblock(root, mode);
         if mode == Mode::ReadOnly && is_busy(&switched) {
-            // A writer that closes after this call sends an event. The second try covers writers
+            // A writer that closes after this call sends an event. The second attempt covers writers
             // that closed before.
             self.watch_events(root, mode);
             switched = switch_superblock(root, mode);

@@ -202,7 +202,7 @@ impl<M: Machine> Model<M> {
             remount_failed: false,
         };
         for effect in effects {
-            model.effect(effect)?;
+            model.check_effect(effect)?;
         }
         Ok(model)
     }
@@ -293,7 +293,7 @@ impl<M: Machine> Model<M> {
             if let Effect::Deny(id, ..) | Effect::Closed(id, ..) | Effect::Disconnect(id) = effect {
                 over.push(id);
             }
-            self.effect(effect)?;
+            self.check_effect(effect)?;
         }
         // The connection ends soon after its session.
         for id in over {

@@ -134,7 +134,7 @@ fn invariant_1_catches_a_mutant_that_goes_read_only_at_the_first_close() {
 }
 
 #[test]
-fn invariant_1_catches_a_mutant_that_never_tries_again() {
+fn invariant_1_catches_a_mutant_that_never_retries() {
     breaks_by_output(1, |before, _, _, out| {
         let stuck = before.running == Some(Job::FindHolders);
         out.retain(|effect| !(stuck && matches!(effect, Effect::SetTimer(Some(_)))));
@@ -376,7 +376,7 @@ fn invariant_9_catches_a_mutant_that_closes_a_disconnected_session() {
 }
 
 #[test]
-fn invariant_10_catches_a_mutant_that_tries_again_at_once() {
+fn invariant_10_catches_a_mutant_that_retries_at_once() {
     breaks_by_output(10, |_, _, now, out| {
         for effect in out {
             if let Effect::SetTimer(Some(at)) = effect {

@@ -88,7 +88,7 @@ pub(crate) enum Effect {
     Disconnect(SessionId),
     /// Replace the timer: pass in [`Input::Tick`] at this moment, or never if `None`.
     SetTimer(Option<Moment>),
-    /// Everything is answered: send what is queued and exit.
+    /// Every client has its answer: send the queued messages and exit.
     Exit {
         /// The storage is read-only or absent.
         clean: bool,

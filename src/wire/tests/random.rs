@@ -69,7 +69,7 @@ fn daemon_message() -> impl Strategy<Value = DaemonMessage> {
     ]
 }
 
-/// Checks that all messages are decoded in order, whatever the pieces of their bytes.
+/// Checks that all messages are decoded in order if their bytes arrive in these pieces.
 fn all_are_decoded<M>(messages: Vec<M>, pieces: Vec<usize>) -> Result<(), TestCaseError>
 where
     M: Message + Debug + PartialEq,

@@ -23,14 +23,14 @@ pub const INVARIANTS: [&str; 10] = [
 ];
 
 impl<M: Machine> Model<M> {
-    pub(super) fn effect(&mut self, effect: Effect) -> Result<(), Violation> {
+    pub(super) fn check_effect(&mut self, effect: Effect) -> Result<(), Violation> {
         check(!self.exited, 7, || format!("{effect:?} after the exit"))?;
         match effect {
-            Effect::Start(job) => self.starts(job),
-            Effect::Grant(id) => self.grants(id),
-            Effect::Deny(id, reason, text) => self.denies(id, reason, &text),
-            Effect::Revoke(id, reason, text) => self.revokes(id, reason, &text),
-            Effect::Closed(id, result, text) => self.closes(id, result, &text),
+            Effect::Start(job) => self.check_start(job),
+            Effect::Grant(id) => self.check_grant(id),
+            Effect::Deny(id, reason, text) => self.check_deny(id, reason, &text),
+            Effect::Revoke(id, reason, text) => self.check_revoke(id, reason, &text),
+            Effect::Closed(id, result, text) => self.check_close(id, result, &text),
             Effect::Disconnect(id) => {
                 let client = self.clients.remove(&id);
                 let now = self.now;
@@ -43,11 +43,11 @@ impl<M: Machine> Model<M> {
                 let past = at.is_some_and(|at| at < self.now);
                 check(!past, 10, || "timer set in the past".into())
             }
-            Effect::Exit { clean } => self.exits(clean),
+            Effect::Exit { clean } => self.check_exit(clean),
         }
     }
 
-    fn starts(&mut self, job: Job) -> Result<(), Violation> {
+    fn check_start(&mut self, job: Job) -> Result<(), Violation> {
         let other = self.running.replace(job);
         check(other.is_none(), 4, || format!("{job:?} during {other:?}"))?;
         let granted = self
@@ -75,7 +75,7 @@ impl<M: Machine> Model<M> {
         Ok(())
     }
 
-    fn grants(&mut self, id: SessionId) -> Result<(), Violation> {
+    fn check_grant(&mut self, id: SessionId) -> Result<(), Violation> {
         let client = self
             .clients
             .insert(id, ModelClient::Granted { lost: false });
@@ -99,7 +99,12 @@ impl<M: Machine> Model<M> {
         })
     }
 
-    fn denies(&mut self, id: SessionId, reason: DenyReason, text: &Text) -> Result<(), Violation> {
+    fn check_deny(
+        &mut self,
+        id: SessionId,
+        reason: DenyReason,
+        text: &Text,
+    ) -> Result<(), Violation> {
         let client = self.clients.remove(&id);
         let Some(ModelClient::Waiting { fresh }) = client else {
             return check(false, 9, || format!("{client:?} is denied"));
@@ -119,7 +124,7 @@ impl<M: Machine> Model<M> {
         })
     }
 
-    fn revokes(
+    fn check_revoke(
         &mut self,
         id: SessionId,
         reason: RevokeReason,
@@ -147,7 +152,12 @@ impl<M: Machine> Model<M> {
         Ok(())
     }
 
-    fn closes(&mut self, id: SessionId, result: CloseResult, text: &Text) -> Result<(), Violation> {
+    fn check_close(
+        &mut self,
+        id: SessionId,
+        result: CloseResult,
+        text: &Text,
+    ) -> Result<(), Violation> {
         let client = self.clients.remove(&id);
         let Some(ModelClient::Closing { lost, durable, .. }) = client else {
             return check(false, 9, || format!("{client:?} is closed"));
@@ -168,7 +178,7 @@ impl<M: Machine> Model<M> {
         }
     }
 
-    fn exits(&mut self, clean: bool) -> Result<(), Violation> {
+    fn check_exit(&mut self, clean: bool) -> Result<(), Violation> {
         self.exited = true;
         check(self.stopped, 7, || "an exit without a stop".into())?;
         check(self.clients.is_empty(), 7, || {
