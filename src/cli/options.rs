@@ -57,8 +57,8 @@ pub(super) fn parse_before_words<T: FromArgs + ArgsInfo>(
     }
 }
 
-/// Splits the arguments into options for argh, with each value as a separate argument, and the words
-/// that follow `--` or begin with the first word that is not an option.
+/// Splits the arguments into options for argh and the words after them. Each value becomes a separate
+/// argument. The first word that is not an option ends the options, as does `--`.
 fn split(
     flags: &[FlagInfo<'_>],
     mut args: impl Iterator<Item = OsString>,

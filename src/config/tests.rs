@@ -1,3 +1,5 @@
+//! Tests of the config file. `location` tests the storage's location.
+
 mod location;
 
 use super::*;

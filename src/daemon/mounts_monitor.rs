@@ -12,9 +12,6 @@ use super::timeouts::MOUNTS_GATHER;
 use crate::sys::poll;
 
 /// Starts the thread, which runs until the daemon exits.
-///
-/// # Errors
-/// This namespace's mounts cannot be read, or the thread cannot be created.
 pub(super) fn start(controller: Handle) -> io::Result<()> {
     let own = File::open("/proc/self/mountinfo")?;
     let host = File::open("/proc/1/mountinfo").ok();

@@ -10,9 +10,6 @@ use super::handle::{Handle, JobReport, Request};
 use crate::storage::Storage;
 
 /// Starts the thread. It ends when the returned sender is dropped.
-///
-/// # Errors
-/// The thread cannot be created.
 pub(super) fn start(mut storage: Storage, controller: Handle) -> io::Result<mpsc::Sender<Job>> {
     let (jobs, inbox) = mpsc::channel();
     let work = move || {

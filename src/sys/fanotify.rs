@@ -11,8 +11,8 @@ const RELEASE: u64 = libc::FAN_CLOSE_WRITE | libc::FAN_DELETE_SELF;
 pub(crate) struct Events {
     /// The filesystem hit an error (FAN_FS_ERROR, Linux 5.16; on ext4, and xfs since 6.19).
     pub error: bool,
-    /// Something that kept the filesystem from going read-only may be gone: a file that was open
-    /// for writing was closed (FAN_CLOSE_WRITE), or a deleted one was closed for the last time
+    /// A holder that kept the filesystem from going read-only may be gone. A file that was open for
+    /// writing was closed (FAN_CLOSE_WRITE), or a deleted file was closed for the last time
     /// (FAN_DELETE_SELF, Linux 5.1 for whole filesystems).
     pub release: bool,
 }

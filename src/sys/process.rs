@@ -68,8 +68,8 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
     Ok(Pid::from_raw(check(unsafe { libc::fork() })?))
 }
 
-/// Starts a command with the signal mask, ignored signals and closed descriptors that this process
-/// was started with, and with `name` set to `value` in its environment.
+/// Starts a command with `name` set to `value` in its environment. The command inherits the signal
+/// mask, ignored signals and closed descriptors that this process inherited.
 ///
 /// # Errors
 /// Those of fork(2) and execve(2).

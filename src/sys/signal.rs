@@ -1,5 +1,5 @@
-//! Signals: blocking them before any thread exists, reading them from a signalfd, and restoring for
-//! a command what the caller left (mask, ignored signals, closed standard descriptors).
+//! Signals: blocks them before any thread exists, and reads them from a signalfd. Restores for a
+//! command what the caller left: mask, ignored signals, closed standard descriptors.
 
 use std::io;
 use std::mem::MaybeUninit;

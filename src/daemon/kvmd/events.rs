@@ -33,9 +33,6 @@ pub enum ClientEvent {
 
 impl ClientEvent {
     /// Parses an event: an object with `event_type` and the object `event`. No known event has fields.
-    ///
-    /// # Errors
-    /// The text is not an event.
     pub fn parse(text: &str) -> Result<ClientEvent, serde_json::Error> {
         let mut fields: Map<String, Value> = serde_json::from_str(text)?;
         match (fields.remove("event_type"), fields.get("event")) {

@@ -1,3 +1,5 @@
+//! Tests of the HTTP requests and responses.
+
 use proptest::prelude::*;
 
 use super::*;
