@@ -1,4 +1,4 @@
-//! Admission: counters connections and limits them, for each user and in total.
+//! Counts the open connections, and limits them for each user and in total.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
