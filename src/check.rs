@@ -27,6 +27,8 @@ use host::Host;
 #[derive(Debug)]
 pub(crate) struct CheckOptions {
     pub config: PathBuf,
+    /// The config file must exist.
+    pub required: bool,
     /// Overrides the config file's socket.
     pub socket: Option<PathBuf>,
     pub json: bool,

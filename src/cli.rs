@@ -239,8 +239,10 @@ fn start(word: &OsStr, args: impl Iterator<Item = OsString>) -> Result<ExitCode,
         }
         b"check" => {
             let args: CheckArgs = options::parse("pst check", args)?;
+            let (config, required) = config_path(args.config);
             Ok(check::main(check::CheckOptions {
-                config: config_path(args.config),
+                config,
+                required,
                 socket: named(None, "PST_SOCKET"),
                 json: args.json,
             })?)
@@ -273,7 +275,8 @@ fn start_run(name: &str, args: impl Iterator<Item = OsString>) -> Result<ExitCod
 /// Returns the config for `daemon` and `prepare`. PST_SOCKET overrides the config's socket, as it does
 /// for clients.
 fn service_config(option: Option<OptionValue>) -> Result<Config, Problem> {
-    let mut config = Config::load(&config_path(option))?;
+    let (path, required) = config_path(option);
+    let mut config = Config::load(&path, required)?;
     if let Some(socket) = named(None, "PST_SOCKET") {
         config.socket = std::path::absolute(&socket).unwrap_or(socket);
     }
@@ -285,12 +288,19 @@ fn service_config(option: Option<OptionValue>) -> Result<Config, Problem> {
 fn socket(option: Option<OptionValue>) -> Result<PathBuf, Problem> {
     match named(option, "PST_SOCKET") {
         Some(socket) => Ok(socket),
-        None => Ok(Config::load(&config_path(None))?.socket),
+        None => {
+            let (path, required) = config_path(None);
+            Ok(Config::load(&path, required)?.socket)
+        }
     }
 }
 
-fn config_path(option: Option<OptionValue>) -> PathBuf {
-    named(option, "PST_CONFIG").unwrap_or_else(|| config::DEFAULT_PATH.into())
+/// Returns the path of the config file, and whether the user named it, so that it must exist.
+fn config_path(option: Option<OptionValue>) -> (PathBuf, bool) {
+    match named(option, "PST_CONFIG") {
+        Some(path) => (path, true),
+        None => (config::DEFAULT_PATH.into(), false),
+    }
 }
 
 /// Returns the value of the option, else of the variable. An empty variable counts as unset.

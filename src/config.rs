@@ -76,12 +76,11 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads a config file. The defaults apply if there is no file at [`DEFAULT_PATH`].
-    pub fn load(path: &Path) -> Result<Config, Problem> {
-        let is_default = path == Path::new(DEFAULT_PATH);
+    /// Reads a config file. The defaults apply if there is none, unless it is `required`.
+    pub fn load(path: &Path, required: bool) -> Result<Config, Problem> {
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
-            Err(error) if is_default && error.kind() == ErrorKind::NotFound => {
+            Err(error) if !required && error.kind() == ErrorKind::NotFound => {
                 return Ok(Config::default());
             }
             Err(error) => {

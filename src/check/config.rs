@@ -28,7 +28,7 @@ const WANTED: [(&str, &str); 6] = [
 /// Returns the config, unless it is invalid.
 pub(super) fn check(options: &CheckOptions, findings: &mut Vec<Finding>) -> Option<Config> {
     let shown = escape_path(&options.config);
-    match Config::load(&options.config) {
+    match Config::load(&options.config, options.required) {
         Ok(mut config) => {
             findings.push(Id::Config.ok(match options.config.exists() {
                 true => shown,

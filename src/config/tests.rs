@@ -276,23 +276,20 @@ const ERRORS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn a_missing_file_is_an_error_unless_it_is_the_default() {
+fn a_missing_file_is_an_error_only_if_it_is_required() {
     let path = Path::new("/nonexistent/pst.toml");
+    assert_eq!(Config::load(path, false).unwrap(), Config::default());
     assert_eq!(
-        Config::load(path).unwrap_err().to_string(),
+        Config::load(path, true).unwrap_err().to_string(),
         "cannot read /nonexistent/pst.toml: no such file or directory"
     );
-    assert!(Config::load(Path::new("/")).is_err());
-    if !Path::new(DEFAULT_PATH).exists() {
-        let config = Config::load(Path::new(DEFAULT_PATH));
-        assert_eq!(config.unwrap(), Config::default());
-    }
+    assert!(Config::load(Path::new("/"), false).is_err());
 }
 
 #[test]
 fn a_file_that_is_not_utf8_is_named_with_the_position() {
     let file = File::new(b"group = \"x\"\n# \xc3\xa4 \xff\n");
-    let error = Config::load(&file.0).unwrap_err();
+    let error = Config::load(&file.0, false).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!("{}:2:5: not UTF-8", file.0.display())

@@ -157,7 +157,7 @@ fn p8_what_is_swapped_for_the_data_root_meanwhile_is_left_alone() {
     rig.remount_by_hand("rw");
     let swapping = attack(&rig, Some(MEMBER), "swapping");
     swapping.await_stdout("begun");
-    let place = Config::load(&rig.config())
+    let place = Config::load(&rig.config(), true)
         .expect("config")
         .storage_location();
     let place = place.expect("place");
