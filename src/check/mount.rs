@@ -104,8 +104,8 @@ fn check_directories(
     let whose = format!("{}:{}", escape(&location.user), escape(&location.group));
     Some(
         match directories::check(found.root.as_fd(), location, owner) {
-            Ok(true) => Id::Directories.ok(format!("{data} is {whose}, mode 1775")),
-            Ok(false) => Id::Directories.warning(
+            Ok(Some(_)) => Id::Directories.ok(format!("{data} is {whose}, mode 1775")),
+            Ok(None) => Id::Directories.warning(
                 format!(
                     "{data} or a directory above it is missing, or is not {whose} with mode 1775"
                 ),

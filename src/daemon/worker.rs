@@ -38,6 +38,9 @@ fn run(storage: &mut Storage, job: Job) -> JobReport {
             Outcome::Searched
         }
     };
+    if matches!(job, Job::Inspect | Job::MakeReadOnly { .. }) {
+        storage.read_ext4_stats(); // not before a grant
+    }
     JobReport {
         outcome,
         took: start.elapsed(),

@@ -55,7 +55,8 @@ fn look_up(
     })
 }
 
-/// Returns whether all directories exist with the right owner and mode. Writes nothing.
+/// Returns the data directory's `st_dev`, or `None` if a directory is missing or has the wrong owner or
+/// mode. Writes nothing.
 ///
 /// # Errors
 /// [`repair`] would fail, too.
@@ -63,8 +64,8 @@ pub fn check(
     mount: BorrowedFd<'_>,
     location: &StorageLocation,
     owner: Owner,
-) -> Result<bool, Problem> {
-    walk(mount, location, owner, false).map(|device| device.is_some())
+) -> Result<Option<u64>, Problem> {
+    walk(mount, location, owner, false)
 }
 
 /// Creates missing directories and corrects owners and modes. The storage must be writable. Returns

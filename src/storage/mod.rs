@@ -135,8 +135,11 @@ impl Storage {
 
     pub(crate) fn report(&mut self) -> StorageReport {
         self.report.written = self.written.count();
-        self.report.ext4 = stats::ext4(self.written.device);
         self.report.clone()
+    }
+
+    pub(crate) fn read_ext4_stats(&mut self) {
+        self.report.ext4 = stats::ext4(self.written.device);
     }
 
     /// Selects the filesystem's events: always errors, and closing writers only in `ReadOnly`, which is

@@ -65,7 +65,7 @@ fn prepare_directories(
     let has_directory = socket.parent().is_some_and(Path::is_dir);
     let lock = has_directory.then(|| DeviceLock::take(socket, &found.mount, owner.uid));
     let lock = lock.transpose()?;
-    if directories::check(found.root.as_fd(), location, owner)? {
+    if directories::check(found.root.as_fd(), location, owner)?.is_some() {
         return Ok(());
     }
     let root = escape_path(&location.root);

@@ -22,15 +22,19 @@ impl Storage {
         let root = found.root.as_fd();
         let was_writable = !found.mount.superblock_read_only();
         // Before the remount, so that a refused session writes nothing to the card.
-        if let Err(problem) = directories::check(root, &self.location, self.owner) {
-            return Inspection::new(Health::Unprepared(problem.into()), was_writable);
-        }
+        let checked = match directories::check(root, &self.location, self.owner) {
+            Ok(device) => device,
+            Err(problem) => {
+                return Inspection::new(Health::Unprepared(problem.into()), was_writable);
+            }
+        };
         let errors = stats::error_count(found.mount.device);
         if let Err(error) = self.switch(root, Mode::ReadWrite) {
             let problem = self.explain_refusal(Mode::ReadWrite, &error);
             return Inspection::new(Health::Failed(problem.into()), was_writable);
         }
-        match directories::repair(root, &self.location, self.owner) {
+        let repair = || directories::repair(root, &self.location, self.owner);
+        match checked.map_or_else(repair, Ok) {
             Ok(device) => self.report.data_device = device,
             Err(problem) => return Inspection::new(Health::Unprepared(problem.into()), true),
         }
