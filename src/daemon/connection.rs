@@ -1,16 +1,16 @@
 //! A client's connection: reads and writes bytes with time limits.
 
 use std::future::Future;
-use std::io::{self, Read};
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::Instant;
 
 use async_io::{Async, Timer};
 use smol::future::{or, yield_now};
-use smol::io::AsyncWriteExt;
 
 use super::timeouts::{HANDSHAKE, WRITE_TIMEOUT};
-use crate::sys::socket::Peer;
+use crate::sys::socket::{self, Peer};
 use crate::wire::begins_with_magic;
 
 /// Bytes that are sent before other connections get their turn.
@@ -26,14 +26,20 @@ pub(super) enum ConnectionError {
 }
 
 impl From<io::Error> for ConnectionError {
-    fn from(_: io::Error) -> ConnectionError {
-        ConnectionError::Gone
+    fn from(error: io::Error) -> ConnectionError {
+        match error.kind() {
+            io::ErrorKind::InvalidData => {
+                ConnectionError::Broken("a message with file descriptors".into())
+            }
+            _ => ConnectionError::Gone,
+        }
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: Async<UnixStream>,
+    /// Shared with the task that closes it.
+    stream: Async<Rc<UnixStream>>,
     pub peer: Peer,
     /// The peer may open sessions.
     pub admitted: bool,
@@ -43,13 +49,18 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Starts the time limit for the client's request.
-    pub(super) fn new(stream: Async<UnixStream>, peer: Peer, admitted: bool) -> Connection {
-        Connection {
-            stream,
+    pub(super) fn new(
+        stream: Rc<UnixStream>,
+        peer: Peer,
+        admitted: bool,
+    ) -> io::Result<Connection> {
+        socket::keep_in_line(&stream)?;
+        Ok(Connection {
+            stream: Async::new(stream)?,
             peer,
             admitted,
             deadline: Instant::now() + HANDSHAKE,
-        }
+        })
     }
 
     /// Reads until the client's protocol is known, and appends the bytes to `early`.
@@ -88,7 +99,7 @@ impl Connection {
     pub(super) async fn write(&self, bytes: &[u8]) -> Result<(), ConnectionError> {
         let sent = async {
             for chunk in bytes.chunks(SEND_CHUNK) {
-                (&self.stream).write_all(chunk).await?;
+                self.write_chunk(chunk).await?;
                 yield_now().await;
             }
             Ok(())
@@ -100,11 +111,20 @@ impl Connection {
         or(sent, late).await
     }
 
+    async fn write_chunk(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let write = |stream: &Rc<UnixStream>| (&**stream).write(bytes);
+            let sent = self.stream.write_with(write).await?;
+            bytes = &bytes[sent..];
+        }
+        Ok(())
+    }
+
     /// Waits for bytes and passes them to `take`. Keeps no buffer while waiting.
     pub(super) async fn read(&self, mut take: impl FnMut(&[u8])) -> Result<(), ConnectionError> {
-        let read = |mut stream: &UnixStream| {
+        let read = |stream: &Rc<UnixStream>| {
             let mut buffer = [0; 1280];
-            let count = stream.read(&mut buffer)?;
+            let count = socket::receive(stream, &mut buffer)?;
             take(&buffer[..count]);
             Ok(count)
         };

@@ -46,9 +46,6 @@ impl Listener {
             Some(passed) => (UnixListener::from(passed), None),
             None => create(config, access_gid).map(|(socket, name)| (socket, Some(name)))?,
         };
-        if let Err(error) = socket::refuse_descriptors(socket.as_fd()) {
-            log::debug!("cannot refuse descriptors from clients: {error}");
-        }
         // Not the kernel's maximum: connections are served in turn, so a flood would delay all clients.
         let backlog = i32::try_from(config.limit.max(LEAST_BACKLOG)).unwrap_or(i32::MAX);
         let socket = rustix::net::listen(&socket, backlog)

@@ -1,8 +1,10 @@
 //! `pst daemon`: serves the socket and manages the storage. One thread runs all tasks: the controller, which owns the
-//! state, and the connections. The worker thread makes the calls that may block; another thread watches the mounts.
+//! state, and the connections. The worker thread makes the calls that may block, another closes sockets with unread
+//! data, and one watches the mounts.
 
 mod admission;
 mod arbiter;
+mod closer;
 mod connection;
 mod context;
 mod controller;
@@ -38,6 +40,7 @@ use crate::sys::fanotify::Group;
 use crate::sys::signal::Signals;
 use crate::systemd::{self, ServiceManager};
 
+use self::closer::Closer;
 use self::context::Context;
 use self::controller::Controller;
 use self::handle::{Handle, Request};
@@ -77,6 +80,7 @@ fn run(config: Config) -> Result<bool, Problem> {
         .map_err(|error| Problem::io("cannot watch the mounts", &error))?;
     let jobs = worker::start(storage, handle.clone())
         .map_err(|error| Problem::io("cannot start a thread", &error))?;
+    let closer = Closer::start().map_err(|error| Problem::io("cannot start a thread", &error))?;
     let signals = Signals::new([libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
         .and_then(Async::new)
         .map_err(|error| Problem::io("cannot receive signals", &error))?;
@@ -85,7 +89,7 @@ fn run(config: Config) -> Result<bool, Problem> {
     let controller = Controller::new(context.clone(), jobs, manager, starting);
 
     let executor = Rc::new(LocalExecutor::new());
-    let server = Server::new(context, executor.clone());
+    let server = Server::new(context, executor.clone(), closer);
     let accepting = executor.spawn(server.run(socket, started));
     let accepting = match name {
         None => Some(accepting),
@@ -106,6 +110,8 @@ fn run(config: Config) -> Result<bool, Problem> {
     }
     let clean = async_io::block_on(executor.run(controller.run(requests)));
     drop(name);
+    // The kernel closes the sockets: a close that may block does not block an exiting process.
+    std::mem::forget(executor);
     Ok(clean)
 }
 

@@ -10,7 +10,8 @@ use smol::LocalExecutor;
 use smol::channel::Receiver;
 use smol::future::yield_now;
 
-use super::admission::{Admission, lacks_descriptors};
+use super::admission::{Admission, ConnectionSlot, lacks_descriptors};
+use super::closer::Closer;
 use super::connection::{Connection, ConnectionError};
 use super::context::Context;
 use super::handle::Request;
@@ -31,16 +32,22 @@ pub(super) struct Server {
     context: Rc<Context>,
     executor: Rc<LocalExecutor<'static>>,
     admission: Rc<Admission>,
+    closer: Closer,
     /// Has one more reference for each refused client whose request is awaited.
     refusals: Rc<()>,
 }
 
 impl Server {
-    pub(super) fn new(context: Rc<Context>, executor: Rc<LocalExecutor<'static>>) -> Server {
+    pub(super) fn new(
+        context: Rc<Context>,
+        executor: Rc<LocalExecutor<'static>>,
+        closer: Closer,
+    ) -> Server {
         Server {
             admission: Admission::new(context.config.limit, context.controller.clone()),
             context,
             executor,
+            closer,
             refusals: Rc::default(),
         }
     }
@@ -60,6 +67,7 @@ impl Server {
                     Timer::after(NO_RESOURCES).await;
                 }
             }
+            self.closer.catch_up().await;
             yield_now().await;
         }
     }
@@ -81,37 +89,55 @@ impl Server {
     }
 
     fn admit(&self, stream: UnixStream) {
-        let Ok(peer) = socket::peer(stream.as_fd()) else {
+        let stream = Rc::new(stream);
+        let Some((connection, entry)) = self.enter(&stream) else {
+            self.closer.close(stream);
             return;
         };
-        if socket::hung_up(&stream) {
-            return; // the client has already hung up
+        let (context, closer) = (self.context.clone(), self.closer.clone());
+        let task = async move {
+            let refusal = entry.as_ref().err().map(|(problem, _)| problem);
+            serve(&context, &connection, refusal).await;
+            drop(connection);
+            if let Some(closed) = closer.close(stream) {
+                let _ = closed.recv().await; // the connection counts until it is closed
+            }
+            drop(entry);
+        };
+        self.executor.spawn(task).detach();
+    }
+
+    /// Counts a new connection. Returns `None` if there is nothing to serve: the client has hung up or was refused.
+    fn enter(&self, stream: &Rc<UnixStream>) -> Option<(Connection, Entry)> {
+        let peer = socket::peer(stream.as_fd()).ok()?;
+        if socket::hung_up(stream) {
+            return None;
         }
-        let slot = match self.admission.enter(stream.as_fd(), peer.uid) {
+        let entry = match self.admission.enter(stream.as_fd(), peer.uid) {
             Ok(slot) => Ok(slot),
             Err(problem) => {
                 self.context.controller.send(Request::TurnedAway);
                 let waiting = Rc::strong_count(&self.refusals) - 1;
                 if waiting >= REFUSALS_MAX || lacks_descriptors(stream.as_fd()) {
-                    return refuse_now(&stream, &problem);
+                    refuse_now(stream, &problem);
+                    return None;
                 }
                 Err((problem, self.refusals.clone()))
             }
         };
-        let admitted = slot.is_ok() && is_member(&stream, peer, self.context.access_gid);
-        let stream = match Async::new(stream) {
-            Ok(stream) => stream,
-            Err(error) => return log::error!("cannot serve {peer}: {error}"),
-        };
-        let connection = Connection::new(stream, peer, admitted);
-        let context = self.context.clone();
-        let task = async move {
-            let refusal = slot.as_ref().err().map(|(problem, _)| problem);
-            serve(&context, &connection, refusal).await;
-        };
-        self.executor.spawn(task).detach();
+        let admitted = entry.is_ok() && is_member(stream, peer, self.context.access_gid);
+        match Connection::new(stream.clone(), peer, admitted) {
+            Ok(connection) => Some((connection, entry)),
+            Err(error) => {
+                log::error!("cannot serve {peer}: {error}");
+                None
+            }
+        }
     }
 }
+
+/// A new connection's slot, or why it has none and its place among the [refusals](Server::refusals).
+type Entry = Result<ConnectionSlot, (Problem, Rc<()>)>;
 
 fn is_member(stream: &UnixStream, peer: Peer, group: u32) -> bool {
     peer.uid == 0

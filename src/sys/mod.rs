@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub mod current;
 pub(crate) mod fanotify;
 pub mod file;
+pub(crate) mod interrupt;
 pub mod mount;
 pub mod poll;
 pub mod process;

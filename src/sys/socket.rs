@@ -1,8 +1,8 @@
 //! Unix sockets. For clients: connecting with a timeout, and waking a stopped process. For the
-//! daemon: identifying the peer, taking a passed socket, and owning the socket's name.
+//! daemon: identifying the peer, reading without descriptors, taking a passed socket, and owning the socket's name.
 
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, IoSliceMut, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
@@ -12,8 +12,11 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{AtFlags, Gid, OFlags, fcntl_setfl};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::sockopt::{Timeout, set_socket_oobinline, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, Shutdown, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
 
 use super::{check, poll};
 
@@ -123,27 +126,34 @@ pub(crate) fn hung_up(socket: &impl AsFd) -> bool {
     ) == [true]
 }
 
-/// Forbids clients of a listening socket from sending descriptors. The daemon would close them unseen, and
-/// closing a TCP socket with SO_LINGER blocks as long as its sender wants. SO_PASSRIGHTS of
-/// socket(7).
+/// Prepares a new connection for [`receive`]: keeps out-of-band bytes in line. Otherwise a read drops them and closes
+/// the descriptors that came with them. SO_OOBINLINE of socket(7).
+pub(crate) fn keep_in_line(socket: &UnixStream) -> io::Result<()> {
+    Ok(set_socket_oobinline(socket, true)?)
+}
+
+/// Reads bytes, unless descriptors came with them. Then all stays unread: the last close of another process's file may
+/// block. recvmsg(2).
 ///
 /// # Errors
-/// ENOPROTOOPT before Linux 6.16.
-pub(crate) fn refuse_descriptors(listener: BorrowedFd<'_>) -> io::Result<()> {
-    // Not in the libc crate; the same on all architectures but parisc and sparc.
-    const SO_PASSRIGHTS: libc::c_int = 83;
-    let pass: libc::c_int = 0;
-    // SAFETY: `pass` is live and of the size that is passed.
-    check(unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_PASSRIGHTS,
-            (&raw const pass).cast(),
-            size_of_val(&pass) as libc::socklen_t,
-        )
-    })
-    .map(drop)
+/// `InvalidData` if descriptors came.
+pub(crate) fn receive(socket: &UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
+    // A look at a message receives copies of its descriptors. There is no room for them, so the kernel drops the copies
+    // and sets MSG_CTRUNC.
+    let mut no_room = RecvAncillaryBuffer::new(&mut []);
+    let parts = &mut [IoSliceMut::new(buffer)];
+    let seen = rustix::net::recvmsg(socket, parts, &mut no_room, RecvFlags::PEEK)?;
+    if seen.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut socket = socket;
+    socket.read(&mut buffer[..seen.bytes])
+}
+
+/// Stops receiving, and returns whether something is unread. Afterwards the other end can send no more. shutdown(2).
+pub(crate) fn has_unread(socket: &UnixStream) -> bool {
+    let stopped = rustix::net::shutdown(socket, Shutdown::Read);
+    stopped.is_err() || rustix::io::ioctl_fionread(socket) != Ok(0)
 }
 
 /// Takes ownership of descriptor 3, the first that a service manager passes; sd_listen_fds(3). Call it
@@ -187,7 +197,6 @@ pub(crate) fn set_group(name: &File, gid: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::io::Read;
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
     use std::sync::mpsc;

@@ -2,12 +2,13 @@
 //! meanwhile; afterwards the rig checks that the daemon has not grown.
 
 use std::fs;
+use std::process::Command;
 use std::time::Instant;
 
 use crate::clients::attack;
 use crate::needs_root;
 use crate::rig::{
-    Fs, Job, MEMBER, OUTSIDER, PRIMARY, Person, Rig, RunToEnd, Setup, start, wait_until,
+    Fs, Job, MEMBER, OUTSIDER, PRIMARY, Person, Rig, RunToEnd, Setup, start, tool, wait_until,
 };
 
 /// The most memory that the daemon may use, in KiB. Without optimisation the code alone takes more.
@@ -194,9 +195,55 @@ fn p9_descriptors_sent_along_are_not_kept() {
 }
 
 #[test]
-fn p9_a_descriptor_whose_close_blocks_does_not_block_the_daemon() {
+fn p9_descriptors_whose_close_blocks_do_not_block_the_daemon() {
     needs_root!("other users");
-    besieged(&open_rig(), "a lingering socket", &EVERYBODY, |_| {});
+    let rig = open_rig();
+    // Its clients have sent all, and some have left, before it takes the first connection.
+    rig.signal_daemon("STOP");
+    let attackers = EVERYBODY.map(|who| attack(&rig, who, "lingering"));
+    for attacker in &attackers {
+        attacker.await_stdout("begun");
+    }
+    rig.signal_daemon("CONT");
+    rig.status();
+    besieged(&rig, "lingering in sessions", &[None, Some(MEMBER)], |_| {
+        rig.status();
+        // The unit's TasksMax.
+        let threads = memory(&rig, "Threads");
+        assert!(threads < 16, "{threads} threads");
+    });
+    for attacker in attackers {
+        attacker.end().must(0);
+    }
+}
+
+#[test]
+fn p9_descriptors_whose_close_blocks_do_not_keep_the_daemon_from_ending() {
+    needs_root!("other users");
+    let mut rig = open_rig();
+    rig.signal_daemon("STOP");
+    let attacker = attack(&rig, Some(OUTSIDER), "lingering");
+    attacker.await_stdout("begun");
+    rig.signal_daemon("TERM");
+    rig.signal_daemon("CONT");
+    rig.end_daemon().must(0);
+    attacker.end().must(0);
+}
+
+#[test]
+fn p9_descriptors_do_not_block_a_daemon_that_has_none_left() {
+    needs_root!("other users");
+    let rig = open_rig();
+    let own = fs::read_dir(format!("/proc/{}/fd", rig.daemon_pid())).expect("fd");
+    let limit = format!("--nofile={0}:{0}", own.count() + 20);
+    let pid = rig.daemon_pid().to_string();
+    tool(Command::new("prlimit").args(["--pid", &pid, &limit]));
+    rig.signal_daemon("STOP");
+    let attacker = attack(&rig, Some(OUTSIDER), "lingering");
+    attacker.await_stdout("begun");
+    rig.signal_daemon("CONT");
+    wait_until("there is room", || rig.sh("true").status.code() == Some(0));
+    attacker.end().must(0);
 }
 
 #[test]
