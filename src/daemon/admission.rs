@@ -64,21 +64,24 @@ impl Admission {
     ) -> Result<ConnectionSlot, Problem> {
         let mut counters = self.counters.borrow_mut();
         let all = counters.all;
-        let own = counters.by_user.get(&uid).copied().unwrap_or(0);
-        let share = match uid {
-            0 => self.limit,
-            _ => (self.limit / 4).max(1),
+        let of_user = |uid| counters.by_user.get(&uid).copied().unwrap_or(0);
+        let own = of_user(uid);
+        let roots = roots_part(self.limit);
+        let (share, left_to_root) = match uid {
+            0 => (self.limit, 0),
+            _ => ((self.limit / 4).max(1), roots),
         };
-        let problem = if all >= self.limit || own >= share {
+        let full = all >= self.limit || all - of_user(0) >= self.limit - left_to_root;
+        let problem = if full || own >= share {
             Problem::new(format!(
-                "too many connections: {} in all, {share} for one user",
+                "too many connections: {} in all, {share} for one user, {roots} for root alone",
                 self.limit
             ))
             .hint(
                 "end some (as root, `pst status` names them), or raise `session.limit` in the \
                  config file",
             )
-        } else if lacks_descriptors(connection) {
+        } else if current::descriptors_left(connection) < OWN_DESCRIPTORS + left_to_root as u64 {
             Problem::new("the daemon has no descriptors left")
                 .hint("end some sessions, or raise its limit")
         } else {
@@ -95,6 +98,12 @@ impl Admission {
         }
         Err(problem)
     }
+}
+
+/// Returns how many connections only root may open: a sixteenth, at least 8, and at most half of a small limit. One user
+/// may act as many, with subordinate uids.
+fn roots_part(limit: usize) -> usize {
+    (limit / 16).max(8).min(limit / 2)
 }
 
 /// Whether the daemon is about to run out of descriptors. `newest` is the last one that it opened.

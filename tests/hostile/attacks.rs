@@ -17,6 +17,7 @@ pub fn play(attack: &str) {
         "tiny frames" => tiny_frames(),
         "never reading" => never_reading(),
         "ten thousand" => ten_thousand(),
+        "crowd" => crowd(),
         "vanishing" => vanishing(),
         "another version" => another_version(),
         "descriptors" => descriptors::send_many(),
@@ -187,6 +188,20 @@ fn ten_thousand() {
     for client in &clients {
         client.raw(b"\0PST");
     }
+    hold();
+}
+
+/// Takes as many connections as it gets.
+fn crowd() {
+    let mut clients: Vec<Client> = Vec::new();
+    let mut refused = false;
+    while !refused {
+        let mut client = Client::greeted().expect("connect");
+        client.say(&status(true));
+        refused = matches!(client.next(), Some(DaemonMessage::Denied { .. }) | None);
+        clients.push(client);
+    }
+    begun();
     hold();
 }
 

@@ -166,6 +166,38 @@ fn p9_ten_thousand_connections_of_one_user() {
 }
 
 #[test]
+fn p9_many_users_together_leave_a_part_of_the_connections_to_root() {
+    needs_root!("other users");
+    let setup = Setup::new(Fs::Ext4).head("socket_mode = 0o666");
+    let rig = setup.session("limit = 64").start();
+    let users = (0..5).map(|number| {
+        let mut user = OUTSIDER;
+        user.uid = 64200 + number;
+        user
+    });
+    // One after another: each takes a quarter, until only root's part is left.
+    let crowd: Vec<Job> = users
+        .map(|user| {
+            let attacker = attack(&rig, Some(user), "crowd");
+            attacker.await_stdout("begun");
+            attacker
+        })
+        .collect();
+    rig.status();
+    let sessions: Vec<Job> = (0..7).map(|_| rig.session()).collect();
+    rig.status();
+    let denied = rig.run_as(MEMBER, ["echo", "started"]).to_end().must(1);
+    assert!(denied.stderr.contains("8 for root alone"), "{denied:?}");
+    for session in sessions {
+        session.end().must(0);
+    }
+    for attacker in crowd {
+        attacker.end().must(0);
+    }
+    rig.await_superblock("ro");
+}
+
+#[test]
 fn p9_opening_and_vanishing() {
     needs_root!("other users");
     besieged(&open_rig(), "vanishing", &EVERYBODY, |_| {});
