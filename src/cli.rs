@@ -255,7 +255,7 @@ fn start_daemon(name: &str, args: impl Iterator<Item = OsString>) -> Result<Exit
     let args: DaemonArgs = options::parse(name, args)?;
     let level = args.log_level.map(|level| logging::parse_level(&level.0));
     let level = level.transpose()?;
-    Ok(daemon::main(service_config(args.config)?, level))
+    Ok(daemon::main(service_config(args.config)?, level)?)
 }
 
 fn start_run(name: &str, args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> {

@@ -1,16 +1,20 @@
 //! The log of the daemon and of `prepare`: one line per record on stderr.
-//! A line that cannot be written is dropped.
+//! A line that cannot be written is dropped. The daemon counts these lines, and never waits for the log's reader.
+
+mod queue;
 
 use std::env;
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::panic;
 
-use env_logger::Builder;
+use env_logger::{Builder, Target};
 use log::{Level, LevelFilter};
 use rustix::fs::fstat;
 
+pub(crate) use self::queue::LogQueue;
 use crate::escape::escape;
 use crate::problem::{Problem, ProblemKind};
 
@@ -19,23 +23,44 @@ use crate::problem::{Problem, ProblemKind};
 /// The level is `chosen`, else RUST_LOG's, else `info`. Other crates log at most warnings. If stderr
 /// is the journal, lines have priorities; sd-daemon(3).
 pub(crate) fn init(chosen: Option<LevelFilter>) {
+    start(chosen, stderr_is_journal(), Target::Stderr);
+}
+
+/// Like [`init`], but a thread writes the lines, so that logging never blocks. A panic is a line, too.
+pub(crate) fn init_with_thread(chosen: Option<LevelFilter>) -> io::Result<LogQueue> {
+    let to_journal = stderr_is_journal();
+    let queue = LogQueue::start(move |missing| {
+        line(
+            to_journal,
+            Level::Warn,
+            &format_args!("{missing} log lines were dropped: stderr could not be written to"),
+        )
+    })?;
+    let target = Target::Pipe(Box::new(queue.clone()));
+    start(chosen, to_journal, target);
+    let lines = queue.clone();
+    panic::set_hook(Box::new(move |panic| {
+        lines.add(line(to_journal, Level::Error, panic).as_bytes());
+        lines.wait_until_written();
+    }));
+    Ok(queue)
+}
+
+fn start(chosen: Option<LevelFilter>, to_journal: bool, target: Target) {
     let wanted = env::var_os("RUST_LOG").filter(|level| chosen.is_none() && !level.is_empty());
     let level = wanted.map(|level| parse_level(&level)).transpose();
     let filter = match &level {
         Ok(level) => level.or(chosen).unwrap_or(LevelFilter::Info),
         Err(_) => LevelFilter::Info,
     };
-    let to_journal = stderr_is_journal();
     let started = Builder::new()
         .filter_level(filter.min(LevelFilter::Warn))
         .filter_module(env!("CARGO_CRATE_NAME"), filter)
         .format(move |out, record| {
-            let (level, line) = (record.level(), OneLine(record.args()));
-            match to_journal {
-                true => writeln!(out, "{}{line}", journal_prefix(level)),
-                false => writeln!(out, "pst: {level} {line}"),
-            }
+            let line = line(to_journal, record.level(), record.args());
+            out.write_all(line.as_bytes())
         })
+        .target(target)
         .try_init();
     if let (Ok(()), Err(problem)) = (started, level) {
         log::warn!("RUST_LOG: {problem}; using info");
@@ -51,6 +76,15 @@ pub(crate) fn parse_level(text: &OsStr) -> Result<LevelFilter, Problem> {
         ))
         .kind(ProblemKind::Usage)
     })
+}
+
+/// Returns the line for the log, with its end.
+fn line(to_journal: bool, level: Level, text: &impl fmt::Display) -> String {
+    let text = OneLine(text);
+    match to_journal {
+        true => format!("{}{text}\n", journal_prefix(level)),
+        false => format!("pst: {level} {text}\n"),
+    }
 }
 
 /// Displays its content with control characters escaped (`\n`, `\u{1b}`).
@@ -104,14 +138,29 @@ mod tests {
         init(None);
     }
 
+    #[test]
+    fn child_panics() {
+        if env::var_os("PST_TEST_LOGGING").is_none() {
+            return;
+        }
+        init_with_thread(None).unwrap();
+        log::info!("a line");
+        panic::catch_unwind(|| panic!("a bug")).unwrap_err();
+    }
+
     /// Runs `child_logs` in `script`, with a pipe as stderr. PST_TEST_EMULATOR runs programs of another
     /// architecture.
     fn child(level: Option<&str>, script: &str) -> Output {
+        run("child_logs", level, script)
+    }
+
+    fn run(test: &str, level: Option<&str>, script: &str) -> Output {
         let mut command = Command::new("bash");
         command
             .args(["-c", script])
             .arg(env::current_exe().unwrap())
-            .args(["--exact", "logging::tests::child_logs", "--nocapture"])
+            .args(["--exact", &format!("logging::tests::{test}")])
+            .arg("--nocapture")
             .env("PST_TEST_LOGGING", "1")
             .env_remove("JOURNAL_STREAM")
             .env_remove("RUST_LOG")
@@ -154,6 +203,17 @@ mod tests {
         assert_eq!(lines(Some("debug"), JOURNAL), expected);
         let elsewhere = r#"JOURNAL_STREAM=1:1 exec $PST_TEST_EMULATOR "$0" "$@""#;
         assert_eq!(lines(Some("error"), elsewhere), ["pst: ERROR an error"]);
+    }
+
+    #[test]
+    fn a_panic_is_the_last_line_of_the_thread() {
+        let output = run("child_panics", None, PLAIN);
+        let text = String::from_utf8(output.stderr).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert_eq!(lines[0], "pst: INFO a line");
+        assert!(lines[1].starts_with("pst: ERROR panicked at "), "{text}");
+        assert!(lines[1].ends_with(r"\na bug"), "{text}");
     }
 
     #[test]

@@ -50,13 +50,15 @@ use self::listener::Listener;
 use self::server::Server;
 use self::timeouts::{ERROR_INSPECTIONS, EVENTS_GATHER};
 
-pub(crate) fn main(config: Config, log_level: Option<LevelFilter>) -> ExitCode {
-    logging::init(log_level);
+pub(crate) fn main(config: Config, log_level: Option<LevelFilter>) -> Result<ExitCode, Problem> {
+    let log = logging::init_with_thread(log_level)
+        .map_err(|error| Problem::io("cannot start a thread", &error))?;
     let clean = run(config).unwrap_or_else(|problem| {
         ::log::error!("{problem}");
         false
     });
-    ExitCode::from(u8::from(!clean))
+    log.wait_until_written();
+    Ok(ExitCode::from(u8::from(!clean)))
 }
 
 /// Starts the threads and the tasks. Returns whether the storage is read-only or absent at the end.

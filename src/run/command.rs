@@ -44,14 +44,16 @@ pub(super) fn start(context: &RunContext) -> Result<Pid, u8> {
     }
     let name = words[0].as_bytes();
     let problem = Problem::io(format_args!("Can't run {}", escape(name)), &error);
-    output::error(match hint(name, &error) {
+    let problem = match hint(name, &error) {
         Some(hint) => problem.hint(hint),
         None => problem,
-    });
-    match forked {
-        Ok(_) => std::process::exit(code.into()),
-        Err(_) => Err(code),
+    };
+    if forked.is_err() {
+        output::try_error(problem);
+        return Err(code);
     }
+    output::error(problem);
+    std::process::exit(code.into())
 }
 
 /// Returns what to do about a program that cannot be executed.

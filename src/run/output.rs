@@ -2,7 +2,12 @@
 //! ignored, because there is no other place to report them.
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{Write, stderr};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+
+use crate::sys::poll;
 
 pub(super) fn info(quiet: bool, text: impl Display) {
     if !quiet {
@@ -18,9 +23,31 @@ pub(super) fn error(text: impl Display) {
     print("ERROR", text);
 }
 
+/// Like [`warning`], but drops the message if stderr is blocked.
+pub(super) fn try_warning(text: impl Display) {
+    if !is_blocked() {
+        warning(text);
+    }
+}
+
+/// Like [`error`], but drops the message if stderr is blocked. For a process that must not wait, because it keeps the
+/// session open.
+pub(super) fn try_error(text: impl Display) {
+    if !is_blocked() {
+        error(text);
+    }
+}
+
+/// Whether writing to stderr would wait: a full pipe, or a terminal that is stopped by ^S.
+fn is_blocked() -> bool {
+    let stderr = stderr();
+    let stderr = PollFd::new(&stderr, PollFlags::OUT);
+    poll::wait([stderr], Some(Duration::ZERO)) == [false]
+}
+
 /// Uses one write(2), so that the lines of several processes do not mix.
 fn print(level: &str, text: impl Display) {
-    let _ = std::io::stderr().write_all(line(level, text).as_bytes());
+    let _ = stderr().write_all(line(level, text).as_bytes());
 }
 
 fn line(level: &str, text: impl Display) -> String {

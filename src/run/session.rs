@@ -173,7 +173,7 @@ impl<'a> DaemonWait<'a> {
         let left = self.warn_at?.saturating_duration_since(Instant::now());
         if left.is_zero() {
             self.warn_at = None;
-            output::warning(format_args!(
+            output::try_warning(format_args!(
                 "No answer from the daemon for {} s, still waiting ... (see `pst status`)",
                 SLOW.as_secs()
             ));

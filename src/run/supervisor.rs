@@ -69,7 +69,7 @@ impl Supervision<'_> {
     /// How it ended, because there is no command to watch.
     fn start(&mut self) -> Result<Pid, CommandEnd> {
         if let Err(error) = self.prepare() {
-            output::error(cannot_watch(error));
+            output::try_error(cannot_watch(error));
             return Err(CommandEnd::Ended(1));
         }
         // A hang-up before `wake_this_process` has sent no signal.

@@ -89,8 +89,8 @@ impl Run<'_> {
         }
     }
 
-    /// Prints why the session is over, and asks the supervisor to end the tree. A `report` means that
-    /// the supervisor noticed the daemon's end first and has ended the tree.
+    /// Asks the supervisor to end the tree, and then prints why the session is over. A `report` means
+    /// that the supervisor noticed the daemon's end first and has ended the tree.
     fn session_over(
         mut self,
         end: Option<(RevokeReason, Problem)>,
@@ -99,19 +99,20 @@ impl Run<'_> {
         control::request_end(&self.link);
         let deadline = Instant::now() + self.context.session.kill_grace + SUPERVISOR_TIME;
         let lost = matches!(end, Some((RevokeReason::Lost, _)));
-        if let Some((_, problem)) = end {
-            output::error(problem); // after the request, because the reader may be slow
-        }
         if report.is_none() {
             let signals = &self.context.signals;
             tree::wait_until(deadline, signals, || is_dead(&mut self.supervisor));
             report = control::next_report(&self.link).ok().flatten();
         }
-        match report {
+        let code = match report {
             Some(CommandEnd::Ended(_)) if lost => 1,
             Some(CommandEnd::Finished(code) | CommandEnd::Ended(code)) => code_or(code, 1),
             None => self.end_without_supervisor(),
+        };
+        if let Some((_, problem)) = end {
+            output::error(problem); // after the tree's end, because the reader may be slow
         }
+        code
     }
 
     /// Ends the tree instead of the supervisor, which is dead or hangs. Its orphans become children of

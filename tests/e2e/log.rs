@@ -1,8 +1,18 @@
 //! The daemon's log: a line for each event, which an operator can search for.
 
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+
+use pst::wire::{ClientMessage, MAGIC, Message, VERSION};
+
 use crate::needs_root;
 use crate::needs_storage;
-use crate::rig::{MEMBER, OUTSIDER, Rig, RunToEnd, Setup, start, wait_until};
+use crate::rig::{BOUND, MEMBER, OUTSIDER, Rig, RunToEnd, Setup, start, wait_until};
 
 /// The lines with this in them.
 fn lines(log: &str, part: &str) -> Vec<String> {
@@ -107,4 +117,89 @@ fn the_option_goes_before_the_environment() {
     let mut wrong = rig.pst(["daemon", "--log-level", "loud", "-c"]);
     let ended = start(wrong.arg(rig.config())).end().must(2);
     assert!(ended.one_line().contains("loud"), "{ended:?}");
+}
+
+/// The log's reader, and the end for the daemon: a pipe to a pager, the journal's socket.
+fn streams() -> [(File, OwnedFd); 2] {
+    let (pager, pipe) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("pipe");
+    let (journal, socket) = UnixStream::pair().expect("socket pair");
+    [
+        (pager.into(), pipe),
+        (OwnedFd::from(journal).into(), socket.into()),
+    ]
+}
+
+/// The daemon with this as its stderr.
+fn logging_to(rig: &Rig, stderr: OwnedFd) -> Command {
+    let mut command = rig.command("sh");
+    command.args(["-c", "exec \"$0\" \"$@\" 2>&0 0</dev/null"]);
+    command.args(rig.daemon_words()).arg("--log-level=debug");
+    command.stdin(stderr);
+    command
+}
+
+/// Opens sessions and hangs up after the grant. Each makes some hundred bytes of log.
+fn open_and_hang_up(rig: &Rig, count: usize) {
+    let mut open = MAGIC.to_vec();
+    let (version, command) = (VERSION, vec![b'x'; 1000]);
+    ClientMessage::Open { version, command }.encode(&mut open);
+    for _ in 0..count {
+        let mut client = UnixStream::connect(rig.socket()).expect("connect");
+        client.set_read_timeout(Some(BOUND)).expect("timeout");
+        client.write_all(&open).expect("open");
+        let _granted = client.read(&mut [0; 4096]).expect("an answer");
+    }
+}
+
+#[test]
+fn p9_a_log_that_nobody_reads_stops_nothing() {
+    needs_storage!();
+    for (mut reader, stderr) in streams() {
+        let mut rig = Setup::any().stopped().start();
+        rig.start_daemon_as(logging_to(&rig, stderr));
+        let session = rig.session();
+        open_and_hang_up(&rig, 3000);
+        session.end().must(0);
+        rig.sh("echo x > $KVMD_PST_DATA/file").must(0);
+        assert_eq!(rig.superblock(), "ro");
+        rig.await_state("ro");
+
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = reader.read(&mut bytes) {
+                let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
+                sender.send(text).expect("the test waits");
+            }
+        });
+        let mut log = String::new();
+        wait_until("it says how many are missing", || {
+            log.extend(lines.try_iter());
+            log.contains(" log lines were dropped: ")
+        });
+        let (before, _) = log.split_once(" log lines were dropped: ").expect("it");
+        let (_, missing) = before.rsplit_once("\npst: WARN ").expect("a warning");
+        assert!(missing.parse::<u64>().expect("a number") > 100, "{missing}");
+        log.clear();
+        rig.sh("exit 7").must(7);
+        wait_until("it is logged again", || {
+            log.extend(lines.try_iter());
+            log.contains("`sh -c exit 7`, closed (")
+        });
+        assert!(!log.contains("dropped"), "{log}");
+    }
+}
+
+#[test]
+fn p9_a_daemon_whose_log_nobody_reads_can_be_stopped() {
+    needs_storage!();
+    for (_reader, stderr) in streams() {
+        let mut rig = Setup::any().stopped().start();
+        rig.start_daemon_as(logging_to(&rig, stderr));
+        let session = rig.session();
+        open_and_hang_up(&rig, 1000);
+        rig.stop_daemon();
+        assert_eq!(rig.superblock(), "ro");
+        session.end().must(143);
+    }
 }

@@ -113,16 +113,13 @@ fn p6_the_supervisor_is_killed() {
 
 /// Starts a command whose stderr, and that of all who watch it, takes nothing any more.
 fn unheard(rig: &Rig) -> (Started, Narrow) {
+    unheard_script(rig, "echo > $F/up; exec sleep 100")
+}
+
+fn unheard_script(rig: &Rig, script: &str) -> (Started, Narrow) {
     let narrow = Narrow::new(&rig.folder.join("narrow"), 0);
     let mut command = rig.command(env!("CARGO_BIN_EXE_pst"));
-    command.args([
-        "run",
-        "-q",
-        "--",
-        "sh",
-        "-c",
-        "echo > $F/up; exec sleep 100",
-    ]);
+    command.args(["run", "-q", "--", "bash", "-c", script]);
     command.stderr(narrow.end());
     (Started::new(rig, command), narrow)
 }
@@ -268,24 +265,76 @@ fn p6_run_is_killed_while_all_is_stopped() {
     started.ends_with_all(&rig, None);
 }
 
+/// Keeps a process stopped until it is dropped.
+struct Stopper {
+    alive: Option<std::sync::Arc<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Stopper {
+    fn new(pid: i32) -> Self {
+        let alive = std::sync::Arc::new(());
+        let stop = std::sync::Arc::downgrade(&alive);
+        let thread = std::thread::spawn(move || {
+            while stop.upgrade().is_some() {
+                signal(pid, libc::SIGSTOP);
+                std::thread::yield_now();
+            }
+        });
+        becomes(pid, "T");
+        Self {
+            alive: Some(alive),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Stopper {
+    fn drop(&mut self) {
+        self.alive.take();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
 #[test]
 fn p5_a_supervisor_that_stays_stopped_is_replaced() {
     let rig = Rig::new();
     let mut started = Started::stubborn(&rig);
-    let supervisor = started.supervisor;
-    let alive = std::sync::Arc::new(());
-    let stop = std::sync::Arc::downgrade(&alive);
-    let stopper = std::thread::spawn(move || {
-        while stop.upgrade().is_some() {
-            signal(supervisor, libc::SIGSTOP);
-            std::thread::yield_now();
-        }
-    });
-    becomes(supervisor, "T");
+    let _stopper = Stopper::new(started.supervisor);
     started.client.revoke(RevokeReason::Stopping);
     started.ends_with_all(&rig, Some(1));
-    drop(alive);
-    stopper.join().unwrap();
+}
+
+#[test]
+fn p5_a_supervisor_that_stays_stopped_is_replaced_while_nobody_reads_why() {
+    let rig = Rig::new();
+    let (mut started, mut narrow) = unheard_script(&rig, STUBBORN);
+    let stopper = Stopper::new(started.supervisor);
+    started.client.revoke(RevokeReason::Stopping);
+    assert_eq!(started.client.next(), None, "the session ends");
+    until("only `pst run` is left", || {
+        (rig.marked() == [started.run]).then_some(())
+    });
+    drop(stopper);
+    narrow.read();
+    assert_eq!(started.child.wait().unwrap().code(), Some(1));
+    assert!(narrow.read().contains("supervisor was lost"));
+}
+
+#[test]
+fn p6_a_command_that_cannot_be_forked_ends_the_session_though_nobody_reads_why() {
+    let rig = Rig::new();
+    let narrow = Narrow::new(&rig.folder.join("narrow"), 0);
+    // A user of its own: the limit counts all processes of a user. The supervisor is the second.
+    let script = "chmod 755 $F && chmod 777 $F/data $F/sock && exec 9<$PST || exit
+        exec setpriv --reuid 64321 --clear-groups prlimit --nproc=2 /proc/self/fd/9 run -q true";
+    let mut child = rig.bash(script).stderr(narrow.end()).spawn().unwrap();
+    let mut client = rig.accept();
+    client.grant(&rig);
+    assert_eq!(client.next(), Some(ClientMessage::Close));
+    client.close(CloseResult::Durable);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    rig.all_end();
 }
 
 #[test]

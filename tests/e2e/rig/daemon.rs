@@ -71,6 +71,14 @@ impl Footprint {
     }
 }
 
+/// Whether the thread that writes the log has something to do: it runs as soon as there is a line.
+fn writes_log(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    let tasks = tasks.into_iter().flatten().flatten();
+    let mut stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    stats.any(|stat| stat.contains(" (log) ") && !stat.contains(" (log) S "))
+}
+
 /// `socket:[123]` and `socket:[124]` are the same kind.
 fn kind(link: &str) -> String {
     match link.split_once(":[") {
@@ -134,12 +142,13 @@ impl Rig {
         daemon.at_ready = Footprint::of(daemon.pid);
     }
 
-    /// What it wrote, if there is one.
+    /// What it wrote, if there is one; all lines up to now.
     pub fn log(&self) -> String {
-        self.daemon
-            .as_ref()
-            .map(|daemon| daemon.job.stderr())
-            .unwrap_or_default()
+        let Some(daemon) = &self.daemon else {
+            return String::new();
+        };
+        holds_within(BOUND, || !writes_log(daemon.pid));
+        daemon.job.stderr()
     }
 
     /// Waits until it told systemd this.
