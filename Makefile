@@ -10,7 +10,7 @@ LEFT_OUT := $(CURDIR)/target/left-out
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := build
-.PHONY: help build release test test-filtered soak powercut fuzz asan bench vm-test packaging-test demo lint units install uninstall deb clean aiohttp cross test-armv7 test-armv7-units
+.PHONY: help build release test test-filtered soak attack mutants powercut fuzz asan bench vm-test packaging-test demo lint units install uninstall deb clean aiohttp cross test-armv7 test-armv7-units
 
 # Where `make install` puts things, below DESTDIR.
 PREFIX ?= /usr/local
@@ -152,6 +152,10 @@ test-armv7: test-armv7-units ## and the end-to-end tests on a booted armv7 kerne
 soak: ## chaos for SOAK_SECONDS (60) from SOAK_SEED, as root; P1 to P6 must hold
 	@tests/tools
 	@$(CLEAN) $(CARGO) test --locked --test soak -- --ignored --nocapture
+
+attack: ## each system call fails or meets a signal, for ATTACK_SECONDS (1140), as root
+	@tests/tools
+	@$(CLEAN) $(CARGO) test --locked --test attack -- --ignored --nocapture
 
 powercut: ## power cuts for long (PST_POWER_ROUNDS, 20), from PST_POWER_SEED, as root
 	@tests/tools
