@@ -184,7 +184,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         let line = format!("pst: {}\n", OneLine(&problem));
         let _ = io::stderr().write_all(line.as_bytes());
         match problem.kind {
-            ProblemKind::Other => ExitCode::from(1),
+            ProblemKind::Other | ProblemKind::Temporary => ExitCode::from(1),
             ProblemKind::Usage => ExitCode::from(2),
             ProblemKind::NoDaemon => ExitCode::from(3),
         }

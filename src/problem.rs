@@ -20,6 +20,8 @@ pub enum ProblemKind {
     Usage,
     /// No daemon, or no valid answer from it: exit code 3 of `pst status`.
     NoDaemon,
+    /// A shortage that may pass by itself, so the daemon tries again. Exit code 1, as for `Other`.
+    Temporary,
     Other,
 }
 
@@ -34,8 +36,15 @@ impl Problem {
 
     /// Returns "`what`: reason". If a limit was reached, the hint says where to raise it.
     pub fn io(what: impl fmt::Display, error: &io::Error) -> Problem {
+        let hint = limit_hint(error).map(str::to_owned);
+        let interrupted = matches!(error.raw_os_error(), Some(libc::EINTR | libc::ENOBUFS));
+        let kind = match hint.is_some() || interrupted {
+            true => ProblemKind::Temporary,
+            false => ProblemKind::Other,
+        };
         Problem {
-            hint: limit_hint(error).map(str::to_owned),
+            hint,
+            kind,
             ..Problem::new(format!("{what}: {}", reason(error)))
         }
     }
@@ -122,10 +131,11 @@ mod tests {
             let problem = Problem::io("cannot start", &io::Error::from_raw_os_error(errno));
             assert!(problem.what.starts_with("cannot start: "), "{problem}");
             assert!(!problem.what.contains("os error"), "{problem}");
+            assert_eq!(problem.kind, ProblemKind::Temporary);
             assert!(problem.hint.is_some_and(|hint| hint.contains(names)));
         }
         let other = Problem::io("cannot start", &io::Error::from_raw_os_error(libc::EPERM));
-        assert_eq!(other.hint, None);
+        assert_eq!((&other.hint, other.kind), (&None, ProblemKind::Other));
         assert_eq!(other.what, "cannot start: operation not permitted");
     }
 

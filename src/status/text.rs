@@ -87,7 +87,7 @@ fn describe(state: State) -> (Style, &'static str) {
         State::GoingRw => (Notable, "about to be writable"),
         State::ReadWrite => (Notable, "writable, in use"),
         State::GoingRo => (Notable, "about to be read-only"),
-        State::Stuck => (Bad, "should be read-only, but something holds it writable"),
+        State::Stuck => (Bad, "should be read-only, but is still writable"),
         State::Failed => (Bad, "the storage does not work, sessions are denied"),
     }
 }

@@ -139,13 +139,20 @@ fn not_changed(path: &Path, owner: Owner, error: &io::Error) -> Problem {
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Problem {
+    let what = format!("cannot use {}", escape_path(path));
     let (why, hint) = match error.raw_os_error() {
         Some(libc::ELOOP) => ("it is a symbolic link".into(), BY_HAND),
         Some(libc::ENOTDIR) => ("it is not a directory".into(), BY_HAND),
         Some(libc::ENOSPC) => (reason(error), BY_HAND),
         Some(libc::EXDEV) => ("another filesystem is mounted there".into(), "unmount it"),
         Some(libc::EACCES | libc::EPERM) => (reason(error), RUN_PREPARE),
-        _ => (reason(error), "see `dmesg`"),
+        _ => {
+            let problem = Problem::io(what, error);
+            return match problem.hint {
+                Some(_) => problem,
+                None => problem.hint("see `dmesg`"),
+            };
+        }
     };
-    Problem::new(format!("cannot use {}: {why}", escape_path(path))).hint(hint)
+    Problem::new(format!("{what}: {why}")).hint(hint)
 }

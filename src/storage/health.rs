@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::inspect::{self, Flag, MountedStorage};
 use super::{Storage, stats};
 use crate::escape::{escape, escape_path};
-use crate::problem::{Problem, reason};
+use crate::problem::{Problem, ProblemKind};
 use crate::sys::mount::{Mode, clear_mount_read_only};
 use crate::sys::{current, file};
 
@@ -26,7 +26,8 @@ pub(crate) enum Health {
     Absent(Text),
     /// Mounted, but the mount's own flag forbids writing, or the mount must not be switched.
     Unprepared(Text),
-    /// The kernel shut it down, data was lost, or a remount failed. Only a new mount helps.
+    /// The kernel shut it down, data was lost, or a remount failed. Only a new mount helps, unless the
+    /// inspection says that the failure is temporary.
     Failed(Text),
 }
 
@@ -36,6 +37,9 @@ pub(crate) struct Inspection {
     pub health: Health,
     /// The superblock is writable, so it must go read-only if no session is open.
     pub writable: bool,
+    /// Something that may pass by itself, such as a shortage or a freeze, is why the storage is not
+    /// ready. `writable` may then be false only because it is unknown.
+    pub temporary: bool,
 }
 
 /// The result of a remount to read-only.
@@ -44,13 +48,39 @@ pub(crate) enum Remount {
     Done,
     /// EBUSY: something still holds the filesystem writable.
     Busy,
-    /// Any other error.
+    /// Another refusal that may pass, such as a shortage. The filesystem is still writable.
+    Refused(Text),
+    /// The filesystem or its device has failed.
     Failed(Text),
+}
+
+impl Remount {
+    /// Whether the filesystem may still be writable, so that another attempt is needed.
+    pub(crate) fn may_be_writable(&self) -> bool {
+        matches!(self, Remount::Busy | Remount::Refused(_))
+    }
 }
 
 impl Inspection {
     pub(super) fn new(health: Health, writable: bool) -> Inspection {
-        Inspection { health, writable }
+        Inspection {
+            health,
+            writable,
+            temporary: false,
+        }
+    }
+
+    /// Returns the inspection of a storage that is not ready. `health` is the variant for its problem.
+    pub(super) fn not_ready(
+        health: fn(Text) -> Health,
+        problem: Problem,
+        writable: bool,
+    ) -> Inspection {
+        let temporary = problem.kind == ProblemKind::Temporary;
+        Inspection {
+            temporary,
+            ..Inspection::new(health(problem.into()), writable)
+        }
     }
 }
 
@@ -58,7 +88,7 @@ impl Storage {
     /// Inspects the storage, and prepares its mount if this process can.
     pub(crate) fn inspect(&mut self) -> Inspection {
         let inspection = match self.inspect_mount() {
-            Ok(found) => Inspection::new(Health::Ready, !found.mount.superblock_read_only()),
+            Ok(found) => self.inspect_freeze(&found),
             Err(inspection) => inspection,
         };
         let without_session =
@@ -73,16 +103,29 @@ impl Storage {
         inspection
     }
 
+    /// Checks whether a freeze that refused a session has ended.
+    fn inspect_freeze(&mut self, found: &MountedStorage) -> Inspection {
+        let writable = !found.mount.superblock_read_only();
+        let freeze = self.refused_busy.then(|| self.find_freeze()).flatten();
+        self.refused_busy = freeze.is_some();
+        match freeze {
+            Some(freeze) => Inspection::not_ready(Health::Failed, freeze, writable),
+            None => Inspection::new(Health::Ready, writable),
+        }
+    }
+
     /// Finds the mount and checks everything that a session needs of it.
     ///
     /// # Errors
     /// An inspection whose health is not [`Health::Ready`].
     pub(super) fn inspect_mount(&mut self) -> Result<MountedStorage, Inspection> {
         let found = inspect::find(&self.location).map_err(|problem| {
-            // Before Linux 6.8 the next mount may get the same number.
-            self.validated = None;
-            self.failed_mount = None;
-            Inspection::new(Health::Absent(problem.into()), false)
+            if problem.kind != ProblemKind::Temporary {
+                // Before Linux 6.8 the next mount may get the same number.
+                self.validated = None;
+                self.failed_mount = None;
+            }
+            Inspection::not_ready(Health::Absent, problem, false)
         })?;
         if self
             .period
@@ -96,7 +139,7 @@ impl Storage {
         self.report.space = file::space(found.root.as_fd()).ok();
         self.written.follow(found.mount.device);
         self.validate(&found)
-            .map_err(|problem| Inspection::new(Health::Unprepared(problem.into()), false))?;
+            .map_err(|problem| Inspection::not_ready(Health::Unprepared, problem, false))?;
         self.inspect_health(&found)?;
         self.inspect_mount_flag(&found)?;
         if self.period.is_none() {
@@ -165,19 +208,24 @@ impl Storage {
             return Ok(());
         }
         let mount = escape_path(&self.location.mount);
+        let mut kind = ProblemKind::Other;
         if found.flag == Flag::SetHere && current::effective_uid() == 0 {
             match clear_mount_read_only(found.root.as_fd(), !self.location.atime_named) {
                 Ok(()) => {
                     log::info!("prepared {mount}");
                     return Ok(());
                 }
-                Err(error) => log::warn!("cannot prepare {mount}: {}", reason(&error)),
+                Err(error) => {
+                    let problem = Problem::io(format!("cannot prepare {mount}"), &error);
+                    log::warn!("{problem}");
+                    kind = problem.kind;
+                }
             }
         }
         let problem = Problem::new(format!("the mount on {mount} is itself read-only"))
-            .hint("run `pst prepare` as root");
+            .hint("run `pst prepare` as root")
+            .kind(kind);
         let writable = !found.mount.superblock_read_only();
-        let health = Health::Unprepared(problem.into());
-        Err(Inspection::new(health, writable))
+        Err(Inspection::not_ready(Health::Unprepared, problem, writable))
     }
 }

@@ -27,7 +27,7 @@ use crate::problem::Problem;
 use crate::sys::fanotify::{Events, Group};
 use crate::sys::file::{MountId, Space};
 use crate::sys::mount::Mode;
-use crate::wire::{Ext4Stats, HolderStatus};
+use crate::wire::{Ext4Stats, HolderKind, HolderStatus};
 
 /// The storage, owned by the worker thread. `health` inspects it, `superblock` switches it.
 #[derive(Debug)]
@@ -46,6 +46,10 @@ pub(crate) struct Storage {
     writable_without_session: bool,
     /// The mount that failed, and why. It stays failed until it is mounted again.
     failed_mount: Option<(MountId, Text)>,
+    /// The kernel refused read-write with EBUSY: inspections check whether the filesystem is frozen.
+    refused_busy: bool,
+    /// The last search found that the filesystem is held, and not frozen.
+    held: bool,
     searcher: Searcher,
     written: WrittenBytes,
     report: StorageReport,
@@ -97,6 +101,8 @@ impl Storage {
             validated: None,
             writable_without_session: false,
             failed_mount: None,
+            refused_busy: false,
+            held: false,
             searcher: Searcher::default(),
             written: WrittenBytes::default(),
             report: StorageReport::default(),
@@ -125,12 +131,20 @@ impl Storage {
 
     /// Finds what keeps the storage from going read-only.
     pub(crate) fn find_holders(&mut self) -> Vec<HolderStatus> {
-        match &self.period {
-            Some(period) => holders::find(&mut self.searcher, period.root.as_fd()),
-            None => inspect::find(&self.location).map_or(Vec::new(), |found| {
-                holders::find(&mut self.searcher, found.root.as_fd())
-            }),
-        }
+        let found = inspect::find(&self.location);
+        let root = match (&self.period, &found) {
+            (Some(period), _) => period.root.as_fd(),
+            (None, Ok(found)) => found.root.as_fd(),
+            (None, Err(problem)) => return vec![search::unknown(&problem.to_string())],
+        };
+        let holders = holders::find(&mut self.searcher, root);
+        let named = holders
+            .iter()
+            .any(|holder| holder.kind != HolderKind::Unknown);
+        // Not at each search: ext4 logs the check if it is not frozen.
+        let freeze = (!named || !self.held).then(|| self.find_freeze()).flatten();
+        self.held = freeze.is_none();
+        freeze.map_or(holders, |freeze| vec![search::unknown(&freeze.to_string())])
     }
 
     pub(crate) fn report(&mut self) -> StorageReport {

@@ -8,7 +8,7 @@ use super::health::{Health, Inspection, Remount, Text};
 use super::inspect::{self, repair_hint};
 use super::{Storage, WritablePeriod, stats};
 use crate::escape::escape_path;
-use crate::problem::{Problem, reason};
+use crate::problem::{Problem, ProblemKind, reason};
 use crate::sys::file;
 use crate::sys::mount::{Mode, switch_superblock};
 
@@ -25,18 +25,20 @@ impl Storage {
         let checked = match directories::check(root, &self.location, self.owner) {
             Ok(device) => device,
             Err(problem) => {
-                return Inspection::new(Health::Unprepared(problem.into()), was_writable);
+                return Inspection::not_ready(Health::Unprepared, problem, was_writable);
             }
         };
         let errors = stats::error_count(found.mount.device);
-        if let Err(error) = self.switch(root, Mode::ReadWrite) {
+        let switched = self.switch(root, Mode::ReadWrite);
+        self.refused_busy = is_busy(&switched);
+        if let Err(error) = switched {
             let problem = self.explain_refusal(Mode::ReadWrite, &error);
-            return Inspection::new(Health::Failed(problem.into()), was_writable);
+            return Inspection::not_ready(Health::Failed, problem, was_writable);
         }
         let repair = || directories::repair(root, &self.location, self.owner);
         match checked.map_or_else(repair, Ok) {
             Ok(device) => self.report.data_device = device,
-            Err(problem) => return Inspection::new(Health::Unprepared(problem.into()), true),
+            Err(problem) => return Inspection::not_ready(Health::Unprepared, problem, true),
         }
         self.watch_events(root, Mode::ReadWrite);
         self.period = Some(WritablePeriod {
@@ -50,46 +52,38 @@ impl Storage {
     /// Remounts read-only, then syncs through the descriptor that was opened before the remount:
     /// ext4 reports a lost write once per descriptor, and a later one would not see it.
     ///
-    /// The writable period ends, unless the filesystem is busy, nothing was lost and `release` is not
-    /// set. A busy storage is synced only if a session waits for the result (`awaited`) or `release`
-    /// is set. Never begins a period: only [`Storage::make_writable`] makes the necessary checks.
+    /// The writable period ends, unless the kernel may allow it later, nothing was lost and `release` is
+    /// not set. If it may, the storage is synced only if a session waits for the result (`awaited`) or
+    /// `release` is set. Never begins a period: only [`Storage::make_writable`] makes the necessary checks.
     pub(crate) fn make_read_only(
         &mut self,
         release: bool,
         awaited: bool,
     ) -> (Remount, Result<(), Text>) {
         let in_period = self.period.is_some();
-        let Some(period) = self.period.take().or_else(|| self.find_validated()) else {
-            return (Remount::Done, Ok(()));
+        let period = match self.period.take() {
+            Some(period) => Ok(Some(period)),
+            None => self.find_validated(),
+        };
+        let period = match period {
+            Ok(Some(period)) => period,
+            Ok(None) => return (Remount::Done, Ok(())),
+            Err(problem) => return (Remount::Refused(problem.into()), Ok(())),
         };
         let root = period.root.as_fd();
-        let switched = self.switch(root, Mode::ReadOnly);
-        let sync = if is_busy(&switched) && !awaited && !release {
+        let remount = self.switch_to_read_only(&period);
+        let sync = if remount.may_be_writable() && !awaited && !release {
             Ok(()) // the descriptor stays open, and the next sync reports a lost write
         } else {
-            self.sync_period(&period, switched.is_ok())
+            self.sync_period(&period, remount == Remount::Done)
         };
-        let remount = match switched {
-            Ok(()) => {
-                self.writable_without_session = false;
-                self.watch_events(root, Mode::ReadOnly);
-                Remount::Done
-            }
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Remount::Busy,
-            Err(error) => {
-                let text: Text = self.explain_refusal(Mode::ReadOnly, &error).into();
-                if is_permanent(&error) {
-                    // A superblock that the kernel shut down may still show `rw`, and switching it
-                    // to read-write would succeed.
-                    self.failed_mount.get_or_insert((period.id, text.clone()));
-                }
-                Remount::Failed(text)
-            }
-        };
-        if in_period && remount == Remount::Busy && sync.is_ok() && !release {
+        if in_period && remount.may_be_writable() && sync.is_ok() && !release {
             // A session that is granted while the storage is still writable does not check the
-            // directories. Do not repair during a session, because it may be replacing them.
-            if let Err(problem) = directories::repair(root, &self.location, self.owner) {
+            // directories. Do not repair during a session, because it may be replacing them. Check
+            // first, because a repair of a frozen filesystem waits until it is thawed.
+            let checked = directories::check(root, &self.location, self.owner);
+            let repair = || directories::repair(root, &self.location, self.owner);
+            if let Err(problem) = checked.and_then(|device| device.map_or_else(repair, Ok)) {
                 log::warn!("{problem}");
             }
             self.period = Some(period);
@@ -109,13 +103,45 @@ impl Storage {
 
     /// Finds a storage that became writable by hand, or before this daemon started. A mount that was
     /// not validated is not switched, because it may serve another purpose.
-    fn find_validated(&self) -> Option<WritablePeriod> {
-        let found = inspect::find(&self.location).ok()?;
-        (self.validated == Some(found.id)).then_some(WritablePeriod {
-            errors: None,
-            root: found.root,
-            id: found.id,
-        })
+    ///
+    /// # Errors
+    /// A shortage, so that the storage may be there.
+    fn find_validated(&self) -> Result<Option<WritablePeriod>, Problem> {
+        match inspect::find(&self.location) {
+            Ok(found) if self.validated == Some(found.id) => Ok(Some(WritablePeriod {
+                errors: None,
+                root: found.root,
+                id: found.id,
+            })),
+            Err(problem) if problem.kind == ProblemKind::Temporary => Err(problem),
+            _ => Ok(None),
+        }
+    }
+
+    fn switch_to_read_only(&mut self, period: &WritablePeriod) -> Remount {
+        let root = period.root.as_fd();
+        match self.switch(root, Mode::ReadOnly) {
+            Ok(()) => {
+                self.writable_without_session = false;
+                self.held = false;
+                self.watch_events(root, Mode::ReadOnly);
+                Remount::Done
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Remount::Busy,
+            Err(error) => {
+                let problem = self.explain_refusal(Mode::ReadOnly, &error);
+                if problem.kind == ProblemKind::Temporary {
+                    return Remount::Refused(problem.into());
+                }
+                let text: Text = problem.into();
+                if is_permanent(&error) {
+                    // A superblock that the kernel shut down may still show `rw`, and switching it
+                    // to read-write would succeed.
+                    self.failed_mount.get_or_insert((period.id, text.clone()));
+                }
+                Remount::Failed(text)
+            }
+        }
     }
 
     fn switch(&mut self, root: BorrowedFd<'_>, mode: Mode) -> io::Result<()> {
@@ -160,12 +186,35 @@ impl Storage {
         Err(text)
     }
 
+    /// Returns a problem if the filesystem is frozen. The kernel then refuses every switch with EBUSY, also
+    /// one to the current mode, which otherwise succeeds and changes nothing.
+    pub(super) fn find_freeze(&self) -> Option<Problem> {
+        let found = inspect::find(&self.location).ok()?;
+        if self.validated != Some(found.id) {
+            return None;
+        }
+        let current = match found.mount.superblock_read_only() {
+            true => Mode::ReadOnly,
+            false => Mode::ReadWrite,
+        };
+        let mount = escape_path(&self.location.mount);
+        is_busy(&switch_superblock(found.root.as_fd(), current)).then(|| {
+            Problem::new(format!("{mount} is frozen (fsfreeze(8))"))
+                .hint(format!("run `fsfreeze -u {mount}`"))
+                .kind(ProblemKind::Temporary)
+        })
+    }
+
     /// Explains why the kernel refused to switch the superblock. Inspects first: the kernel never
     /// remounts a filesystem that it shut down.
     fn explain_refusal(&self, mode: Mode, error: &io::Error) -> Problem {
         let found = inspect::find(&self.location);
         if let Some(fault) = found.ok().and_then(|found| found.fault()) {
             return fault;
+        }
+        let busy = error.raw_os_error() == Some(libc::EBUSY);
+        if let Some(freeze) = busy.then(|| self.find_freeze()).flatten() {
+            return freeze;
         }
         let (mount, device) = (escape_path(&self.location.mount), &self.report.device);
         let what = match (mode, error.raw_os_error()) {
@@ -176,7 +225,11 @@ impl Storage {
             (Mode::ReadOnly, _) => format!("{mount} ({device}) cannot be made read-only"),
             (Mode::ReadWrite, _) => format!("{mount} ({device}) cannot be made read-write"),
         };
-        let problem = Problem::io(what, error);
+        let mut problem = Problem::io(what, error);
+        // As long as it is writable, only a lasting failure ends the attempts to make it read-only.
+        if busy || (mode == Mode::ReadOnly && !is_permanent(error)) {
+            problem.kind = ProblemKind::Temporary;
+        }
         let hint = match error.raw_os_error() {
             _ if mode == Mode::ReadOnly && is_permanent(error) => &repair_hint(device),
             Some(libc::ENOSYS) => "this needs Linux 5.12 or later",
@@ -184,7 +237,6 @@ impl Storage {
             Some(libc::EROFS | libc::EACCES) => {
                 "is the card write-protected, or the device set read-only? `dmesg` may say more"
             }
-            Some(libc::EBUSY) => "is it frozen (fsfreeze(8))? `fsfreeze -u` ends that",
             _ if problem.hint.is_some() => return problem,
             _ => "see `dmesg`",
         };

@@ -34,9 +34,10 @@ named! {
         GoingRw = "going-rw",
         ReadWrite = "rw",
         GoingRo = "going-ro",
-        /// Still writable although it should be read-only, because the kernel says busy.
+        /// Still writable although it should be read-only, because the kernel refuses for now.
         Stuck = "stuck",
-        /// Shut down by the kernel, or lost data, or a remount failed. Lasts until it is mounted again.
+        /// Shut down by the kernel, or lost data, or a remount failed. Lasts until it is mounted again, or until a
+        /// temporary reason, such as a freeze, has passed.
         Failed = "failed",
     }
 

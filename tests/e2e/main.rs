@@ -25,6 +25,7 @@ mod manual;
 mod medium;
 mod mounting;
 mod namespaces;
+mod passing;
 mod prepare;
 mod readme;
 mod resources;

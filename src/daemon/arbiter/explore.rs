@@ -16,6 +16,7 @@ impl Arbiter {
         if let Some(retry) = self.retry.as_mut().filter(|r| r.wait > RETRY_FIRST) {
             retry.wait = RETRY_LONGEST; // skip the doublings in between: fewer states
         }
+        self.inspect_wait = self.inspect_wait.map(|_| RETRY_FIRST);
         let retry = self.retry.iter_mut().map(|retry| &mut retry.next);
         let disconnects = self.sessions.values_mut().filter_map(|stage| match stage {
             Stage::Revoked { disconnect_at } => Some(disconnect_at),

@@ -31,7 +31,7 @@ pub(super) use self::types::{
 };
 pub(super) use crate::wire::{Phase, State};
 
-use super::timeouts::{INSPECT_EVERY, REVOKE_MARGIN};
+use super::timeouts::{INSPECT_EVERY, RETRY_FIRST, RETRY_LONGEST, REVOKE_MARGIN};
 
 /// The reason for a session whose storage was remounted by hand.
 const READ_ONLY_BY_HAND: &str = "the storage was made read-only by hand during a session \
@@ -64,10 +64,13 @@ pub(super) struct Arbiter {
     pinned: bool,
     running: Option<Job>,
     inspect_due: bool,
-    /// Set while the kernel refuses the remount to read-only with EBUSY.
+    /// Set while the kernel refuses the remount to read-only, but may allow it later.
     retry: Option<Retry>,
-    /// The next routine inspection of a writable storage, because not every failure causes an event.
+    /// The next inspection without an event: routinely of a pinned storage, because not every failure
+    /// causes an event, and after a temporary failure.
     inspect_at: Option<Moment>,
+    /// Set while the last inspection failed temporarily: the wait before the next one.
+    inspect_wait: Option<Duration>,
     /// Set once the daemon stops: the deadline for the remount to read-only.
     stop_by: Option<Moment>,
     timer: Option<Moment>,
@@ -89,6 +92,7 @@ impl Arbiter {
             inspect_due: true,
             retry: None,
             inspect_at: None,
+            inspect_wait: None,
             stop_by: None,
             timer: None,
             exited: false,
@@ -159,7 +163,7 @@ impl Arbiter {
     fn tick(&mut self, now: Moment, out: &mut Vec<Effect>) {
         if self.inspect_at.is_some_and(|at| at <= now) {
             self.inspect_due = true;
-            self.inspect_at = Some(after(now, INSPECT_EVERY));
+            self.inspect_at = None;
         }
         for id in self
             .in_stage(|s| matches!(s, Stage::Revoked { disconnect_at } if *disconnect_at <= now))
@@ -188,11 +192,11 @@ impl Arbiter {
         match outcome {
             Outcome::Inspected(found) => self.inspected(found, now, out),
             Outcome::MadeWritable(found) => {
+                self.note_writable(&found);
                 self.health = found.health;
-                self.writable = found.writable;
                 self.pinned = self.healthy();
                 self.retry = None;
-                self.inspect_at = self.pinned.then(|| after(now, INSPECT_EVERY));
+                self.schedule_inspection(found.temporary, now);
                 if !self.pinned {
                     self.deny_covered(out);
                 }
@@ -210,11 +214,13 @@ impl Arbiter {
     }
 
     fn inspected(&mut self, found: Inspection, now: Moment, out: &mut Vec<Effect>) {
-        self.writable = found.writable;
+        self.note_writable(&found);
+        self.schedule_inspection(found.temporary, now);
         if !self.pinned {
             self.health = found.health;
-        } else if self.lost() {
-            // The lost period ends first, regardless of the current mount.
+        } else if self.lost() || found.temporary {
+            // A lost period ends first, regardless of the current mount. A temporary failure is no
+            // loss: the next inspection decides.
         } else if found.health != Health::Ready || (!found.writable && self.has_unsynced()) {
             let loss = match found.health {
                 Health::Ready => Health::Failed(READ_ONLY_BY_HAND.into()),
@@ -227,6 +233,21 @@ impl Arbiter {
         }
     }
 
+    /// Notes whether the superblock is writable. A temporary failure may have hidden it.
+    fn note_writable(&mut self, found: &Inspection) {
+        self.writable = found.writable || (found.temporary && self.writable);
+    }
+
+    /// Schedules the next inspection that needs no event. An idle storage gets one only after a
+    /// temporary failure.
+    fn schedule_inspection(&mut self, temporary: bool, now: Moment) {
+        let doubled = |wait: Duration| (wait * 2).min(RETRY_LONGEST);
+        self.inspect_wait = temporary.then(|| self.inspect_wait.map_or(RETRY_FIRST, doubled));
+        let routine = self.pinned.then_some(INSPECT_EVERY);
+        let wait = [self.inspect_wait, routine].into_iter().flatten().min();
+        self.inspect_at = wait.map(|wait| after(now, wait));
+    }
+
     fn made_read_only(
         &mut self,
         remount: Remount,
@@ -235,26 +256,25 @@ impl Arbiter {
         now: Moment,
         out: &mut Vec<Effect>,
     ) {
-        let busy = remount == Remount::Busy;
         let must_release = self.must_release();
-        self.writable = busy;
+        self.writable = remount.may_be_writable();
         // `&=`: a storage that was found writable was never validated for a session.
-        self.pinned &= busy && sync.is_ok() && !release;
+        self.pinned &= self.writable && sync.is_ok() && !release;
+        if self.writable {
+            let retry = self.retry.get_or_insert(Retry::new(now));
+            retry.refused(&remount, now);
+        } else {
+            self.retry = None;
+        }
+        if !self.pinned && self.inspect_wait.is_none() {
+            self.inspect_at = None;
+        }
         match (sync, remount) {
             // A failed remount is a loss, too: the storage's state is unknown.
             (Err(text), _) | (Ok(()), Remount::Failed(text)) => {
                 self.lose(Health::Failed(text), now, out);
             }
             (Ok(()), _) => self.answer_covered(out),
-        }
-        if busy {
-            let retry = self.retry.get_or_insert(Retry::new(now));
-            retry.refused(now);
-        } else {
-            self.retry = None;
-        }
-        if !self.pinned {
-            self.inspect_at = None;
         }
         // The lost storage may be back, or another one may be mounted.
         self.inspect_due |= must_release;

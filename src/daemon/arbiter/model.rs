@@ -138,7 +138,7 @@ impl HealthKind {
     }
 }
 
-/// Every possible result of an inspection.
+/// Every possible result of an inspection that shows the truth: whether the superblock is writable, too.
 const INSPECTIONS: [(HealthKind, bool); 7] = [
     (HealthKind::Ready, false),
     (HealthKind::Ready, true),
@@ -148,6 +148,11 @@ const INSPECTIONS: [(HealthKind, bool); 7] = [
     (HealthKind::Failed, false),
     (HealthKind::Failed, true),
 ];
+
+/// An inspection that failed temporarily. It says nothing about the truth.
+const HIDDEN: (HealthKind, bool) = (HealthKind::Failed, false);
+/// A temporary failure after the switch to read-write.
+const HALF_DONE: (HealthKind, bool) = (HealthKind::Unprepared, true);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Model<M> {
@@ -173,8 +178,10 @@ pub struct Model<M> {
     lost: bool,
     /// The health that the machine must report: a loss is sticky until its writable period ends.
     reported: HealthKind,
-    /// The last remount to read-only was refused as busy.
+    /// The last remount to read-only was refused, as busy or for another reason that may pass.
     busy: bool,
+    /// The last inspection failed temporarily.
+    temporary: bool,
     /// The last remount to read-only failed, so the superblock's state is unknown.
     remount_failed: bool,
 }
@@ -199,6 +206,7 @@ impl<M: Machine> Model<M> {
             lost: false,
             reported: HealthKind::Absent,
             busy: false,
+            temporary: false,
             remount_failed: false,
         };
         for effect in effects {
@@ -315,9 +323,13 @@ fn why() -> Text {
     WHY.into()
 }
 
-fn inspection((kind, writable): (HealthKind, bool)) -> Inspection {
+fn inspection((kind, writable): (HealthKind, bool), temporary: bool) -> Inspection {
     let health = kind.health();
-    Inspection { health, writable }
+    Inspection {
+        health,
+        writable,
+        temporary,
+    }
 }
 
 /// The waits that the exploration distinguishes, in ms: the arbiter's, without most doublings.

@@ -142,6 +142,20 @@ fn invariant_1_catches_a_mutant_that_never_retries() {
 }
 
 #[test]
+fn invariant_1_catches_a_mutant_that_retries_only_if_the_kernel_says_busy() {
+    breaks_by_input(1, |_, input| match input {
+        Input::Done(Outcome::MadeReadOnly {
+            remount: Remount::Refused(text),
+            sync,
+        }) => {
+            let remount = Remount::Failed(text);
+            Some(Input::Done(Outcome::MadeReadOnly { remount, sync }))
+        }
+        other => Some(other),
+    });
+}
+
+#[test]
 fn invariant_2_catches_a_mutant_that_does_not_deny_at_the_stop() {
     breaks_by_output(2, |_, input, _, out| {
         let stop = *input == Input::Stop;
@@ -394,5 +408,23 @@ fn invariant_10_catches_a_mutant_that_sets_its_timer_in_the_past() {
                 at.0 = at.0.saturating_sub(Duration::from_secs(60));
             }
         }
+    });
+}
+
+#[test]
+fn invariant_11_catches_a_mutant_that_takes_a_temporary_failure_for_a_lasting_one() {
+    breaks_by_input(11, |_, mut input| {
+        if let Input::Done(Outcome::Inspected(found) | Outcome::MadeWritable(found)) = &mut input {
+            found.temporary = false;
+        }
+        Some(input)
+    });
+}
+
+#[test]
+fn invariant_11_catches_a_mutant_that_does_not_inspect_again() {
+    breaks_by_output(11, |_, input, _, out| {
+        let temporary = matches!(input, Input::Done(Outcome::Inspected(found)) if found.temporary);
+        out.retain(|effect| !(temporary && matches!(effect, Effect::SetTimer(Some(_)))));
     });
 }

@@ -4,21 +4,27 @@ use std::time::Duration;
 
 use super::{
     Arbiter, CloseResult, DenyReason, Effect, Health, Input, Inspection, Job, Moment, Outcome,
-    Remount, SessionId, State,
+    Phase, Remount, SessionId, State,
 };
 
 const NOW: Moment = Moment(Duration::from_secs(60));
 const A: SessionId = SessionId(1);
 const B: SessionId = SessionId(2);
 
+fn inspection(health: Health, writable: bool) -> Inspection {
+    Inspection {
+        health,
+        writable,
+        temporary: false,
+    }
+}
+
 fn inspected(health: Health, writable: bool) -> Input {
-    let inspection = Inspection { health, writable };
-    Input::Done(Outcome::Inspected(inspection))
+    Input::Done(Outcome::Inspected(inspection(health, writable)))
 }
 
 fn made_writable(health: Health, writable: bool) -> Input {
-    let inspection = Inspection { health, writable };
-    Input::Done(Outcome::MadeWritable(inspection))
+    Input::Done(Outcome::MadeWritable(inspection(health, writable)))
 }
 
 fn made_read_only(remount: Remount, synced: bool) -> Input {
@@ -235,4 +241,96 @@ fn p9_a_new_client_does_not_wait_for_inspections_that_others_cause() {
         effects.contains(&Effect::Start(Job::MakeWritable)),
         "{effects:?}"
     );
+}
+
+/// The inspection of a storage that cannot be opened for a moment.
+fn shortage() -> Inspection {
+    Inspection {
+        temporary: true,
+        ..inspection(Health::Absent("too many open files".into()), false)
+    }
+}
+
+/// Passes in a tick at each moment that the arbiter asks for, and answers each job with `outcome`.
+/// Returns the waits in ms.
+fn waits(arbiter: &mut Arbiter, mut effects: Vec<Effect>, outcome: &Input) -> Vec<u128> {
+    let (mut now, mut waits) = (NOW, Vec::new());
+    while waits.len() < 9 {
+        let [Effect::SetTimer(Some(next))] = effects[..] else {
+            panic!("{effects:?}");
+        };
+        waits.push((next.0 - now.0).as_millis());
+        now = next;
+        let started = arbiter.input(Input::Tick, now);
+        assert!(matches!(started[..], [Effect::Start(_), ..]), "{started:?}");
+        effects = arbiter.input(outcome.clone(), now);
+    }
+    waits
+}
+
+/// The pauses of the doubling timer, in ms.
+const DOUBLED: [u128; 9] = [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000];
+
+#[test]
+fn p1_a_refused_remount_is_tried_again_and_the_state_says_why() {
+    let refused = made_read_only(Remount::Refused("no memory".into()), true);
+    let (mut arbiter, effects) = after(&[inspected(Health::Ready, true), refused.clone()]);
+    assert_eq!(arbiter.state(), State::Stuck);
+    assert_eq!(arbiter.reason().as_deref(), Some("no memory"));
+    assert_eq!(waits(&mut arbiter, effects, &refused), DOUBLED);
+}
+
+#[test]
+fn while_a_remount_is_refused_closes_are_durable_and_sessions_are_granted() {
+    let refused = made_read_only(Remount::Refused("no memory".into()), true);
+    let (mut arbiter, effects) = granted_then(&[Input::Close(A), refused]);
+    let durable = Effect::Closed(A, CloseResult::Durable, "".into());
+    assert!(effects.contains(&durable), "{effects:?}");
+    let effects = arbiter.input(Input::Opened(B), NOW);
+    assert!(effects.contains(&Effect::Grant(B)), "{effects:?}");
+    assert_eq!(arbiter.state(), State::ReadWrite);
+}
+
+#[test]
+fn p1_an_inspection_that_failed_temporarily_is_made_again() {
+    let failed = Input::Done(Outcome::Inspected(shortage()));
+    let (mut arbiter, effects) = after(&[failed.clone()]);
+    assert_eq!(arbiter.state(), State::Absent);
+    assert_eq!(waits(&mut arbiter, effects, &failed), DOUBLED);
+    let effects = arbiter.input(Input::Tick, Moment(NOW.0 + Duration::from_secs(60)));
+    assert!(
+        effects.contains(&Effect::Start(Job::Inspect)),
+        "{effects:?}"
+    );
+    let effects = arbiter.input(inspected(Health::Ready, true), NOW);
+    assert!(matches!(
+        effects[..],
+        [Effect::Start(Job::MakeReadOnly { .. }), ..]
+    ));
+}
+
+#[test]
+fn p11_an_absent_storage_needs_no_timer() {
+    let (arbiter, effects) = after(&[inspected(Health::Absent("not mounted".into()), false)]);
+    assert_eq!((effects, arbiter.timer), (vec![], None));
+}
+
+#[test]
+fn p5_a_temporary_failure_to_inspect_ends_no_session() {
+    let (arbiter, effects) =
+        granted_then(&[Input::Recheck, Input::Done(Outcome::Inspected(shortage()))]);
+    assert!(
+        matches!(effects[..], [Effect::SetTimer(Some(_))]),
+        "{effects:?}"
+    );
+    assert_eq!(arbiter.state(), State::ReadWrite);
+    assert_eq!(arbiter.phase(A), Some(Phase::Granted));
+}
+
+#[cfg(feature = "kvmd-api")]
+#[test]
+fn write_is_allowed_only_while_a_session_is_granted() {
+    assert!(granted_then(&[]).0.write_allowed());
+    assert!(!granted_then(&[Input::Close(A)]).0.write_allowed());
+    assert!(!after(&[inspected(Health::Ready, true)]).0.write_allowed());
 }

@@ -1,14 +1,17 @@
-//! Schedules the attempts to go read-only while the kernel says busy.
+//! Schedules the attempts to go read-only while the kernel refuses.
 
 use std::time::Duration;
 
-use super::{Moment, after};
+use super::{Moment, Remount, Text, after};
 use crate::daemon::timeouts::{RETRY_FIRST, RETRY_LONGEST, WRITER_CLOSED_RETRIES};
+
+/// The reason while the kernel says busy.
+const BUSY: &str = "the kernel refuses read-only: something still holds it";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Retry {
-    /// The kernel said busy. If not set, a writer closed a file during the first attempt.
-    pub refused: bool,
+    /// Why the kernel refused. If not set, a writer closed a file during the first attempt.
+    pub refused: Option<Text>,
     pub next: Moment,
     /// The wait after the attempt at `next`.
     pub wait: Duration,
@@ -23,7 +26,7 @@ pub(super) struct Retry {
 impl Retry {
     pub(super) fn new(now: Moment) -> Self {
         Retry {
-            refused: false,
+            refused: None,
             next: now,
             wait: RETRY_FIRST,
             burst: None,
@@ -43,9 +46,13 @@ impl Retry {
         }
     }
 
-    /// Schedules the next attempt after the kernel said busy.
-    pub(super) fn refused(&mut self, now: Moment) {
-        self.refused = true;
+    /// Schedules the next attempt after the kernel refused. Something holds the storage only if it
+    /// said busy.
+    pub(super) fn refused(&mut self, remount: &Remount, now: Moment) {
+        self.refused = Some(match remount {
+            Remount::Refused(text) => text.clone(),
+            _ => BUSY.into(),
+        });
         let quick = self
             .burst
             .and_then(|i| WRITER_CLOSED_RETRIES.get(usize::from(i)));
@@ -62,5 +69,6 @@ impl Retry {
             self.wait = (self.wait * 2).min(RETRY_LONGEST);
             self.search = true;
         }
+        self.search &= *remount == Remount::Busy;
     }
 }

@@ -26,10 +26,7 @@ impl Arbiter {
             Health::Absent(text) | Health::Unprepared(text) | Health::Failed(text) => {
                 Some(text.clone())
             }
-            Health::Ready if self.stuck() => {
-                Some("the kernel refuses read-only: something still holds it".into())
-            }
-            Health::Ready => None,
+            Health::Ready => self.retry.as_ref()?.refused.clone(),
         }
     }
 
@@ -63,6 +60,8 @@ impl Arbiter {
 
     /// Whether the kernel refuses read-only. A failed storage can also be stuck.
     pub(crate) fn stuck(&self) -> bool {
-        self.retry.as_ref().is_some_and(|retry| retry.refused)
+        self.retry
+            .as_ref()
+            .is_some_and(|retry| retry.refused.is_some())
     }
 }

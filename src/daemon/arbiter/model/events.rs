@@ -42,8 +42,8 @@ impl<M: Machine> Model<M> {
             Outcome::Inspected(inspection) => {
                 self.inspected(inspection);
                 let has_unsynced = |client: &ModelClient| client.phase() != Phase::Waiting;
-                if !self.pinned || self.lost {
-                    // There is nothing more to lose.
+                if !self.pinned || self.lost || inspection.temporary {
+                    // There is nothing more to lose, or nothing was lost.
                 } else if self.health != HealthKind::Ready {
                     self.lose(self.health);
                 } else if !self.writable && self.clients.values().any(has_unsynced) {
@@ -53,12 +53,14 @@ impl<M: Machine> Model<M> {
             Outcome::MadeWritable(inspection) => {
                 self.inspected(inspection);
                 self.busy = false;
-                self.pinned = self.health == HealthKind::Ready && self.writable;
+                self.pinned = self.reported == HealthKind::Ready && self.writable;
             }
             Outcome::MadeReadOnly { remount, sync } => {
-                self.busy = *remount == Remount::Busy;
+                self.busy = matches!(remount, Remount::Busy | Remount::Refused(_));
                 self.remount_failed = matches!(remount, Remount::Failed(_));
                 self.writable &= *remount != Remount::Done;
+                // The refusal hides whether it was made read-only by hand.
+                self.writable |= matches!(remount, Remount::Refused(_));
                 if sync.is_err() {
                     cause = 3;
                 }
@@ -96,14 +98,20 @@ impl<M: Machine> Model<M> {
     }
 
     fn inspected(&mut self, inspection: &Inspection) {
-        self.known = true;
-        self.health = HealthKind::of(&inspection.health);
-        self.writable = inspection.writable;
-        if !self.lost {
-            self.reported = self.health;
+        let found = HealthKind::of(&inspection.health);
+        self.temporary = inspection.temporary;
+        if self.temporary {
+            self.writable |= inspection.writable;
+        } else {
+            self.known = true;
+            self.health = found;
+            self.writable = inspection.writable;
+            self.remount_failed = false;
         }
-        self.remount_failed = false;
-        self.busy &= inspection.writable;
+        if !self.lost && !(self.temporary && self.pinned) {
+            self.reported = found;
+        }
+        self.busy &= self.writable;
     }
 
     fn lose(&mut self, kind: HealthKind) {

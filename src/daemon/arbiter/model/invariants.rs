@@ -9,7 +9,7 @@ use super::{
 };
 
 /// A violation refers to one of these by its number, counted from 1.
-pub const INVARIANTS: [&str; 10] = [
+pub const INVARIANTS: [&str; 11] = [
     "the machine never asks for read-only while a granted session lives, and always does in the end",
     "every open and every close is answered once, and no close as durable before its data is",
     "a failed sync reaches every session that was open during it",
@@ -20,6 +20,7 @@ pub const INVARIANTS: [&str; 10] = [
     "no timer is set while idle",
     "each answer fits the session's phase, and the reported state is true",
     "a timer never expires without effect again and again",
+    "after a temporary failure another inspection is scheduled",
 ];
 
 impl<M: Machine> Model<M> {
@@ -223,7 +224,16 @@ impl<M: Machine> Model<M> {
             "a waiting client is not denied after the stop".into()
         })?;
         let idle = self.clients.is_empty() && self.running.is_none();
-        let quiet = idle && !self.writable && !self.busy && !self.stopped;
+        let forgotten = idle && self.timer.is_none() && !self.stopped;
+        check(
+            !(forgotten && self.writable && !self.remount_failed),
+            1,
+            || "writable, and nothing is scheduled".into(),
+        )?;
+        check(!(forgotten && self.temporary), 11, || {
+            "nothing is scheduled after a temporary failure".into()
+        })?;
+        let quiet = idle && !self.writable && !self.busy && !self.temporary && !self.stopped;
         check(!quiet || self.timer.is_none(), 8, || {
             "timer set while idle".into()
         })?;

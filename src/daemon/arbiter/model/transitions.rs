@@ -1,7 +1,10 @@
 //! Lists the possible transitions of the model, and the strategies that lead to rest.
 
 use super::super::{Input, Job, Outcome, Remount, SessionId};
-use super::{HealthKind, INSPECTIONS, Machine, Model, ModelClient, Transition, inspection, why};
+use super::{
+    HALF_DONE, HIDDEN, HealthKind, INSPECTIONS, Machine, Model, ModelClient, Transition,
+    inspection, why,
+};
 
 impl<M: Machine> Model<M> {
     /// Returns every transition that is possible with these clients, and its number of faults.
@@ -55,7 +58,8 @@ impl<M: Machine> Model<M> {
     fn outcomes(&self) -> Vec<(Outcome, u8)> {
         let failed = || Err(why());
         let other = |(kind, writable): (HealthKind, bool), health_only: bool| {
-            let same = kind == self.health && (health_only || writable == self.writable);
+            let irrelevant = health_only || kind == HealthKind::Absent;
+            let same = kind == self.health && (irrelevant || writable == self.writable);
             u8::from(self.known && !same)
         };
         match self.running {
@@ -63,27 +67,37 @@ impl<M: Machine> Model<M> {
             Some(Job::Inspect) => {
                 let mut all: Vec<(Outcome, u8)> = INSPECTIONS
                     .into_iter()
-                    .map(|found| (Outcome::Inspected(inspection(found)), other(found, false)))
+                    .map(|found| {
+                        let outcome = Outcome::Inspected(inspection(found, false));
+                        (outcome, other(found, false))
+                    })
                     .collect();
+                all.push((Outcome::Inspected(inspection(HIDDEN, true)), 1));
                 all.sort_by_key(|(_, faults)| *faults);
                 all
             }
             Some(Job::MakeWritable) => {
                 let good = (HealthKind::Ready, true);
-                let mut all = vec![(Outcome::MadeWritable(inspection(good)), other(good, true))];
+                let made = |found, temporary| Outcome::MadeWritable(inspection(found, temporary));
+                let mut all = vec![(made(good, false), other(good, true))];
                 for found in INSPECTIONS {
                     if found != good {
                         // Ready but read-only: a remount by hand interfered.
                         let faults =
                             other(found, false).max(u8::from(found.0 == HealthKind::Ready));
-                        all.push((Outcome::MadeWritable(inspection(found)), faults));
+                        all.push((made(found, false), faults));
                     }
                 }
+                all.extend([HIDDEN, HALF_DONE].map(|found| (made(found, true), 1)));
                 all.sort_by_key(|(_, faults)| *faults);
                 all
             }
             Some(Job::MakeReadOnly { .. }) => {
-                let mut all = vec![(Remount::Done, 0), (Remount::Failed(why()), 1)];
+                let mut all = vec![
+                    (Remount::Done, 0),
+                    (Remount::Failed(why()), 1),
+                    (Remount::Refused(why()), 1),
+                ];
                 if self.writable {
                     all.push((Remount::Busy, 0));
                 }
