@@ -266,6 +266,7 @@ fn start_run(name: &str, args: impl Iterator<Item = OsString>) -> Result<ExitCod
     let need = args.need.map(|size| parse_size(&size.0)).transpose()?;
     Ok(run::main(run::RunOptions {
         socket: socket(args.socket)?,
+        config: config_path(None).0,
         quiet: args.quiet,
         need: need.unwrap_or(0),
         command,

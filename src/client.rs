@@ -1,7 +1,7 @@
 //! A client's connection to the daemon. Prints nothing, and blocks only as documented.
 
 use std::fs;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::net::SendFlags;
 
 use crate::escape::{escape, escape_path};
 use crate::problem::{Problem, ProblemKind};
@@ -40,11 +41,11 @@ pub(crate) fn connect(
     first: &ClientMessage,
 ) -> io::Result<Option<DaemonConnection>> {
     match socket::connect_in_line(socket, ATTEMPT) {
-        Ok(mut stream) => {
+        Ok(stream) => {
             let mut bytes = MAGIC.to_vec();
             first.encode(&mut bytes);
             // If this fails, `receive` returns the error, perhaps with the daemon's reason.
-            let _ = stream.write_all(&bytes);
+            let _ = send_all(&stream, &bytes);
             Ok(Some(DaemonConnection {
                 stream,
                 decoder: Decoder::new(),
@@ -83,11 +84,19 @@ pub(crate) fn ask_status(
     }
 }
 
+/// Sends a message, which fits into the socket's buffer.
+fn send_all(stream: &UnixStream, bytes: &[u8]) -> io::Result<()> {
+    match rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)? {
+        sent if sent == bytes.len() => Ok(()),
+        _ => Err(ErrorKind::WriteZero.into()),
+    }
+}
+
 impl DaemonConnection {
     pub(crate) fn send(&self, message: &ClientMessage) -> io::Result<()> {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
-        (&self.stream).write_all(&bytes)
+        send_all(&self.stream, &bytes)
     }
 
     /// Returns the next message if it has arrived completely.

@@ -48,6 +48,7 @@ impl Listener {
         };
         // Not the kernel's maximum: connections are served in turn, so a flood would delay all clients.
         let backlog = i32::try_from(config.limit.max(LEAST_BACKLOG)).unwrap_or(i32::MAX);
+        // Also if the service manager has done it: SO_PEERCRED shows clients the last process that did.
         let socket = rustix::net::listen(&socket, backlog)
             .map_err(io::Error::from)
             .and_then(|()| Async::new(socket))

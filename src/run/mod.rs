@@ -27,6 +27,8 @@ use session::GrantedSession;
 #[derive(Debug)]
 pub(crate) struct RunOptions {
     pub socket: PathBuf,
+    /// The config file, which may name the storage's owner.
+    pub config: PathBuf,
     pub quiet: bool,
     /// The bytes that must be free on the storage; 0 skips the check.
     pub need: u64,
@@ -82,8 +84,8 @@ fn run(options: RunOptions) -> Result<u8, RunError> {
     let data = escape_path(&session.data);
     let space = verify::inspect_data_directory(&session)?;
     if let Err(problem) = verify::check_free_space(options.need, &space, &data) {
-        session.send_close();
-        let _ = session.await_closed(&signals); // nothing was written
+        let sent = session.send_close();
+        let _ = sent.and_then(|()| session.await_closed(&signals)); // nothing was written
         return Err(problem.into());
     }
     output::info(quiet, format_args!("PST write is allowed: {data}"));
@@ -103,10 +105,11 @@ fn run(options: RunOptions) -> Result<u8, RunError> {
 fn close(context: &mut RunContext, code: u8) -> u8 {
     // These signals were for the command: ^C must not end the wait.
     while context.signals.next().is_some() {}
-    context.session.send_close();
+    let sent = context.session.send_close();
     let text = format!("Process finished: returncode={code}");
     output::info(context.options.quiet, text);
-    match context.session.await_closed(&context.signals) {
+    let closed = sent.and_then(|()| context.session.await_closed(&context.signals));
+    match closed {
         Ok(()) => code,
         Err(error) => {
             output::error(error.problem);

@@ -1,13 +1,15 @@
 //! The session with the daemon: opening it, closing it, and waiting for the daemon's answers.
 
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+use std::net::Shutdown;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::{RunError, RunOptions, output};
+use super::{RunError, RunOptions, output, verify};
 use crate::client::{self, ClientError, DaemonConnection};
 use crate::escape::escape;
 use crate::problem::Problem;
@@ -36,6 +38,7 @@ pub(super) fn open(options: &RunOptions, signals: &Signals) -> Result<GrantedSes
         command: options.command.join(OsStr::new(" ")).into_vec(),
     };
     let mut connection = connect(&options.socket, &open, &mut wait)?;
+    verify::check_daemon(&connection.stream, options)?;
     let problem = match wait.answer(&mut connection)? {
         Ok(DaemonMessage::Granted {
             data,
@@ -84,9 +87,21 @@ fn connect(
 }
 
 impl GrantedSession {
-    pub(super) fn send_close(&self) {
-        // If this fails, the daemon has hung up, and `await_closed` returns the error.
-        let _ = self.connection.send(&ClientMessage::Close);
+    /// Asks the daemon to close the session.
+    ///
+    /// # Errors
+    /// The kernel could not send the message. The connection is closed, which ends the session.
+    pub(super) fn send_close(&self) -> Result<(), RunError> {
+        match self.connection.send(&ClientMessage::Close) {
+            Ok(()) => Ok(()),
+            // The daemon has hung up. `await_closed` returns its reason.
+            Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset) => Ok(()),
+            Err(error) => {
+                let _ = self.connection.stream.shutdown(Shutdown::Both); // cannot fail for an open socket
+                let what = "The data may not be on stable storage: cannot close the session";
+                Err(Problem::io(what, &error).into())
+            }
+        }
     }
 
     /// Waits for the daemon's answer to [`GrantedSession::send_close`], or until a signal arrives.

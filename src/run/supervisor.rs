@@ -21,6 +21,8 @@ pub(super) fn start(context: &mut RunContext) -> io::Result<(Pid, UnixStream)> {
     its_link.set_nonblocking(true)?;
     // Wakes `pst run` if the supervisor is killed while `pst run` is stopped.
     socket::wake_this_process(&link)?;
+    // Until the supervisor has done the same for itself, in `prepare`.
+    socket::wake_this_group(&its_link)?;
     if let Some(pid) = process::fork()? {
         return Ok((pid, link));
     }

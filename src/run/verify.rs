@@ -1,18 +1,62 @@
-//! Checks before the command starts: that it will see the granted storage (P3), and that there is
+//! Checks before the command starts: who answers, that the command will see the granted storage (P3), and that there is
 //! enough free space. A service with its own mount namespace may see another storage.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::fs::{StatVfs, StatVfsMountFlags, fstatvfs};
 use rustix::process::geteuid;
 
+use super::RunOptions;
 use super::session::GrantedSession;
-use crate::escape::escape_path;
+use crate::config::Config;
+use crate::escape::{escape, escape_path};
 use crate::problem::{Problem, reason};
+use crate::sys::{signal, socket, user};
 use crate::units::HumanBytes;
+
+/// The kernel shows users of other user namespaces as this one; user_namespaces(7).
+const OVERFLOW_UID: u32 = 65534;
+
+/// Checks that the daemon runs as root, as this user, or as the storage's owner. A daemon of another
+/// user could name any directory as the storage.
+pub(super) fn check_daemon(stream: &UnixStream, options: &RunOptions) -> Result<(), Problem> {
+    let peer = socket::peer(stream.as_fd())
+        .map_err(|error| Problem::io("cannot identify the daemon", &error))?;
+    let own = peer.uid == geteuid().as_raw() && peer.uid != OVERFLOW_UID;
+    if peer.uid == 0 || own {
+        return Ok(());
+    }
+    signal::restore_mask(); // looking up users may take long, so let signals end it
+    let is_owner = storage_owner(&options.config) == Some(peer.uid);
+    let name = user::user_name(peer.uid);
+    signal::block_handled();
+    match is_owner {
+        true => Ok(()),
+        false => Err(Problem::new(format!(
+            "PST write is denied: user {} (pid {}) answers at {}, not root or the storage's owner",
+            escape(&name),
+            peer.pid,
+            escape_path(&options.socket)
+        ))
+        .hint("pass the right socket with --socket; see `pst check`")),
+    }
+}
+
+/// Returns the storage's owner, as this user's own config file and fstab name it. A config file of
+/// another user does not count.
+fn storage_owner(config: &Path) -> Option<u32> {
+    let owner = fs::metadata(config).map_or(0, |file| file.uid());
+    if owner != 0 && owner != geteuid().as_raw() {
+        return None;
+    }
+    let location = Config::load(config, false).ok()?.storage_location().ok()?;
+    user::uid_by_name(&location.user).ok()?
+}
 
 /// Checks that the data directory is on the granted device and writable in this mount namespace.
 /// Returns the filesystem's space.

@@ -79,11 +79,13 @@ impl Storage {
         };
         if in_period && remount.may_be_writable() && sync.is_ok() && !release {
             // A session that is granted while the storage is still writable does not check the
-            // directories. Do not repair during a session, because it may be replacing them. Check
-            // first, because a repair of a frozen filesystem waits until it is thawed.
-            let checked = directories::check(root, &self.location, self.owner);
-            let repair = || directories::repair(root, &self.location, self.owner);
-            if let Err(problem) = checked.and_then(|device| device.map_or_else(repair, Ok)) {
+            // directories. Do not repair during a session, because it may be replacing them.
+            let mut checked = directories::check(root, &self.location, self.owner);
+            // On a frozen filesystem a repair would wait for the end of the freeze.
+            if matches!(checked, Ok(None)) && self.find_freeze().is_none() {
+                checked = directories::repair(root, &self.location, self.owner).map(Some);
+            }
+            if let Err(problem) = checked {
                 log::warn!("{problem}");
             }
             self.period = Some(period);

@@ -65,6 +65,11 @@ extern "C" fn remember_inherited() {
 pub fn begin() {
     set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
     set_disposition(libc::SIGCHLD, libc::SIG_DFL);
+    block_handled();
+}
+
+/// Blocks the signals that [`begin`] blocks, after [`restore_mask`].
+pub fn block_handled() {
     let handled = handled().filter(|&signal| !is_ignored(signal));
     block(handled.chain([libc::SIGCHLD, libc::SIGTTOU]));
 }

@@ -64,6 +64,15 @@ pub(crate) fn wake_this_process(socket: &UnixStream) -> io::Result<()> {
     Ok(fcntl_setfl(socket, OFlags::NONBLOCK | O_ASYNC)?)
 }
 
+/// Like [`wake_this_process`], but wakes the process group, which includes future children. A child
+/// that is stopped before it can call [`wake_this_process`] continues, too.
+pub(crate) fn wake_this_group(socket: &UnixStream) -> io::Result<()> {
+    wake_this_process(socket)?;
+    // SAFETY: takes integers.
+    check(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETOWN, -libc::getpgrp()) })?;
+    Ok(())
+}
+
 /// The process that connected, as it was then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::needs_root;
-use crate::rig::{ACCESS_GROUP, MEMBER, OUTSIDER, PRIMARY, Rig, RunToEnd, Setup};
+use crate::rig::{ACCESS_GROUP, MEMBER, OUTSIDER, PRIMARY, Rig, RunToEnd, Setup, start};
 
 #[test]
 fn p8_members_of_the_group_write() {
@@ -16,6 +16,63 @@ fn p8_members_of_the_group_write() {
         assert!(rig.data().join(name).exists());
     }
     rig.sh("echo x > $KVMD_PST_DATA/root").must(0);
+}
+
+/// Listens at $1 and never answers.
+const FAKE_DAEMON: &str = "
+import socket, sys, time
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print('listening', flush=True)
+time.sleep(600)
+";
+
+#[test]
+fn p8_a_daemon_of_another_user_is_refused() {
+    needs_root!("other users");
+    let rig = Rig::any();
+    let folder = rig.dir().join("fake");
+    fs::create_dir(&folder).expect("a directory");
+    std::os::unix::fs::chown(&folder, Some(OUTSIDER.uid), None).expect("chown");
+    let socket = folder.join("sock");
+    let mut fake = rig.command_as(OUTSIDER, "python3");
+    let fake = start(fake.args(["-c", FAKE_DAEMON]).arg(&socket));
+    fake.await_stdout("listening");
+    let mut command = rig.pst(["run", "--socket"]);
+    command.arg(&socket).args(["-q", "--", "echo", "started"]);
+    let ended = command.to_end().must(1);
+    assert_eq!(ended.text(), "");
+    let expected = format!("denied: user {} (pid ", OUTSIDER.uid);
+    assert!(ended.one_line().contains(&expected), "{ended:?}");
+    fake.signal("KILL");
+    fake.end();
+}
+
+/// Passes a socket like a service manager, but another user called listen(2).
+const ACTIVATE: &str = "
+import os, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+os.seteuid(int(sys.argv[2]))
+listener.listen()
+os.seteuid(0)
+os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))
+os.execvp(sys.argv[3], sys.argv[3:])
+";
+
+#[test]
+fn p8_the_daemon_shows_its_own_user_at_the_service_managers_socket() {
+    needs_root!("other users");
+    let mut rig = Setup::any().stopped().start();
+    let mut command = rig.command("python3");
+    command.args(["-c", ACTIVATE]).arg(rig.socket());
+    command.arg(OUTSIDER.uid.to_string());
+    command.args(rig.daemon_words());
+    rig.start_daemon_as(command);
+    rig.sh("true").must(0);
 }
 
 #[test]

@@ -12,7 +12,10 @@ use crate::rig::{
 const CAPABILITIES: &str = "+sys_admin,+sys_ptrace,+dac_read_search";
 
 fn setup() -> Setup {
-    Setup::new(Fs::Ext4).own_namespace().stopped()
+    Setup::new(Fs::Ext4)
+        .own_namespace()
+        .clients_have_config()
+        .stopped()
 }
 
 /// `pst daemon` as the storage's user in a namespace of its own.
@@ -72,7 +75,7 @@ fn p3_an_unprepared_storage_is_denied_with_what_to_do() {
     needs_root!("other users");
     // In the host's namespace: the flag that counts is that of process 1's mount.
     // Its roots are made; what is missing after a new mount is the mount's flag.
-    let mut rig = Setup::new(Fs::Ext4).stopped().start();
+    let mut rig = Setup::new(Fs::Ext4).clients_have_config().stopped().start();
     rig.umount(&[]);
     rig.do_mount();
     rig.start_daemon_as(sandboxed(&rig));
@@ -96,7 +99,7 @@ fn p3_an_unprepared_storage_is_denied_with_what_to_do() {
 fn p5_a_mount_made_read_only_during_a_session_ends_it_where_the_daemon_cannot_prepare() {
     needs_root!("other users");
     // The flag that counts is that of process 1's mount.
-    let mut rig = Setup::new(Fs::Ext4).stopped().start();
+    let mut rig = Setup::new(Fs::Ext4).clients_have_config().stopped().start();
     rig.start_daemon_as(sandboxed(&rig));
     let victim = rig.victim();
     rig.mount_over(&["-o", "remount,bind,ro"]);

@@ -150,6 +150,9 @@ impl Rig {
             .env("PST_RIG", &self.ground.id)
             .env("PST_SOCKET", self.socket())
             .env_remove("PST_CONFIG");
+        if self.setup.clients_have_config {
+            command.env("PST_CONFIG", self.config());
+        }
         command
     }
 

@@ -62,6 +62,7 @@ pub struct Setup {
     prepared: bool,
     running: bool,
     world: World,
+    pub(super) clients_have_config: bool,
     backing: Option<Backing>,
     medium: Option<Medium>,
     head: String,
@@ -79,6 +80,7 @@ impl Setup {
             prepared: true,
             running: true,
             world: World::Host,
+            clients_have_config: false,
             backing: None,
             medium: None,
             head: String::new(),
@@ -114,6 +116,12 @@ impl Setup {
     /// The daemon is not started.
     pub fn stopped(mut self) -> Setup {
         self.running = false;
+        self
+    }
+
+    /// Clients find the rig's configuration: it names the storage's owner, who runs the daemon.
+    pub fn clients_have_config(mut self) -> Setup {
+        self.clients_have_config = true;
         self
     }
 
