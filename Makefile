@@ -72,6 +72,7 @@ install: ## to DESTDIR and PREFIX (/usr/local)
 	install -D -m 644 packaging/sysusers.d/pst.conf "$(DESTDIR)$(SYSUSERSDIR)/pst.conf"
 	install -D -m 644 packaging/tmpfiles.d/pst.conf "$(DESTDIR)$(TMPFILESDIR)/pst.conf"
 	install -D -m 644 -t "$(DESTDIR)$(DOCDIR)" README.md LICENSE contrib/pst.toml
+	install -D -m 644 -t "$(DESTDIR)$(DOCDIR)/contrib/doc" contrib/doc/*.md
 	test -e "$(DESTDIR)$(SYSCONFDIR)/kvmd/pst.toml" || \
 	    install -D -m 644 contrib/pst.toml "$(DESTDIR)$(SYSCONFDIR)/kvmd/pst.toml"
 	for page in $(MANPAGES); do \
@@ -100,7 +101,9 @@ uninstall: ## what install did; the configuration and the storage stay
 	$(call remove,$(BASHDIR),$(NAMES))
 	$(call remove,$(ZSHDIR),_pst)
 	$(call remove,$(FISHDIR),$(addsuffix .fish,$(NAMES)))
+	$(call remove,$(DOCDIR)/contrib/doc,$(notdir $(wildcard contrib/doc/*)))
 	$(call remove,$(DOCDIR),README.md LICENSE pst.toml)
+	-rmdir "$(DESTDIR)$(DOCDIR)/contrib/doc" "$(DESTDIR)$(DOCDIR)/contrib" 2>/dev/null
 	-rmdir "$(DESTDIR)$(DOCDIR)" 2>/dev/null
 
 deb: release ## target/deb/pst_VERSION_ARCH.deb
