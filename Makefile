@@ -10,7 +10,7 @@ LEFT_OUT := $(CURDIR)/target/left-out
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := build
-.PHONY: help build release test test-filtered soak attack mutants powercut fuzz asan bench vm-test packaging-test demo lint units install uninstall deb clean aiohttp cross test-armv7 test-armv7-units
+.PHONY: pictures help build release test test-filtered soak attack mutants powercut fuzz asan bench vm-test packaging-test demo lint units install uninstall deb clean aiohttp cross test-armv7 test-armv7-units
 
 # Where `make install` puts things, below DESTDIR.
 PREFIX ?= /usr/local
@@ -144,6 +144,14 @@ aiohttp:
 	    && $(AIOHTTP).new/bin/python -m pip install -q --disable-pip-version-check aiohttp==3.* \
 	    && mv $(AIOHTTP).new $(AIOHTTP) && touch $(AIOHTTP)/done; } \
 	|| { rm -rf $(AIOHTTP) $(AIOHTTP).new; echo "aiohttp is not to be had from PyPI: its tests are left out"; }
+
+# As root. The drawing is done by rich, from PyPI.
+pictures: release ## the pictures of contrib/doc, from the program's output
+	@[ -e target/rich/done ] || { python3 -m venv target/rich && target/rich/bin/pip install -q --disable-pip-version-check rich==14.* && touch target/rich/done; }
+	@contrib/doc/pictures "$(TARGET)/release/pst" target/rich/bin/python
+
+mutants: ## changes of the code that a test must notice, for MUTANTS_SECONDS (3300) from MUTANTS_SEED, as root
+	@tests/mutants $(AREAS)
 
 test-armv7-units: ## the unit tests as an armv7 program, under qemu's user emulation
 	@tests/armv7/units
