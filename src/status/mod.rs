@@ -12,7 +12,7 @@ use self::watch::Screen;
 use crate::client;
 use crate::escape::escape;
 use crate::problem::Problem;
-use crate::sys::{signal, user};
+use crate::sys::{process, signal, user};
 use crate::table::{Table, print};
 use crate::wire::{State, Status};
 
@@ -37,7 +37,7 @@ fn show(options: &StatusOptions) -> Result<State, Problem> {
     let screen = (options.watch && !options.json).then(Screen::new);
     let screen = screen.transpose()?;
     let (connection, status) = client::ask_status(&options.socket, options.watch)?;
-    let status = add_user_names(status);
+    let status = add_processes(status);
     if options.watch {
         return watch::follow(connection, status, screen);
     }
@@ -55,7 +55,8 @@ fn show(options: &StatusOptions) -> Result<State, Problem> {
     Ok(status.storage.state)
 }
 
-fn add_user_names(mut status: Status) -> Status {
+/// Adds the names of users, and which clients are stopped.
+fn add_processes(mut status: Status) -> Status {
     let mut names = BTreeMap::new(); // a lookup can take long
     let mut name = |uid: u32| {
         let name = names.entry(uid);
@@ -64,6 +65,7 @@ fn add_user_names(mut status: Status) -> Status {
     };
     for session in &mut status.sessions {
         session.user = name(session.uid);
+        session.stopped = process::is_stopped(session.pid);
     }
     for ended in &mut status.past {
         ended.user = name(ended.uid);

@@ -1,5 +1,6 @@
 //! The status as text for people, with the state and its meaning first.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::sys::clock::local_time;
@@ -64,6 +65,13 @@ pub(super) fn fill(table: &mut Table, status: &Status, times: Times) {
         table.value("why", reason);
     }
     table.value("since", times.since(storage.state_age));
+    if is_full(storage) {
+        let what = match storage.free {
+            0 => ": no space is free",
+            _ => ": no inode is free, so no file can be created",
+        };
+        table.styled_value("space", Cell::new("FULL", Style::Bad), what);
+    }
     table.value("mount", mount(storage));
     table.value("data", &storage.data);
     let DaemonStatus { pid, uptime } = status.daemon;
@@ -104,6 +112,11 @@ fn mount(storage: &StorageStatus) -> String {
     format!("{mount} ({} on {device}{space})", storage.fstype)
 }
 
+/// Whether users other than root can write nothing more, or create no file.
+fn is_full(storage: &StorageStatus) -> bool {
+    storage.size > 0 && (storage.free == 0 || storage.free_inodes == Some(0))
+}
+
 fn fill_holders(table: &mut Table, holders: &[HolderStatus]) {
     for (number, holder) in holders.iter().enumerate() {
         let command = holder.command.as_deref().unwrap_or(holder.kind.as_str());
@@ -139,7 +152,10 @@ fn fill_sessions(table: &mut Table, sessions: &[SessionStatus], times: Times) {
             Cell::plain(session.pid),
             Cell::plain(&session.user),
             Cell::plain(since),
-            Cell::plain(session.state.as_str()),
+            Cell::plain(match session.stopped {
+                true => format!("{}, stopped", session.state.as_str()),
+                false => session.state.as_str().into(),
+            }),
             Cell::plain(&session.command),
         ]
     });
@@ -160,7 +176,8 @@ fn fill_ended(table: &mut Table, sessions: &[EndedSession], times: Times) {
         Column::Number("WRITTEN"),
         Column::Shrinkable("COMMAND"),
     ];
-    let rows = sessions.iter().rev().take(ENDED_SHOWN).map(|session| {
+    let shown = || sessions.iter().rev().take(ENDED_SHOWN);
+    let rows = shown().map(|session| {
         [
             Cell::plain(session.id),
             Cell::plain(&session.user),
@@ -172,6 +189,29 @@ fn fill_ended(table: &mut Table, sessions: &[EndedSession], times: Times) {
         ]
     });
     table.rows(columns, rows);
+    let mut explained = BTreeMap::new();
+    for outcome in shown().map(|session| session.ended) {
+        if let Some(meaning) = explain(outcome) {
+            explained.insert(outcome.as_str(), meaning);
+        }
+    }
+    for (word, meaning) in explained {
+        table.value("", format!("{word}: {meaning}"));
+    }
+}
+
+/// Explains how a session ended, unless that is usual.
+fn explain(outcome: SessionOutcome) -> Option<&'static str> {
+    match outcome {
+        SessionOutcome::Durable => None,
+        SessionOutcome::Failed => Some("the data may not be on the card"),
+        SessionOutcome::Denied => Some("the session was not granted"),
+        SessionOutcome::Revoked => {
+            Some("the storage failed or the daemon stopped; the command ended")
+        }
+        SessionOutcome::Gone => Some("the client ended without closing the session"),
+        SessionOutcome::Cut => Some("revoked, but the client did not end: disconnected"),
+    }
 }
 
 fn outcome_style(outcome: SessionOutcome) -> Style {
@@ -184,7 +224,7 @@ fn outcome_style(outcome: SessionOutcome) -> Style {
 
 fn fill_totals(table: &mut Table, totals: &Totals) {
     let counted = format!(
-        "sessions {}, denials {}, remounts {} ({} failed)",
+        "{} sessions, {} denied, {} remounts, {} refused",
         totals.sessions, totals.denials, totals.remounts, totals.failed_remounts
     );
     table.value("in all", counted);
@@ -229,6 +269,7 @@ mod tests {
             command: command.into(),
             age,
             state: Phase::Granted,
+            stopped: false,
         };
         Status {
             version: "1".into(),
@@ -245,6 +286,7 @@ mod tests {
                 fstype: "ext4".into(),
                 size: 1,
                 free: 1,
+                free_inodes: Some(1),
                 state_age: 1.0,
             },
             sessions: vec![session(1, 7260.0), session(2, 61.0)],

@@ -7,7 +7,7 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags};
 
 use super::text::{self, Times};
-use super::{add_user_names, json};
+use super::{add_processes, json};
 use crate::client::DaemonConnection;
 use crate::problem::{Problem, ProblemKind};
 use crate::sys::poll;
@@ -17,6 +17,8 @@ use crate::wire::{State, Status};
 
 /// Moves the cursor to the terminal's first line and clears it.
 const CLEAR: &str = "\x1b[H\x1b[J";
+
+const LEAVE: &str = "^C ends the watch";
 
 /// A screen that is redrawn in place. It changes only the terminal's text, so there is nothing to
 /// restore at the end.
@@ -62,17 +64,24 @@ impl Screen {
     fn draw(&mut self, status: &Status, times: Times) -> String {
         let mut table = Table::for_stdout();
         text::fill(&mut table, status, times);
-        // The cursor stays below the last line.
-        let rows = terminal_size().map_or(usize::MAX, |(_, rows)| rows - 1);
-        let mut out = self.to_first_line.clone();
-        let mut count = 0;
-        for line in table.to_string().lines().take(rows.max(1)) {
-            out += line;
-            out += "\x1b[K\n"; // clears the rest of the line
-            count += 1;
-        }
-        self.to_first_line = format!("\r\x1b[{count}A");
-        out + "\x1b[J" // clears the lines below
+        let text = table.to_string();
+        let mut lines: Vec<&str> = text.lines().collect();
+        // One row is for the last line, which stays, and the cursor is below it.
+        let rows = terminal_size().map_or(usize::MAX, |(_, rows)| rows.saturating_sub(2));
+        let hidden = lines.len().saturating_sub(rows);
+        lines.truncate(rows);
+        let last = match hidden {
+            0 => LEAVE.to_owned(),
+            _ => format!("{hidden} more lines do not fit; {LEAVE}"),
+        };
+        lines.push(&last);
+        self.to_first_line.clone() + &self.redraw(&lines)
+    }
+
+    /// Returns the lines, each with a clear to its end, and a clear of what is below them.
+    fn redraw(&mut self, lines: &[&str]) -> String {
+        self.to_first_line = format!("\r\x1b[{}A", lines.len());
+        lines.join("\x1b[K\n") + "\x1b[K\n\x1b[J"
     }
 }
 
@@ -94,7 +103,7 @@ pub(super) fn follow(
         }
         loop {
             if let Some(new) = connection.next_status(Instant::now())? {
-                status = add_user_names(new);
+                status = add_processes(new);
                 times = Times::now();
                 break;
             }

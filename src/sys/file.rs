@@ -88,6 +88,13 @@ pub struct Space {
     pub read_only: bool,
 }
 
+impl Space {
+    /// Returns the files that any user may still create; `None` without a fixed number of inodes.
+    pub fn free_inodes(self) -> Option<u64> {
+        (self.inodes > 0).then_some(self.free_inodes)
+    }
+}
+
 /// Reads the space of the filesystem of an open file. fstatvfs(3).
 pub fn space(file: BorrowedFd<'_>) -> io::Result<Space> {
     let vfs = rustix::fs::fstatvfs(file)?;

@@ -26,6 +26,11 @@ pub(crate) fn shares_group(pid: Pid) -> bool {
     unsafe { libc::getpgid(pid.as_raw_pid()) == libc::getpgid(0) }
 }
 
+/// Whether a process is stopped by a signal, such as ^Z's.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    stat_field(pid, 3).is_some_and(|state| state == "T")
+}
+
 /// Returns field `number` of /proc/pid/stat, from 3, as proc_pid_stat(5) counts them; `None` if the
 /// process is gone.
 pub(crate) fn stat_field(pid: impl Display, number: usize) -> Option<String> {

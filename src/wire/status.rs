@@ -116,6 +116,9 @@ pub struct StorageStatus {
     pub size: u64,
     /// Bytes that users other than root may still write.
     pub free: u64,
+    /// Files that they may still create; `None` if the filesystem has no fixed number of inodes.
+    #[serde(default)]
+    pub free_inodes: Option<u64>,
     /// Time in this state.
     pub state_age: f64,
 }
@@ -134,6 +137,9 @@ pub struct SessionStatus {
     /// Time since the client asked for the session.
     pub age: f64,
     pub state: Phase,
+    /// The client's process is stopped (^Z). Filled in by the client.
+    #[serde(default)]
+    pub stopped: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

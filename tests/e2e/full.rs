@@ -17,6 +17,8 @@ fn assert_sessions_go_on(rig: &Rig, fill: &str) {
     assert!(!rig.needs_recovery());
     rig.sh("true").must(0);
     rig.sh("exit 7").must(7);
+    let text = rig.pst(["status"]).to_end().must(0).text();
+    assert!(text.contains("FULL: no "), "{text}");
     let refused = rig.sh(
         "> $KVMD_PST_DATA/one-more && head -c 64K /dev/zero > $KVMD_PST_DATA/one-more || exit 9",
     );

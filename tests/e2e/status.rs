@@ -34,9 +34,12 @@ fn status_json_has_exactly_these_fields() {
     keys(&status["daemon"], "pid uptime");
     keys(
         &status["storage"],
-        "state reason mount data device fstype size free state_age",
+        "state reason mount data device fstype size free free_inodes state_age",
     );
-    keys(&status["sessions"][0], "id pid uid user command age state");
+    keys(
+        &status["sessions"][0],
+        "id pid uid user command age state stopped",
+    );
     assert_eq!(status["daemon"]["pid"], rig.daemon_pid());
     assert!(status["daemon"]["uptime"].is_number());
     assert_eq!(status["storage"]["state"], "rw");
@@ -113,6 +116,37 @@ fn status_as_text_has_what_the_json_has() {
 }
 
 #[test]
+fn a_stopped_client_is_shown_as_stopped() {
+    needs_storage!();
+    let rig = Rig::any();
+    let session = rig.session();
+    assert_eq!(rig.status()["sessions"][0]["stopped"], false);
+    session.signal("STOP");
+    wait_until("it is shown", || {
+        rig.status()["sessions"][0]["stopped"] == true
+    });
+    let text = rig.pst(["status"]).to_end().must(0).text();
+    assert!(text.contains(" granted, stopped "), "{text}");
+    session.signal("CONT");
+    session.end().must(0);
+}
+
+#[test]
+fn the_screen_explains_how_a_session_ended_if_that_is_unusual() {
+    needs_storage!();
+    let rig = Rig::any();
+    rig.sh("true").must(0);
+    let text = || rig.pst(["status"]).to_end().must(0).text();
+    assert!(!text().contains("durable:"), "{}", text());
+    let session = rig.session();
+    session.signal("KILL");
+    wait_until("it is explained", || {
+        text().contains("gone: the client ended without closing the session")
+    });
+    session.end();
+}
+
+#[test]
 fn status_without_a_daemon_is_one_line_and_3() {
     needs_storage!();
     let rig = Setup::any().stopped().start();
@@ -133,7 +167,7 @@ fn status_is_1_when_unprepared_or_absent() {
     assert_eq!(status["storage"]["state"], "absent");
     keys(
         &status["storage"],
-        "state reason mount data device fstype size free state_age",
+        "state reason mount data device fstype size free free_inodes state_age",
     );
     assert!(
         status["storage"]["reason"]

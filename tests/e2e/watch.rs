@@ -240,6 +240,15 @@ fn on_a_terminal_the_screen_is_redrawn_in_place() {
         let lines = screen.lines().map(|line| line.chars().count());
         lines.max() <= Some(50) && count("state ") == 1 && count("elsewhere") == 0
     });
+    // The last line says how to leave, also in a window that is too low.
+    terminal.await_screen("^C ends the watch");
+    terminal.resize(50, 6);
+    wait_until("it is cut to the window", || {
+        let screen = terminal.screen();
+        let last = screen.trim_end().lines().next_back().unwrap_or_default();
+        last.ends_with("more lines do not fit; ^C ends the watch") && count("state ") == 1
+    });
+    terminal.resize(50, 40);
     session.end().must(0);
     terminal.await_screen("state     ro: read-only");
     wait_until("there is one drawing", || count("state ") == 1);

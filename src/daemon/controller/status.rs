@@ -11,6 +11,7 @@ use crate::daemon::handle::{OpenSession, StatusSnapshot};
 use crate::daemon::timeouts::STATUS_INTERVAL;
 use crate::escape::escape;
 use crate::storage::StorageReport;
+use crate::sys::file::Space;
 use crate::wire::{
     CHUNK_MAX, DaemonMessage, DaemonStatus, EndedSession, Message, SessionOutcome, SessionStatus,
     Status, StorageStatus, Totals, VERSION,
@@ -99,6 +100,7 @@ impl Controller {
             fstype: report.fstype.clone(),
             size: report.space.map_or(0, |space| space.size),
             free: report.space.map_or(0, |space| space.free),
+            free_inodes: report.space.and_then(Space::free_inodes),
             state_age: seconds(self.history.since.elapsed()),
         }
     }
@@ -112,6 +114,7 @@ impl Controller {
             command: escape(&session.command).to_string(),
             age: seconds(session.opened.elapsed()),
             state: self.arbiter.phase(session.id).unwrap_or(Phase::Closing),
+            stopped: false,
         }
     }
 }

@@ -97,6 +97,7 @@ pub fn status() -> Status {
             fstype: "ext4".into(),
             size: 3,
             free: 2,
+            free_inodes: Some(4),
             state_age: 0.5,
         },
         sessions: vec![SessionStatus {
@@ -107,6 +108,7 @@ pub fn status() -> Status {
             command: "vi".into(),
             age: 1.0,
             state: Phase::Granted,
+            stopped: false,
         }],
         holders: vec![
             HolderStatus {
@@ -156,8 +158,8 @@ pub fn status() -> Status {
 pub const STATUS: &str = concat!(
     r#"{"version":"1","daemon":{"pid":1,"uptime":2.5},"#,
     r#""storage":{"state":"stuck","reason":"busy","mount":"/m","data":"/m/d","device":"/dev/sda1","#,
-    r#""fstype":"ext4","size":3,"free":2,"state_age":0.5},"#,
-    r#""sessions":[{"id":7,"pid":8,"uid":9,"user":"u","command":"vi","age":1.0,"state":"granted"}],"#,
+    r#""fstype":"ext4","size":3,"free":2,"free_inodes":4,"state_age":0.5},"#,
+    r#""sessions":[{"id":7,"pid":8,"uid":9,"user":"u","command":"vi","age":1.0,"state":"granted","stopped":false}],"#,
     r#""holders":[{"kind":"process","pid":10,"uid":0,"user":"root","command":"sleep","path":"/m/d/f"},"#,
     r#"{"kind":"swap","pid":null,"uid":null,"user":null,"command":null,"path":"/m/swap"}],"#,
     r#""past":[{"id":6,"pid":5,"uid":4,"user":"v","command":"ls","ended":"gone","at":1700000000,"#,
