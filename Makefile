@@ -72,7 +72,7 @@ install: ## to DESTDIR and PREFIX (/usr/local)
 	install -D -m 644 packaging/sysusers.d/pst.conf "$(DESTDIR)$(SYSUSERSDIR)/pst.conf"
 	install -D -m 644 packaging/tmpfiles.d/pst.conf "$(DESTDIR)$(TMPFILESDIR)/pst.conf"
 	install -D -m 644 -t "$(DESTDIR)$(DOCDIR)" README.md LICENSE contrib/pst.toml
-	install -D -m 644 -t "$(DESTDIR)$(DOCDIR)/contrib/doc" contrib/doc/*.md
+	install -D -m 644 -t "$(DESTDIR)$(DOCDIR)/contrib/doc" contrib/doc/*.md contrib/doc/*.svg
 	test -e "$(DESTDIR)$(SYSCONFDIR)/kvmd/pst.toml" || \
 	    install -D -m 644 contrib/pst.toml "$(DESTDIR)$(SYSCONFDIR)/kvmd/pst.toml"
 	for page in $(MANPAGES); do \

@@ -54,7 +54,7 @@ pub(crate) fn main(options: CheckOptions) -> Result<ExitCode, Problem> {
 /// Runs all checks, causes before effects. Leaves out a check if an earlier finding says that something
 /// it needs is missing.
 fn check(options: &CheckOptions, host: &Host) -> Vec<Finding> {
-    let mut findings = vec![kernel::check(host)];
+    let mut findings = kernel::check(host);
     let config = config::check(options, &mut findings);
     let mut mount_point = None;
     if let Some(config) = &config {

@@ -12,6 +12,7 @@ use crate::problem::Problem;
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Id {
     Kernel,
+    Links,
     Config,
     Fstab,
     FstabOptions,

@@ -1,12 +1,31 @@
-//! The kernel's version.
+//! The kernel's version, and its protection of links.
 
 use super::finding::{Finding, Id};
 use super::host::{Host, read_line};
 use crate::escape::escape;
 
-pub(super) fn check(host: &Host) -> Finding {
+pub(super) fn check(host: &Host) -> Vec<Finding> {
     let release = read_line(&host.at("/proc/sys/kernel/osrelease"));
-    check_version(&release.unwrap_or_default())
+    vec![
+        check_version(&release.unwrap_or_default()),
+        check_links(host),
+    ]
+}
+
+/// Checks the settings of proc_sys_fs(5) that keep users from linking to other users' files.
+fn check_links(host: &Host) -> Finding {
+    let names = ["protected_hardlinks", "protected_symlinks"];
+    let is_off = |name: &&str| {
+        let value = read_line(&host.at(&format!("/proc/sys/fs/{name}")));
+        value.is_some_and(|value| value == "0")
+    };
+    match names.iter().find(|name| is_off(name)) {
+        None => Id::Links.ok("links to other users' files are restricted"),
+        Some(name) => Id::Links.warning(
+            format!("fs.{name} is 0: members of the group can link to other users' files"),
+            format!("run `sysctl -w fs.{name}=1`, and set it in /etc/sysctl.d"),
+        ),
+    }
 }
 
 fn check_version(release: &str) -> Finding {
@@ -32,7 +51,17 @@ fn parse(release: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::super::finding::Level;
+    use super::super::host::tests::HostTree;
     use super::*;
+
+    #[test]
+    fn unrestricted_links_are_a_warning() {
+        let tree = HostTree::new();
+        for (value, level) in [("1", Level::Ok), ("0", Level::Warning)] {
+            tree.file("/proc/sys/fs/protected_symlinks", value);
+            assert_eq!(check_links(&tree.0).level, level);
+        }
+    }
 
     #[test]
     fn versions_are_compared_as_numbers() {

@@ -25,6 +25,9 @@ fn machine(setup: Setup) -> Rig {
     let script =
         "mkdir -p /run/systemd && mount -t tmpfs tmpfs /run/systemd && mkdir /run/systemd/system";
     inside(&rig, script);
+    for name in LINKS {
+        link_protection(&rig, name, 1);
+    }
     // There is no systemd to ask: this prints a file for each unit.
     let units = rig.dir().join("units");
     fs::create_dir(&units).expect("mkdir");
@@ -56,6 +59,16 @@ fn machine(setup: Setup) -> Rig {
     unit(&rig, "x.mount", "Wants=pst-mounted@x.service");
     entry(&rig, WELL);
     rig
+}
+
+const LINKS: [&str; 2] = ["protected_hardlinks", "protected_symlinks"];
+
+/// Sets what this namespace reads of a setting in /proc/sys/fs.
+fn link_protection(rig: &Rig, name: &str, value: u8) {
+    let file = rig.dir().join(name);
+    fs::write(&file, format!("{value}\n")).expect("a setting");
+    let file = file.display();
+    inside(rig, &format!("mount --bind {file} /proc/sys/fs/{name}"));
 }
 
 /// Writes what `systemctl show` prints for a unit.
@@ -160,6 +173,18 @@ fn check_finds_nothing_on_a_healthy_machine_and_disturbs_nothing() {
     let session = rig.session();
     must_be_well(&rig);
     session.end().must(0);
+}
+
+#[test]
+fn check_finds_links_that_are_not_restricted() {
+    needs_root!("a mount namespace");
+    let rig = machine(Setup::new(Fs::Ext4));
+    for name in LINKS {
+        link_protection(&rig, name, 0);
+        must_find(&rig, &[("warning", "links")]);
+        link_protection(&rig, name, 1);
+    }
+    must_be_well(&rig);
 }
 
 #[test]

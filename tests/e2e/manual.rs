@@ -26,6 +26,7 @@ fn the_examples_of_pst_run_do_what_they_show() {
     fs::create_dir(rig.dir().join("app")).expect("app");
     fs::write(rig.dir().join("app/state"), "state").expect("state");
     rig.sh("echo echo it runs > $KVMD_PST_DATA/script").must(0);
+    rig.sh("mkdir $KVMD_PST_DATA/app").must(0);
     let run = |text: &str| {
         let here = rig.data().display().to_string();
         let text = text
@@ -55,7 +56,7 @@ fn the_examples_of_pst_run_do_what_they_show() {
         panic!("the recipe for a daemon is not there");
     };
     run(save);
-    assert_eq!(read("state"), "state");
+    assert_eq!(read("app/state"), "state");
 }
 
 /// All of the program's text, each message on one line.

@@ -154,7 +154,13 @@ fn what_the_readme_shows_works() {
         rig.await_superblock("ro");
     }
     // The examples left what they say.
-    for path in ["foo", "tls/key.pem", "api.key", "etc.tar.gz", "uptime.log"] {
+    for path in [
+        "foo",
+        "system/tls/key.pem",
+        "system/api.key",
+        "system/etc.tar.gz",
+        "system/uptime.log",
+    ] {
         let file = std::fs::metadata(rig.data().join(path));
         assert!(file.is_ok_and(|file| file.len() > 0), "no {path}");
     }
@@ -181,9 +187,11 @@ fn the_certificate_survives_a_renewal_that_is_killed_in_the_middle() {
     let renew = &found.expect("the example").text;
     let rename = "mv -T tls.link tls\n";
     assert!(renew.contains(rename));
+    let folder = rig.data().join("system");
+    rig.sh("mkdir $KVMD_PST_DATA/system").must(0);
     let current = || {
-        let target = std::fs::read_link(rig.data().join("tls")).expect("the link");
-        let pair = rig.data().join(&target);
+        let target = std::fs::read_link(folder.join("tls")).expect("the link");
+        let pair = folder.join(&target);
         assert!(pair.join("key.pem").exists() && pair.join("cert.pem").exists());
         target
     };
@@ -195,7 +203,7 @@ fn the_certificate_survives_a_renewal_that_is_killed_in_the_middle() {
     let new = current();
     assert_ne!(new, old);
     // What both left is gone.
-    let rest = std::fs::read_dir(rig.data()).expect("the data");
+    let rest = std::fs::read_dir(&folder).expect("the data");
     let mut rest: Vec<_> = rest.map(|entry| entry.expect("one").file_name()).collect();
     rest.sort();
     assert_eq!(rest, [std::ffi::OsStr::new("tls"), new.as_os_str()]);
