@@ -16,7 +16,7 @@ pub(super) fn check(host: &Host) -> Vec<Finding> {
 fn check_links(host: &Host) -> Finding {
     let names = ["protected_hardlinks", "protected_symlinks"];
     let is_off = |name: &&str| {
-        let value = read_line(&host.at(&format!("/proc/sys/fs/{name}")));
+        let value = read_line(&host.at(format!("/proc/sys/fs/{name}")));
         value.is_some_and(|value| value == "0")
     };
     match names.iter().find(|name| is_off(name)) {

@@ -294,7 +294,7 @@ fn while_a_remount_is_refused_closes_are_durable_and_sessions_are_granted() {
 #[test]
 fn p1_an_inspection_that_failed_temporarily_is_made_again() {
     let failed = Input::Done(Outcome::Inspected(shortage()));
-    let (mut arbiter, effects) = after(&[failed.clone()]);
+    let (mut arbiter, effects) = after(std::slice::from_ref(&failed));
     assert_eq!(arbiter.state(), State::Absent);
     assert_eq!(waits(&mut arbiter, effects, &failed), DOUBLED);
     let effects = arbiter.input(Input::Tick, Moment(NOW.0 + Duration::from_secs(60)));

@@ -108,7 +108,7 @@ impl<M: Machine> Model<M> {
             self.writable = inspection.writable;
             self.remount_failed = false;
         }
-        if !self.lost && !(self.temporary && self.pinned) {
+        if !(self.lost || self.temporary && self.pinned) {
             self.reported = found;
         }
         self.busy &= self.writable;
