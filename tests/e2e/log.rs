@@ -147,7 +147,7 @@ fn open_and_hang_up(rig: &Rig, count: usize) {
         let mut client = UnixStream::connect(rig.socket()).expect("connect");
         client.set_read_timeout(Some(BOUND)).expect("timeout");
         client.write_all(&open).expect("open");
-        let _granted = client.read(&mut [0; 4096]).expect("an answer");
+        client.read_exact(&mut [0]).expect("an answer"); // tries again after a signal
     }
 }
 
@@ -169,7 +169,7 @@ fn p9_a_log_that_nobody_reads_stops_nothing() {
             let mut bytes = [0; 4096];
             while let Ok(count @ 1..) = reader.read(&mut bytes) {
                 let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
-                sender.send(text).expect("the test waits");
+                let _ = sender.send(text); // the test may be over
             }
         });
         let mut log = String::new();
