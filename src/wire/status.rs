@@ -75,7 +75,7 @@ named! {
         /// A loop device whose backing file is on the storage.
         Loop = "loop",
         Swap = "swap",
-        /// Nothing was found: a kernel user, or a descriptor in flight.
+        /// A frozen filesystem; or nothing was found: a kernel user, or a descriptor in flight.
         Unknown = "unknown",
     }
 }

@@ -259,3 +259,24 @@ fn p10_a_freeze_is_named_before_a_writer_that_waits_for_its_end() {
     tool(rig.command("kill").args(["-KILL", &writer]));
     rig.await_state("ro");
 }
+
+#[test]
+fn p9_a_repair_that_is_due_during_a_freeze_does_not_block_the_daemon() {
+    needs_root!("fsfreeze");
+    let rig = rig();
+    let script = "sleep 1000 7>$KVMD_PST_DATA/../held >/dev/null 2>&1 & rm -r $KVMD_PST_DATA";
+    let session = rig.session_with(script);
+    let frozen = Frozen::new(&rig);
+    session.end().must(0);
+    wait_until("the freeze is named", || {
+        rig.status()["holders"].to_string().contains("is frozen")
+    });
+    drop(frozen);
+    wait_until("the writer is named", || {
+        rig.status()["holders"][0]["kind"] == "process"
+    });
+    let writer = rig.status()["holders"][0]["pid"].to_string();
+    tool(rig.command("kill").args(["-KILL", &writer]));
+    rig.await_state("ro");
+    rig.sh("rm $KVMD_PST_DATA/../held").must(0);
+}
