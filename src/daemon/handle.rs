@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use smol::channel::{Receiver, Sender, bounded};
 
 use super::arbiter::{Outcome, SessionId};
+use super::log::cut_command;
 use crate::escape::escape;
 use crate::storage::StorageReport;
 use crate::sys::socket::Peer;
@@ -77,8 +78,8 @@ impl OpenSession {
 /// Displays the start of each log line about the session.
 impl fmt::Display for OpenSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (id, peer, command) = (self.id.0, self.peer, escape(&self.command));
-        write!(f, "{id} of {peer}, `{command}`,")
+        let command = cut_command(escape(&self.command).to_string());
+        write!(f, "{} of {}, `{command}`,", self.id.0, self.peer)
     }
 }
 

@@ -9,6 +9,18 @@ use super::handle::OpenSession;
 use crate::units::{HumanBytes, HumanDuration};
 use crate::wire::{EndedSession, HolderKind, HolderStatus, SessionOutcome};
 
+/// A longer command is cut in log lines.
+const COMMAND_MAX: usize = 80;
+
+/// Cuts an escaped command for a log line.
+pub(super) fn cut_command(mut command: String) -> String {
+    if let Some((end, _)) = command.char_indices().nth(COMMAND_MAX) {
+        command.truncate(end);
+        command.push('…');
+    }
+    command
+}
+
 /// Logs the state if it is new and not just a transition. Returns the service manager's status if that is new. It does
 /// not change with each remount, because systemd sends every status to all clients of its bus.
 pub(super) fn log_state(last: &mut Option<State>, arbiter: &Arbiter) -> Option<String> {

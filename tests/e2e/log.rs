@@ -47,6 +47,15 @@ fn a_session_is_a_line_as_it_opens_and_a_line_as_it_closes() {
 }
 
 #[test]
+fn a_long_command_is_cut() {
+    needs_storage!();
+    let rig = Rig::any();
+    rig.run(["true", &"x".repeat(1000)]).to_end().must(0);
+    let cut = format!("`true {}…`, closed", "x".repeat(75));
+    assert!(rig.log().contains(&cut), "{}", rig.log());
+}
+
+#[test]
 fn a_remount_is_a_line_with_its_time() {
     needs_storage!();
     let rig = Rig::any();
