@@ -264,8 +264,8 @@ fn p10_a_freeze_is_named_before_a_writer_that_waits_for_its_end() {
 fn p9_a_repair_that_is_due_during_a_freeze_does_not_block_the_daemon() {
     needs_root!("fsfreeze");
     let rig = rig();
-    let script = "sleep 1000 7>$KVMD_PST_DATA/../held >/dev/null 2>&1 & rm -r $KVMD_PST_DATA";
-    let session = rig.session_with(script);
+    let writer = "exec 7>$KVMD_PST_DATA/../held; sleep 1000 >/dev/null 2>&1 & exec 7>&-";
+    let session = rig.session_with(&format!("{writer}; rm -r $KVMD_PST_DATA"));
     let frozen = Frozen::new(&rig);
     session.end().must(0);
     wait_until("the freeze is named", || {
