@@ -99,7 +99,10 @@ pub fn attach(image: &Path) -> String {
             .then(|| String::from_utf8_lossy(&found.stdout).trim().to_owned());
         device.is_some()
     });
-    device.expect("just found")
+    let device = device.expect("just found");
+    // The flag outlives a test that set it and was killed.
+    tool(Command::new("blockdev").args(["--setrw", &device]));
+    device
 }
 
 fn loops() -> String {
