@@ -11,7 +11,7 @@ use async_io::Timer;
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::sys::interrupt::interrupting;
-use crate::sys::socket::has_unread;
+use crate::sys::socket::stop_receiving;
 
 /// Sockets that may wait for the thread before the daemon accepts connections more slowly.
 const WAITING_MAX: usize = 64;
@@ -40,7 +40,7 @@ impl Closer {
     /// Closes a client's socket, whose last reference this must be. Returns a channel that closes after the socket, if
     /// that takes the thread.
     pub(super) fn close(&self, socket: Rc<UnixStream>) -> Option<Receiver<()>> {
-        if !has_unread(&socket) {
+        if !stop_receiving(&socket) {
             return None; // nothing from outside is closed with it
         }
         let (closing, closed) = bounded(1);

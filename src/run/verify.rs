@@ -1,5 +1,5 @@
-//! Checks before the command starts: who answers, that the command will see the granted storage (P3), and that there is
-//! enough free space. A service with its own mount namespace may see another storage.
+//! Checks before the command starts: the daemon's user, that the command will see the granted storage (P3), and that
+//! there is enough free space. A service with its own mount namespace may see another storage.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::mountinfo::{self, HOST, Mount, OWN};
 use crate::config::StorageLocation;
 use crate::escape::escape_path;
-use crate::problem::Problem;
+use crate::problem::{Problem, reason};
 use crate::sys::file::{self, MountId};
 
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl MountedStorage {
 pub(super) fn journal_error(root: BorrowedFd<'_>) -> Option<String> {
     match file::checkpoint_journal(root) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EROFS)) => {
-            Some(format!("its journal was aborted: {error}"))
+            Some(format!("its journal was aborted: {}", reason(&error)))
         }
         _ => None,
     }

@@ -64,8 +64,8 @@ pub(crate) fn wake_this_process(socket: &UnixStream) -> io::Result<()> {
     Ok(fcntl_setfl(socket, OFlags::NONBLOCK | O_ASYNC)?)
 }
 
-/// Like [`wake_this_process`], but wakes the process group, which includes future children. A child
-/// that is stopped before it can call [`wake_this_process`] continues, too.
+/// Like [`wake_this_process`], but wakes the process group, which includes future children: a child that
+/// is stopped before its own [`wake_this_process`] continues, too, once it has closed the other end.
 pub(crate) fn wake_this_group(socket: &UnixStream) -> io::Result<()> {
     wake_this_process(socket)?;
     // SAFETY: takes integers.
@@ -160,7 +160,7 @@ pub(crate) fn receive(socket: &UnixStream, buffer: &mut [u8]) -> io::Result<usiz
 }
 
 /// Stops receiving, and returns whether something is unread. Afterwards the other end can send no more. shutdown(2).
-pub(crate) fn has_unread(socket: &UnixStream) -> bool {
+pub(crate) fn stop_receiving(socket: &UnixStream) -> bool {
     let stopped = rustix::net::shutdown(socket, Shutdown::Read);
     stopped.is_err() || rustix::io::ioctl_fionread(socket) != Ok(0)
 }

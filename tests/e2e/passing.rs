@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::needs_root;
-use crate::rig::{Fs, Job, Rig, RunToEnd, Setup, await_death, signal, start, tool, wait_until};
+use crate::rig::{Fs, Job, Rig, RunToEnd, Setup, start, tool, wait_until};
 
 /// Its own world: the mounts of others would have the daemon look at the storage.
 fn rig() -> Rig {
@@ -123,58 +123,6 @@ fn p1_a_storage_that_was_left_writable_is_found_after_a_shortage_at_the_start() 
     rig.must_serve();
 }
 
-/// `pst run` of `true`, with these faults injected into its processes.
-fn run_with(rig: &Rig, faults: &str) -> Job {
-    let mut strace = rig.command("strace");
-    strace.args(["-f", "-e", &format!("inject={faults}"), "-o"]);
-    strace.arg(rig.dir().join("calls"));
-    strace
-        .arg(rig.bin("kvmd-pstrun"))
-        .args(["-q", "--", "true"]);
-    start(&mut strace)
-}
-
-#[test]
-fn p6_a_close_that_cannot_be_sent_ends_the_session_and_is_reported() {
-    needs_root!("tracing another process");
-    let rig = Rig::ext4();
-    // The first message is Open, the second is Close.
-    for error in ["ENOBUFS", "ENOMEM"] {
-        let ended = run_with(&rig, &format!("sendto:error={error}:when=2")).end();
-        let expected = "The data may not be on stable storage: cannot close the session: ";
-        assert!(ended.must(1).stderr.contains(expected));
-        rig.await_superblock("ro");
-    }
-    rig.must_serve();
-}
-
-#[test]
-fn p6_a_supervisor_that_is_stopped_at_its_start_ends_if_pst_run_is_killed() {
-    needs_root!("tracing another process");
-    let rig = Rig::ext4();
-    // Each process is stopped after its first prctl, by which it becomes a subreaper.
-    let job = run_with(&rig, "prctl:signal=STOP:when=1");
-    let stopped = || {
-        let calls = std::fs::read_to_string(rig.dir().join("calls")).unwrap_or_default();
-        let lines = calls
-            .lines()
-            .filter(|line| line.contains("--- stopped by SIGSTOP"));
-        let pids = lines.filter_map(|line| line.split(' ').next()?.parse().ok());
-        pids.collect::<Vec<u32>>()
-    };
-    wait_until("pst run is stopped", || stopped().len() == 1);
-    let run = stopped()[0];
-    signal(run, "CONT");
-    wait_until("the supervisor is stopped", || stopped().len() == 2);
-    let supervisor = stopped()[1];
-    assert_ne!(run, supervisor);
-    signal(run, "KILL");
-    await_death(supervisor);
-    rig.await_superblock("ro");
-    job.end();
-    rig.must_serve();
-}
-
 /// A frozen storage, thawed also when the test fails.
 struct Frozen(Command);
 
@@ -241,6 +189,16 @@ fn p10_a_freeze_that_keeps_it_writable_is_named() {
     rig.must_serve();
 }
 
+/// Waits until the status names the process that still writes, and kills it.
+fn end_named_writer(rig: &Rig) {
+    wait_until("the writer is named", || {
+        rig.status()["holders"][0]["kind"] == "process"
+    });
+    let writer = rig.status()["holders"][0]["pid"].to_string();
+    tool(rig.command("kill").args(["-KILL", &writer]));
+    rig.await_state("ro");
+}
+
 #[test]
 fn p10_a_freeze_is_named_before_a_writer_that_waits_for_its_end() {
     needs_root!("fsfreeze");
@@ -252,12 +210,7 @@ fn p10_a_freeze_is_named_before_a_writer_that_waits_for_its_end() {
         rig.status()["holders"].to_string().contains("is frozen")
     });
     drop(frozen);
-    wait_until("the writer is named", || {
-        rig.status()["holders"][0]["kind"] == "process"
-    });
-    let writer = rig.status()["holders"][0]["pid"].to_string();
-    tool(rig.command("kill").args(["-KILL", &writer]));
-    rig.await_state("ro");
+    end_named_writer(&rig);
 }
 
 #[test]
@@ -272,11 +225,6 @@ fn p9_a_repair_that_is_due_during_a_freeze_does_not_block_the_daemon() {
         rig.status()["holders"].to_string().contains("is frozen")
     });
     drop(frozen);
-    wait_until("the writer is named", || {
-        rig.status()["holders"][0]["kind"] == "process"
-    });
-    let writer = rig.status()["holders"][0]["pid"].to_string();
-    tool(rig.command("kill").args(["-KILL", &writer]));
-    rig.await_state("ro");
+    end_named_writer(&rig);
     rig.sh("rm $KVMD_PST_DATA/../held").must(0);
 }

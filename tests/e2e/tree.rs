@@ -307,3 +307,55 @@ fn state(pid: u32) -> String {
     let (_, rest) = stat.rsplit_once(") ").expect("stat");
     rest[..1].to_owned()
 }
+
+/// `pst run` of `true`, with these faults injected into its processes.
+fn run_with(rig: &Rig, faults: &str) -> Job {
+    let mut strace = rig.command("strace");
+    strace.args(["-f", "-e", &format!("inject={faults}"), "-o"]);
+    strace.arg(rig.dir().join("calls"));
+    strace
+        .arg(rig.bin("kvmd-pstrun"))
+        .args(["-q", "--", "true"]);
+    start(&mut strace)
+}
+
+#[test]
+fn p6_a_close_that_cannot_be_sent_ends_the_session_and_is_reported() {
+    needs_root!("tracing another process");
+    let rig = Rig::ext4();
+    // The first message is Open, the second is Close.
+    for error in ["ENOBUFS", "ENOMEM"] {
+        let ended = run_with(&rig, &format!("sendto:error={error}:when=2")).end();
+        let expected = "The data may not be on stable storage: cannot close the session: ";
+        assert!(ended.must(1).stderr.contains(expected));
+        rig.await_superblock("ro");
+    }
+    rig.must_serve();
+}
+
+#[test]
+fn p6_a_supervisor_that_is_stopped_at_its_start_ends_if_pst_run_is_killed() {
+    needs_root!("tracing another process");
+    let rig = Rig::ext4();
+    // Each process is stopped after its first prctl, by which it becomes a subreaper.
+    let job = run_with(&rig, "prctl:signal=STOP:when=1");
+    let stopped = || {
+        let calls = std::fs::read_to_string(rig.dir().join("calls")).unwrap_or_default();
+        let lines = calls
+            .lines()
+            .filter(|line| line.contains("--- stopped by SIGSTOP"));
+        let pids = lines.filter_map(|line| line.split(' ').next()?.parse().ok());
+        pids.collect::<Vec<u32>>()
+    };
+    wait_until("pst run is stopped", || stopped().len() == 1);
+    let run = stopped()[0];
+    signal(run, "CONT");
+    wait_until("the supervisor is stopped", || stopped().len() == 2);
+    let supervisor = stopped()[1];
+    assert_ne!(run, supervisor);
+    signal(run, "KILL");
+    await_death(supervisor);
+    rig.await_superblock("ro");
+    job.end();
+    rig.must_serve();
+}
