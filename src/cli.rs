@@ -18,7 +18,7 @@ use crate::logging::{self, OneLine};
 use crate::problem::{Problem, ProblemKind};
 use crate::table::print;
 use crate::units::parse_size;
-use crate::{check, daemon, run, status, storage};
+use crate::{check, daemon, repair, run, status, storage};
 
 const VERSION: &str = concat!("pst ", env!("CARGO_PKG_VERSION"), "\n");
 
@@ -34,6 +34,7 @@ Commands:
   status            show the storage and the open sessions
   prepare           make the mount ready, once after each mount, as root
   check             find problems in the installation
+  repair            repair a storage that a power cut has torn, as root
   help              show this text, or a command's: pst help run
 
 Options:
@@ -154,6 +155,26 @@ struct CheckArgs {
     json: bool,
 }
 
+/// Repair the storage if a power cut has torn its superblock, as root.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    usage = "[-c FILE] [--yes]",
+    help_triggers("-h", "--help"),
+    example = "{command_name} --yes",
+    note = "Without --yes it changes nothing and says what it would do.",
+    error_code(0, "the storage is sound, or would be repaired"),
+    error_code(1, "nothing could be repaired"),
+    error_code(2, "bad usage, or an error in the config file")
+)]
+struct RepairArgs {
+    /// config file (default: $PST_CONFIG, else /etc/kvmd/pst.toml)
+    #[argh(option, short = 'c', arg_name = "FILE")]
+    config: Option<OptionValue>,
+    /// repair
+    #[argh(switch)]
+    yes: bool,
+}
+
 /// Why no command starts.
 #[derive(Debug)]
 enum Stop {
@@ -246,6 +267,10 @@ fn start(word: &OsStr, args: impl Iterator<Item = OsString>) -> Result<ExitCode,
                 socket: named(None, "PST_SOCKET"),
                 json: args.json,
             })?)
+        }
+        b"repair" => {
+            let args: RepairArgs = options::parse("pst repair", args)?;
+            Ok(repair::main(&service_config(args.config)?, args.yes)?)
         }
         word => fail("pst", format!("unknown command '{}'", escape(word))),
     }

@@ -73,6 +73,33 @@ pub fn parse(text: &[u8]) -> Result<Vec<Entry>, (usize, usize)> {
     Ok(entries)
 }
 
+/// Splits `LABEL=…`, `UUID=…`, `PARTLABEL=…` or `PARTUUID=…`.
+pub(crate) fn tag(spec: &OsStr) -> Option<(&str, &str)> {
+    let (tag, value) = spec.to_str()?.split_once('=')?;
+    let is_known = ["LABEL", "UUID", "PARTLABEL", "PARTUUID"].contains(&tag);
+    is_known.then(|| (tag, value.trim_matches('"')))
+}
+
+/// Returns the path of the device: the field itself, or the link that udev makes for a tag.
+pub(crate) fn device_path(spec: &OsStr) -> Option<PathBuf> {
+    if spec.as_bytes().starts_with(b"/dev/") {
+        return Some(spec.into());
+    }
+    let (tag, value) = tag(spec)?;
+    let name = encode_label(value);
+    Some(format!("/dev/disk/by-{}/{name}", tag.to_lowercase()).into())
+}
+
+/// Encodes a label as udev does in the names of links: a space becomes `\x20`.
+fn encode_label(label: &str) -> String {
+    let encode = |letter: char| match letter {
+        letter if letter.is_ascii_alphanumeric() || !letter.is_ascii() => letter.to_string(),
+        '#' | '+' | '-' | '.' | ':' | '=' | '@' | '_' => letter.to_string(),
+        other => format!("\\x{:02x}", u32::from(other)),
+    };
+    label.chars().map(encode).collect()
+}
+
 /// Resolves the octal escapes of fstab and mountinfo, such as `\040`. Other backslashes stay.
 pub(crate) fn unescape(mut field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
@@ -115,6 +142,20 @@ mod tests {
         assert_eq!(entry.option("X-kvmd.pst"), None, "a prefix is no option");
         assert!(entry.has_option_beginning("X-kvmd.pst-"));
         assert!(!entry.has_option_beginning("X-kvmd.otgmsd-"));
+    }
+
+    #[test]
+    fn labels_are_encoded_as_udev_encodes_them() {
+        let path =
+            |spec: &str| device_path(OsStr::new(spec)).map(|path| path.display().to_string());
+        assert_eq!(path("LABEL=PIPST").unwrap(), "/dev/disk/by-label/PIPST");
+        assert_eq!(
+            path("LABEL=\"my card/1\"").unwrap(),
+            "/dev/disk/by-label/my\\x20card\\x2f1"
+        );
+        assert_eq!(path("/dev/mmcblk0p4").unwrap(), "/dev/mmcblk0p4");
+        assert_eq!(path("tmpfs"), None);
+        assert_eq!(path("ID=x"), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | `daemon` | sessions, and when the storage is writable: `controller` owns the state, `arbiter` decides, `worker` makes the calls that may block, `server` accepts connections, `native` and `kvmd` speak the protocols |
 //! | `run` | one session and its command: `pst run` itself, and the supervisor of the command's process tree |
 //! | `status`, `check` | the daemon's status for users; a check of everything that a session needs |
+//! | `repair` | `pst repair`: a storage with a torn superblock |
 //! | `storage` | the mount: inspection, superblock, directories, lock, holders |
 //! | `client` | a connection to the daemon |
 //! | `wire` | messages, frames and the status document; no I/O |
@@ -40,6 +41,7 @@ pub mod escape;
 pub mod fstab;
 pub(crate) mod logging;
 pub mod problem;
+pub(crate) mod repair;
 pub(crate) mod run;
 pub(crate) mod status;
 pub mod storage;

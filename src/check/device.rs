@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use super::finding::{Finding, Id};
 use super::host::{Host, read_line};
 use crate::escape::{escape, escape_path};
-use crate::fstab::Entry;
+use crate::fstab::{self, Entry};
+use crate::repair;
 use crate::storage::inspect::MountedStorage;
+use crate::storage::torn::{self, Search};
 
 /// Cards that ignore the kernel's request to flush their write cache: the beginning of their
 /// identity, and their months of manufacture (YYYYMM).
@@ -37,6 +39,12 @@ pub(super) fn check(
         return None; // there is a finding mount-filesystem
     }
     let source = found.map(|found| found.mount.source.as_path());
+    if let (Some(entry), None) = (entry, source) {
+        if let Some(torn) = find_torn(&entry.spec, host) {
+            findings.push(torn);
+            return None;
+        }
+    }
     let named = entry.and_then(|entry| {
         let node = fs::canonicalize(find_named_path(host, &entry.spec)?);
         findings.push(compare_devices(&entry.spec, node.as_deref().ok(), source));
@@ -55,28 +63,33 @@ pub(super) fn check(
 
 /// Returns the path of the device that fstab's first field names; `None` if it cannot be found out.
 fn find_named_path(host: &Host, spec: &OsStr) -> Option<PathBuf> {
-    if spec.as_bytes().starts_with(b"/dev/") {
-        return Some(host.at(spec));
-    }
-    let (tag, value) = spec.to_str()?.split_once('=')?;
-    if !["LABEL", "UUID", "PARTLABEL", "PARTUUID"].contains(&tag) {
-        return None;
-    }
-    let links = host.at("/dev/disk");
-    let name = encode_label(value.trim_matches('"'));
+    let path = host.at(fstab::device_path(spec)?);
     // udev removes by-label with its last link, but never /dev/disk.
-    let is_udev = links.is_dir();
-    is_udev.then(|| links.join(format!("by-{}/{name}", tag.to_lowercase())))
+    let is_udev = || host.at("/dev/disk").is_dir();
+    (fstab::tag(spec).is_none() || is_udev()).then_some(path)
 }
 
-/// Encodes a label as udev does in the names of links: a space becomes `\x20`.
-fn encode_label(label: &str) -> String {
-    let encode = |letter: char| match letter {
-        letter if letter.is_ascii_alphanumeric() || !letter.is_ascii() => letter.to_string(),
-        '#' | '+' | '-' | '.' | ':' | '=' | '@' | '_' => letter.to_string(),
-        other => format!("\\x{:02x}", u32::from(other)),
-    };
-    label.chars().map(encode).collect()
+/// Searches for a storage whose superblock is torn. Only root can read devices.
+fn find_torn(spec: &OsStr, host: &Host) -> Option<Finding> {
+    if !host.is_root() {
+        return None;
+    }
+    match torn::find(spec) {
+        Ok(Search::Torn(torn)) => {
+            let device = escape_path(&torn.device);
+            let text = format!(
+                "{device} is {} with a torn superblock",
+                escape(spec.as_bytes())
+            );
+            let advice = format!(
+                "run `pst repair --yes`, or by hand `{}`",
+                repair::command_line(&torn)
+            );
+            Some(Id::Device.error(text, advice))
+        }
+        Ok(Search::Sound(_) | Search::Nothing) => None,
+        Err(problem) => Some(Id::Device.problem(problem)),
+    }
 }
 
 /// Compares the device that fstab names, if it exists, with the mounted one.
@@ -172,9 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_encoded_as_udev_encodes_them() {
-        assert_eq!(encode_label("PIPST"), "PIPST");
-        assert_eq!(encode_label("my card/1"), "my\\x20card\\x2f1");
+    fn a_label_is_found_where_udev_links_it() {
         let tree = HostTree::new();
         let path = |spec: &str| find_named_path(&tree.0, OsStr::new(spec));
         assert_eq!(path("LABEL=PIPST"), None);

@@ -12,6 +12,7 @@ pub(crate) mod prepare;
 mod search;
 pub(crate) mod stats;
 mod superblock;
+pub(crate) mod torn;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;

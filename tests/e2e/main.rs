@@ -28,6 +28,7 @@ mod namespaces;
 mod passing;
 mod prepare;
 mod readme;
+mod repair;
 mod resources;
 mod rig;
 mod rig_itself;

@@ -24,7 +24,7 @@ use std::process::Command;
 
 use daemon::Daemon;
 use ground::Ground;
-pub use ground::attach;
+pub use ground::{attach, sparse};
 pub use job::{Job, Outcome, RunToEnd, alive, await_death, children, signal, start, tool};
 use namespace::Namespace;
 pub use person::{ACCESS_GROUP, MEMBER, OUTSIDER, PRIMARY, Person, STORAGE_USER};
