@@ -64,7 +64,7 @@ install: ## to DESTDIR and PREFIX (/usr/local)
 	ln -sf pst "$(DESTDIR)$(BINDIR)/kvmd-pst"
 	ln -sf pst "$(DESTDIR)$(BINDIR)/kvmd-pstrun"
 	install -d "$(DESTDIR)$(UNITDIR)/$(dir $(MOUNTED))"
-	for unit in pst.service pst.socket pst-mounted@.service; do \
+	for unit in pst.service pst.socket pst-mounted@.service pst-repair.service; do \
 	    sed 's|/usr/bin/pst|$(BINDIR)/pst|; s|/usr/share/doc/pst|$(DOCDIR)|' packaging/systemd/$$unit \
 	        | install -m 644 /dev/stdin "$(DESTDIR)$(UNITDIR)/$$unit" || exit 1; \
 	done
@@ -93,7 +93,7 @@ remove = [ ! -d "$(DESTDIR)$1" ] || { cd "$(DESTDIR)$1" && rm -f $2; }
 page_of = man$(patsubst .%,%,$(suffix $1))/$1
 uninstall: ## what install did; the configuration and the storage stay
 	$(call remove,$(BINDIR),$(NAMES))
-	$(call remove,$(UNITDIR),pst.service pst.socket pst-mounted@.service $(MOUNTED))
+	$(call remove,$(UNITDIR),pst.service pst.socket pst-mounted@.service pst-repair.service $(MOUNTED))
 	-rmdir "$(DESTDIR)$(UNITDIR)/$(dir $(MOUNTED))" 2>/dev/null
 	$(call remove,$(SYSUSERSDIR),pst.conf)
 	$(call remove,$(TMPFILESDIR),pst.conf)

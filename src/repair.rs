@@ -98,7 +98,11 @@ pub(crate) fn command_line(torn: &TornStorage) -> String {
 /// Runs e2fsck: first what it repairs without asking, then everything. Returns the undo file.
 fn repair(torn: &TornStorage) -> Result<String, Problem> {
     let device = escape_path(&torn.device);
-    let name = torn.device.file_name().unwrap_or_default().display();
+    let name = torn
+        .device
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

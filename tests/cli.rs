@@ -94,7 +94,7 @@ fn help_is_shown_everywhere() {
             "{args:?}"
         );
     }
-    for subcommand in ["daemon", "run", "status", "prepare", "check"] {
+    for subcommand in ["daemon", "run", "status", "prepare", "check", "repair"] {
         assert!(
             general.contains(&format!("\n  {subcommand} ")),
             "{subcommand} is not listed"

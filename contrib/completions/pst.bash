@@ -31,7 +31,7 @@ _pst_command() {
 
 _pst() {
     local cur prev words cword split subcommand options REPLY
-    local subcommands="daemon run status prepare check help"
+    local subcommands="daemon run status prepare check repair help"
     _init_completion -s || return
 
     case ${1##*/} in
@@ -60,7 +60,7 @@ _pst() {
         _filedir
         return
         ;;
-    daemon:-c | daemon:--config | prepare:-c | prepare:--config | check:-c | check:--config)
+    daemon:-c | daemon:--config | prepare:-c | prepare:--config | check:-c | check:--config | repair:-c | repair:--config)
         _filedir
         return
         ;;
@@ -81,6 +81,7 @@ _pst() {
     status) options="--json --watch --socket" ;;
     prepare) options="-c --config" ;;
     check) options="-c --config --json" ;;
+    repair) options="-c --config --yes" ;;
     help)
         ((cword == 2)) && COMPREPLY=($(compgen -W "$subcommands" -- "$cur"))
         return

@@ -66,14 +66,15 @@ end
 for name in pst kvmd-pst kvmd-pstrun
     complete -c $name -f
     complete -c $name -n __pst_command -a '(__pst_complete_command)'
-    complete -c $name -n '__pst_is "" run status check daemon prepare' -s h -l help -d 'Show the options'
-    complete -c $name -n '__pst_is "" run status check daemon prepare' -s V -l version -d 'Show the version'
+    complete -c $name -n '__pst_is "" run status check daemon prepare repair' -s h -l help -d 'Show the options'
+    complete -c $name -n '__pst_is "" run status check daemon prepare repair' -s V -l version -d 'Show the version'
     complete -c $name -n '__pst_is run' -s q -l quiet -d 'Print only warnings and errors'
     complete -c $name -n '__pst_is run' -l need -x -a '1M 5M 20M 100M' -d 'Refuse unless this much is free'
     complete -c $name -n '__pst_is run status' -l socket -r -F -d "The daemon's socket"
     complete -c $name -n '__pst_is status check' -l json -d 'JSON, for programs'
     complete -c $name -n '__pst_is status' -l watch -d 'Show each change'
-    complete -c $name -n '__pst_is check daemon prepare' -s c -l config -r -F -d 'Config file'
+    complete -c $name -n '__pst_is check daemon prepare repair' -s c -l config -r -F -d 'Config file'
+    complete -c $name -n '__pst_is repair' -l yes -d 'Repair'
     complete -c $name -n '__pst_is daemon' -l log-level -x -a 'off error warn info debug trace' -d "The log's level"
 end
 for subcommand in \
@@ -82,6 +83,7 @@ for subcommand in \
         check\t'Find problems in the installation' \
         daemon\t'Manage the storage, in the foreground' \
         prepare\t'Make the mount ready, once after each mount' \
+        repair\t'Repair a storage that a power cut has torn' \
         help\t'Show the commands, or the options of one'
     complete -c pst -n __pst_awaits_subcommand -a (string split \t -- $subcommand)[1] -d (string split \t -- $subcommand)[2]
 end

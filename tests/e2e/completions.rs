@@ -169,6 +169,7 @@ fn check(rig: &Rig, shell: Shell) {
         "status --socket ",
         "prepare -c ",
         "check --config ",
+        "repair --config=",
     ] {
         prompt.completes(
             &format!("pst {option}{start}"),
