@@ -10,6 +10,7 @@ use super::units;
 use crate::config::{Config, StorageLocation};
 use crate::escape::{escape, escape_path};
 use crate::fstab::Entry;
+use crate::problem::Problem;
 use crate::storage::directories::Owner;
 
 /// Our own options in fstab.
@@ -61,6 +62,9 @@ pub(super) fn check_fstab(
         let mount = escape_path(&entry.mount);
         findings.push(Id::Fstab.ok(format!("{fstab}, line {}: {mount}", entry.line)));
         findings.extend(check_options(entry));
+    }
+    if let Some(Problem { what, hint, .. }) = config.extra_entries() {
+        findings.push(Id::Fstab.warning(what, hint.unwrap_or_default()));
     }
     match config.storage_location() {
         Ok(location) => {

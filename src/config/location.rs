@@ -40,21 +40,42 @@ pub struct StorageLocation {
 }
 
 impl Config {
-    /// Returns the storage's entry in fstab. The file or the entry may be missing only if
-    /// `storage.mount` is set.
+    /// Returns the storage's entry in fstab: the first that is marked, or that of `storage.mount`. Only
+    /// with `storage.mount`, the file or the entry may be missing.
     pub fn fstab_entry(&self) -> Result<Option<Entry>, Problem> {
         let entries = read_fstab(&self.storage)?;
         let is_marked = |entry: &&Entry| entry.has_option_beginning(MARK);
         let Some(mount) = &self.storage.mount else {
-            let marked: Vec<&Entry> = entries.iter().filter(is_marked).collect();
-            return match marked[..] {
-                [entry] => Ok(Some(entry.clone())),
-                _ => Err(not_one(&marked, &self.storage.fstab)),
-            };
+            let marked = entries.iter().find(is_marked).cloned();
+            return marked
+                .map(Some)
+                .ok_or_else(|| none_marked(&self.storage.fstab));
         };
         let mut there = entries.iter().filter(|entry| entry.mount == *mount);
         let entry = there.clone().find(is_marked).or_else(|| there.next());
         Ok(entry.cloned())
+    }
+
+    /// Returns a warning if several entries of fstab are marked, of which only the first counts.
+    pub(crate) fn extra_entries(&self) -> Option<Problem> {
+        let entries = read_fstab(&self.storage).ok()?;
+        let marked = entries
+            .iter()
+            .filter(|entry| entry.has_option_beginning(MARK));
+        let lines: Vec<String> = marked.map(|entry| entry.line.to_string()).collect();
+        let [first, _, ..] = &lines[..] else {
+            return None;
+        };
+        if self.storage.mount.is_some() {
+            return None; // the config file decides
+        }
+        let fstab = escape_path(&self.storage.fstab);
+        let what = format!(
+            "{fstab}: lines {} have {MARK}* options: only line {first} counts",
+            lines.join(", ")
+        );
+        let hint = "keep them only in the storage's entry, or set storage.mount in the config file";
+        Some(Problem::new(what).hint(hint))
     }
 
     /// Returns the storage's location. Reads fstab even if `storage.mount` is set, for the options of
@@ -95,19 +116,13 @@ fn read_fstab(storage: &StorageConfig) -> Result<Vec<Entry>, Problem> {
     })
 }
 
-/// Explains that no entry, or more than one, is marked as the storage's.
-fn not_one(marked: &[&Entry], fstab: &Path) -> Problem {
+/// Explains that no entry is marked as the storage's.
+fn none_marked(fstab: &Path) -> Problem {
     let fstab = escape_path(fstab);
-    if marked.is_empty() {
-        return Problem::new(format!("{fstab}: no entry has an {MARK}* option")).hint(format!(
-            "add {USER}={DEFAULT_OWNER} to the options of the storage's entry, \
-             or set storage.mount in the config file"
-        ));
-    }
-    let lines: Vec<String> = marked.iter().map(|entry| entry.line.to_string()).collect();
-    let lines = lines.join(", ");
-    Problem::new(format!("{fstab}: lines {lines} have {MARK}* options"))
-        .hint("keep them only in the storage's entry, or set storage.mount in the config file")
+    Problem::new(format!("{fstab}: no entry has an {MARK}* option")).hint(format!(
+        "add {USER}={DEFAULT_OWNER} to the options of the storage's entry, \
+         or set storage.mount in the config file"
+    ))
 }
 
 /// The sources of a location. The config file has precedence over the entry.

@@ -64,6 +64,9 @@ pub(crate) fn main(config: Config, log_level: Option<LevelFilter>) -> Result<Exi
 /// Starts the threads and the tasks. Returns whether the storage is read-only or absent at the end.
 fn run(config: Config) -> Result<bool, Problem> {
     let location = config.storage_location()?;
+    if let Some(warning) = config.extra_entries() {
+        ::log::warn!("{warning}");
+    }
     let owner = Owner::of(&location)?;
     let access_gid = config.access_gid()?;
     if let Err(error) = current::raise_descriptor_limit() {

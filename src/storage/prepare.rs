@@ -29,6 +29,9 @@ pub(crate) fn main(config: Config) -> ExitCode {
 
 fn prepare(config: &Config) -> Result<(), Problem> {
     let location = config.storage_location()?;
+    if let Some(warning) = config.extra_entries() {
+        log::warn!("{warning}");
+    }
     let owner = Owner::of(&location)?;
     let found = inspect::find(&location)?;
     found.check_switchable(&location)?;

@@ -207,11 +207,22 @@ fn p8_prepare_without_any_storage_in_fstab_says_what_to_write() {
     let rig = bare();
     std::fs::write(rig.dir().join("fstab"), "# nothing\n").expect("fstab");
     refused_config(rig.prepare(), "x-kvmd.pst-user");
-    let two = "/dev/a /a ext4 X-kvmd.pst-user=a 0 2\n/dev/b /b ext4 X-kvmd.pst-user=b 0 2\n";
-    std::fs::write(rig.dir().join("fstab"), two).expect("fstab");
-    let said = rig.prepare();
-    assert_ne!(said.code(), 0);
-    assert!(said.one_line().contains("storage.mount"), "{said:?}");
+}
+
+#[test]
+fn the_first_of_two_entries_of_fstab_counts_and_prepare_and_the_daemon_warn() {
+    needs_storage!();
+    let mut rig = Setup::any().stopped().start();
+    let fstab = rig.dir().join("fstab");
+    let line = std::fs::read_to_string(&fstab).expect("fstab");
+    let other = "/dev/b /b ext4 X-kvmd.pst-user=0 0 2\n";
+    std::fs::write(&fstab, line + other).expect("fstab");
+    let warning = "lines 2, 3 have X-kvmd.pst-* options: only line 2 counts";
+    let said = rig.prepare().must(0);
+    assert!(said.stderr.contains(warning), "{said:?}");
+    rig.start_daemon();
+    assert!(rig.log().contains(warning), "{}", rig.log());
+    rig.must_serve();
 }
 
 #[track_caller]

@@ -60,6 +60,21 @@ fn any_option_of_ours_marks_an_entry_and_an_empty_one_has_no_value() {
 }
 
 #[test]
+fn the_first_of_several_marked_entries_counts_with_a_warning() {
+    let fstab = b"x /m ext4 X-kvmd.pst-user\n\ny /n ext4 X-kvmd.pst-root";
+    assert_eq!(location(fstab, "").unwrap().mount, Path::new("/m"));
+    let file = File::new(fstab);
+    let mut config = Config::default();
+    config.storage.fstab = file.0.clone();
+    let warning = config.extra_entries().unwrap();
+    let lines = "lines 1, 3 have X-kvmd.pst-* options: only line 1 counts";
+    assert!(warning.what.ends_with(lines), "{warning}");
+    assert!(warning.hint.unwrap().contains("set storage.mount"));
+    config.storage.mount = Some("/n".into());
+    assert_eq!(config.extra_entries(), None);
+}
+
+#[test]
 fn the_config_has_precedence_over_fstab() {
     let keys = "root = \"/var/lib/kvmd/pst/r\"\nuser = \"u\"\ngroup = \"g\"\ndata = \"\"";
     let location = location(PIKVM, keys).unwrap();
@@ -121,12 +136,6 @@ fn a_problem_with_the_location_names_the_next_step() {
             "",
             "FSTAB: no entry has",
             "add X-kvmd.pst-user=kvmd-pst",
-        ),
-        (
-            "x /m ext4 X-kvmd.pst-user\n\ny /n ext4 X-kvmd.pst-root",
-            "",
-            "FSTAB: lines 1, 3 have",
-            "set storage.mount",
         ),
         ("x /m", "", "FSTAB:1: 2 of at least 4 fields", "fix it"),
         (

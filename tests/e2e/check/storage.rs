@@ -49,6 +49,19 @@ fn check_finds_an_fstab_without_the_storage() {
 }
 
 #[test]
+fn check_finds_a_second_entry_in_fstab() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4));
+    let fstab = rig.dir().join("fstab");
+    let line = fs::read_to_string(&fstab).expect("fstab");
+    let other = "/dev/b /b ext4 X-kvmd.pst-user=kvmd-pst 0 2\n";
+    fs::write(&fstab, line + other).expect("fstab");
+    let screen = must_find(&rig, &[("warning", "fstab")]);
+    let text = "lines 1, 2 have X-kvmd.pst-* options: only line 1 counts";
+    assert!(screen.contains(text), "{screen}");
+}
+
+#[test]
 fn check_finds_a_config_that_is_not_understood() {
     needs_root!("ext4");
     let rig = machine(Setup::new(Fs::Ext4));
