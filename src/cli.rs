@@ -69,6 +69,15 @@ struct DaemonArgs {
     /// ignored: kvmd's own kvmd-pst needs it
     #[argh(switch, hidden_help, long = "run")]
     _run: bool,
+    /// ignored: an option of kvmd's own kvmd-pst, like the next two
+    #[argh(option, hidden_help)]
+    main_config: Vec<OptionValue>,
+    /// ignored
+    #[argh(option, hidden_help)]
+    override_config: Vec<OptionValue>,
+    /// ignored
+    #[argh(option, hidden_help)]
+    override_dir: Vec<OptionValue>,
 }
 
 /// Run COMMAND while the storage is writable, and return its exit code.
@@ -280,6 +289,20 @@ fn start_daemon(name: &str, args: impl Iterator<Item = OsString>) -> Result<Exit
     let args: DaemonArgs = options::parse(name, args)?;
     let level = args.log_level.map(|level| logging::parse_level(&level.0));
     let level = level.transpose()?;
+    let ignored = [
+        ("--main-config", args.main_config),
+        ("--override-config", args.override_config),
+        ("--override-dir", args.override_dir),
+    ];
+    let given = ignored.iter().filter(|(_, values)| !values.is_empty());
+    let given: Vec<&str> = given.map(|(option, _)| *option).collect();
+    if !given.is_empty() {
+        let line = format!(
+            "{name}: ignoring {}: kvmd's settings have no effect here; see pst.toml(5)\n",
+            given.join(", ")
+        );
+        let _ = io::stderr().write_all(line.as_bytes());
+    }
     Ok(daemon::main(service_config(args.config)?, level)?)
 }
 

@@ -124,6 +124,24 @@ fn it_also_answers_to_the_name_kvmd_pst() {
 }
 
 #[test]
+fn it_ignores_the_config_options_of_kvmd_with_one_line() {
+    needs_storage!();
+    let mut rig = Setup::any().stopped().start();
+    let mut command = rig.command(rig.bin("kvmd-pst"));
+    command.args(["--run", "--main-config", "/etc/kvmd/main.yaml"]);
+    command.args(["--override-config=/etc/kvmd/override.yaml"]);
+    command.args(["--override-dir", "/etc/kvmd/override.d"]);
+    command.arg("-c").arg(rig.config());
+    rig.start_daemon_as(command);
+    let log = rig.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("--main")).collect();
+    let options = "--main-config, --override-config, --override-dir";
+    let warning = format!("kvmd-pst: ignoring {options}: kvmd's settings have no effect here");
+    assert!(lines.len() == 1 && lines[0].starts_with(&warning), "{log}");
+    rig.sh("true").must(0);
+}
+
+#[test]
 fn the_config_may_come_from_the_environment() {
     needs_storage!();
     let mut rig = Setup::any().stopped().start();
