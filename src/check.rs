@@ -9,6 +9,7 @@ mod filesystem;
 mod finding;
 mod host;
 mod kernel;
+mod kvmd;
 mod mount;
 mod path;
 mod show;
@@ -70,6 +71,7 @@ fn check(options: &CheckOptions, host: &Host) -> Vec<Finding> {
         mount_point = location.map(|location| location.mount.clone());
     }
     findings.extend(units::check(host, mount_point.as_deref()));
+    findings.extend(kvmd::check(host));
     findings.push(path::check(host));
     findings
 }

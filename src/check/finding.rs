@@ -38,6 +38,7 @@ pub(super) enum Id {
     State,
     Units,
     KvmdPst,
+    KvmdConfig,
     Path,
 }
 

@@ -55,6 +55,28 @@ fn check_finds_a_socket_of_the_wrong_mode_and_what_is_none() {
 }
 
 #[test]
+fn check_finds_settings_of_kvmds_daemon_and_names_their_counterparts() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4));
+    let etc = rig.dir().join("etc/kvmd");
+    fs::create_dir_all(&etc).expect("mkdir");
+    let text = "pst:\n    ro_retries_delay: 5.0\n    server:\n        unix_mode: 0666\n";
+    fs::write(etc.join("override.yaml"), text).expect("override");
+    let lower = rig.dir().join("etc").display().to_string();
+    inside(
+        &rig,
+        &format!("mount -t overlay overlay -o lowerdir={lower}:/etc /etc"),
+    );
+    let warning = ("warning", "kvmd-config");
+    let screen = must_find(&rig, &[warning, warning]);
+    let text = "override.yaml, line 4: pst/server/unix_mode has no effect on pst";
+    assert!(screen.contains(text), "{screen}");
+    assert!(screen.contains("set `socket_mode` in pst.toml"), "{screen}");
+    inside(&rig, "umount /etc");
+    must_be_well(&rig);
+}
+
+#[test]
 fn check_finds_a_storage_that_a_dead_daemon_left_writable() {
     needs_root!("ext4");
     let mut rig = machine(Setup::new(Fs::Ext4));
