@@ -22,6 +22,10 @@ use crate::{check, daemon, repair, run, status, storage};
 
 const VERSION: &str = concat!("pst ", env!("CARGO_PKG_VERSION"), "\n");
 
+const COMMANDS: [&str; 7] = [
+    "daemon", "run", "status", "prepare", "check", "repair", "help",
+];
+
 const HELP: &str = "\
 Usage: pst COMMAND [OPTIONS]
 
@@ -83,7 +87,7 @@ struct DaemonArgs {
 /// Run COMMAND while the storage is writable, and return its exit code.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
-    usage = "[-q] [--need SIZE] [--socket PATH] [--] COMMAND [ARGUMENT...]",
+    usage = "[-q] [--need SIZE] [-c FILE] [--socket PATH] [--] COMMAND [ARGUMENT...]",
     help_triggers("-h", "--help"),
     example = "{command_name} -- sh -c 'date > $KVMD_PST_DATA/stamp'",
     note = "COMMAND finds the storage's directory in KVMD_PST_DATA. Options of pst end at\n-- or at the first word that is not an option.",
@@ -100,6 +104,9 @@ struct RunArgs {
     /// refuse unless this much is free: bytes, or with K, M or G
     #[argh(option, arg_name = "SIZE")]
     need: Option<OptionValue>,
+    /// config file (default: $PST_CONFIG, else /etc/kvmd/pst.toml)
+    #[argh(option, short = 'c', arg_name = "FILE")]
+    config: Option<OptionValue>,
     /// the daemon's socket (default: $PST_SOCKET, else the config file's)
     #[argh(option, arg_name = "PATH")]
     socket: Option<OptionValue>,
@@ -108,7 +115,7 @@ struct RunArgs {
 /// Show the storage and the open sessions.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
-    usage = "[--json] [--watch] [--socket PATH]",
+    usage = "[--json] [--watch] [-c FILE] [--socket PATH]",
     help_triggers("-h", "--help"),
     example = "{command_name} --json",
     error_code(0, "all is well"),
@@ -126,6 +133,9 @@ struct StatusArgs {
     /// show each change: on a terminal, or with --json
     #[argh(switch)]
     watch: bool,
+    /// config file (default: $PST_CONFIG, else /etc/kvmd/pst.toml)
+    #[argh(option, short = 'c', arg_name = "FILE")]
+    config: Option<OptionValue>,
     /// the daemon's socket (default: $PST_SOCKET, else the config file's)
     #[argh(option, arg_name = "PATH")]
     socket: Option<OptionValue>,
@@ -235,7 +245,7 @@ fn dispatch(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> 
         b"-h" | b"--help" => Err(Stop::Show(HELP.into())),
         b"-V" | b"--version" => Err(Stop::Show(VERSION.into())),
         b"help" => help(args),
-        option @ [b'-', ..] => fail("pst", format!("unknown option {}", escape(option))),
+        option @ [b'-', ..] => Err(unknown("pst", "option", option, &["--help", "--version"])),
         _ => start(&word, args),
     }
 }
@@ -258,7 +268,7 @@ fn start(word: &OsStr, args: impl Iterator<Item = OsString>) -> Result<ExitCode,
         b"status" => {
             let args: StatusArgs = options::parse("pst status", args)?;
             Ok(status::main(status::StatusOptions {
-                socket: socket(args.socket)?,
+                socket: socket(args.socket, &config_path(args.config))?,
                 json: args.json,
                 watch: args.watch,
             })?)
@@ -281,7 +291,7 @@ fn start(word: &OsStr, args: impl Iterator<Item = OsString>) -> Result<ExitCode,
             let args: RepairArgs = options::parse("pst repair", args)?;
             Ok(repair::main(&service_config(args.config)?, args.yes)?)
         }
-        word => fail("pst", format!("unknown command '{}'", escape(word))),
+        word => Err(unknown("pst", "command", word, &COMMANDS)),
     }
 }
 
@@ -312,9 +322,10 @@ fn start_run(name: &str, args: impl Iterator<Item = OsString>) -> Result<ExitCod
         return fail(name, "no command to run");
     }
     let need = args.need.map(|size| parse_size(&size.0)).transpose()?;
+    let config = config_path(args.config);
     Ok(run::main(run::RunOptions {
-        socket: socket(args.socket)?,
-        config: config_path(None).0,
+        socket: socket(args.socket, &config)?,
+        config: config.0,
         quiet: args.quiet,
         need: need.unwrap_or(0),
         command,
@@ -334,13 +345,13 @@ fn service_config(option: Option<OptionValue>) -> Result<Config, Problem> {
 
 /// Returns the daemon's socket for a client. Reads the config file only if neither option nor variable
 /// is set.
-fn socket(option: Option<OptionValue>) -> Result<PathBuf, Problem> {
+fn socket(
+    option: Option<OptionValue>,
+    (config, required): &(PathBuf, bool),
+) -> Result<PathBuf, Problem> {
     match named(option, "PST_SOCKET") {
         Some(socket) => Ok(socket),
-        None => {
-            let (path, required) = config_path(None);
-            Ok(Config::load(&path, required)?.socket)
-        }
+        None => Ok(Config::load(config, *required)?.socket),
     }
 }
 
@@ -359,8 +370,71 @@ fn named(option: Option<OptionValue>, variable: &str) -> Option<PathBuf> {
     path.map(PathBuf::from)
 }
 
+/// Returns a usage error for a word that is none of `known`, with the most similar one as the hint.
+fn unknown(program: &str, kind: &str, word: &[u8], known: &[&str]) -> Stop {
+    let hint = match most_similar(&String::from_utf8_lossy(word), known) {
+        Some(similar) => format!("did you mean '{similar}'?"),
+        None => format!("see '{program} --help'"),
+    };
+    let problem = Problem::new(format!("unknown {kind} '{}'", escape(word))).hint(hint);
+    problem.kind(ProblemKind::Usage).into()
+}
+
+/// Returns the known word that differs in at most two letters, and in less than half of them.
+fn most_similar<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let distances = known.iter().map(|&other| (distance(word, other), other));
+    let similar =
+        distances.filter(|(distance, other)| *distance <= 2 && 2 * distance < other.len());
+    similar
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, other)| other)
+}
+
+/// Returns the number of letters to insert, delete, replace or swap with their neighbour.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    // rows[i][j]: the distance of the first i letters of `a` and the first j of `b`
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
 /// Returns a usage error with a hint to the program's help.
 fn fail<T>(program: &str, what: impl Into<String>) -> Result<T, Stop> {
     let problem = Problem::new(what).hint(format!("see '{program} --help'"));
     Err(problem.kind(ProblemKind::Usage).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_with_a_typing_error_is_recognized() {
+        for (word, expected) in [
+            ("stauts", Some("status")),
+            ("statu", Some("status")),
+            ("chekc", Some("check")),
+            ("rnu", Some("run")),
+            ("r", None),
+            ("ls", None),
+            ("", None),
+            ("frobnicate", None),
+        ] {
+            assert_eq!(most_similar(word, &COMMANDS), expected, "{word}");
+        }
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("abcd", "bacd"), 1);
+    }
 }

@@ -139,6 +139,18 @@ fn bad_usage_is_one_line_and_2() {
             &["two\nlines"],
             r"unknown command 'two\nlines'; see 'pst --help'",
         ),
+        (
+            &["stauts"],
+            "unknown command 'stauts'; did you mean 'status'?",
+        ),
+        (
+            &["run", "--soket=x", "true"],
+            "unknown option '--soket'; did you mean '--socket'?",
+        ),
+        (
+            &["daemon", "--log-level", "loud"],
+            "invalid log level 'loud' (use off, error, warn, info, debug or trace)",
+        ),
         (&[""], "unknown command ''; see 'pst --help'"),
         (
             &["help", "frobnicate"],
@@ -148,14 +160,14 @@ fn bad_usage_is_one_line_and_2() {
             &["help", "run", "x"],
             "'help' takes one command; see 'pst --help'",
         ),
-        (&["--frob"], "unknown option --frob; see 'pst --help'"),
+        (&["--frob"], "unknown option '--frob'; see 'pst --help'"),
         (
             &["run", "--foo", "true"],
-            "unrecognized argument: --foo; see 'pst run --help'",
+            "unknown option '--foo'; see 'pst run --help'",
         ),
         (
             &["run", "-x", "true"],
-            "unrecognized argument: -x; see 'pst run --help'",
+            "unknown option '-x'; see 'pst run --help'",
         ),
         (&["run"], "no command to run; see 'pst run --help'"),
         (
@@ -164,7 +176,7 @@ fn bad_usage_is_one_line_and_2() {
         ),
         (
             &["run", "--quiet=yes", "true"],
-            "unrecognized argument: --quiet=yes; see 'pst run --help'",
+            "option '--quiet' takes no value; see 'pst run --help'",
         ),
         (
             &["run", "--socket"],
@@ -180,7 +192,7 @@ fn bad_usage_is_one_line_and_2() {
         ),
         (
             &["status", "--follow"],
-            "unrecognized argument: --follow; see 'pst status --help'",
+            "unknown option '--follow'; see 'pst status --help'",
         ),
         (
             &["status", "x"],
@@ -188,7 +200,7 @@ fn bad_usage_is_one_line_and_2() {
         ),
         (
             &["status", "--run"],
-            "unrecognized argument: --run; see 'pst status --help'",
+            "unknown option '--run'; see 'pst status --help'",
         ),
         (
             &["daemon", "--", "x"],
@@ -220,7 +232,7 @@ fn the_programs_name_chooses_the_command() {
     );
     assert_refused(
         program(dir.path("kvmd-pstrun")).args(["--foo", "--", "true"]),
-        "unrecognized argument: --foo; see 'kvmd-pstrun --help'",
+        "unknown option '--foo'; see 'kvmd-pstrun --help'",
     );
     assert_refused(
         program(dir.path("kvmd-pst")).args(["--run", "--config=/nonexistent/pst.toml"]),
@@ -246,7 +258,7 @@ fn arguments_need_not_be_utf8() {
     );
     assert_refused(
         program(PST).arg("status").arg(OsStr::from_bytes(b"--\xff")),
-        r"unrecognized argument: --\xff; see 'pst status --help'",
+        r"unknown option '--\xff'; see 'pst status --help'",
     );
     let (code, _, errors) = outcome(program(PST).args(["daemon", "-c"]).arg(odd));
     assert_eq!(code, Some(2));
@@ -272,6 +284,14 @@ fn an_error_in_the_config_file_is_one_line_and_2() {
         );
     }
     assert_refused(program(PST).arg("status").env("PST_CONFIG", &config), &line);
+    for subcommand in ["status", "run"] {
+        let mut command = program(PST);
+        command.args([subcommand, "-c"]).arg(&config);
+        if subcommand == "run" {
+            command.arg("true");
+        }
+        assert_refused(&mut command, &line);
+    }
     assert_refused(
         program(PST)
             .args(["run", "true"])

@@ -12,7 +12,7 @@ _pst_command() {
             ((REPLY <= COMP_CWORD))
             return
             ;;
-        --socket | --need)
+        -c | --config | --socket | --need)
             # bash makes three words of --socket=PATH.
             [[ ${COMP_WORDS[at + 1]-} == = ]] && ((at += 1))
             ((at += 2))
@@ -60,7 +60,8 @@ _pst() {
         _filedir
         return
         ;;
-    daemon:-c | daemon:--config | prepare:-c | prepare:--config | check:-c | check:--config | repair:-c | repair:--config)
+    help:*) ;;
+    *:-c | *:--config)
         _filedir
         return
         ;;
@@ -77,8 +78,8 @@ _pst() {
 
     case $subcommand in
     daemon) options="-c --config --log-level" ;;
-    run) options="-q --quiet --need --socket --" ;;
-    status) options="--json --watch --socket" ;;
+    run) options="-q --quiet --need -c --config --socket --" ;;
+    status) options="--json --watch -c --config --socket" ;;
     prepare) options="-c --config" ;;
     check) options="-c --config --json" ;;
     repair) options="-c --config --yes" ;;

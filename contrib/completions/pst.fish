@@ -43,7 +43,7 @@ function __pst_command
                 set -e tokens[1]
                 string join \n -- $tokens
                 return 0
-            case --socket --need
+            case -c --config --socket --need
                 set -q tokens[2]
                 or return 1 # its value is being typed
                 set -e tokens[1..2]
@@ -73,7 +73,7 @@ for name in pst kvmd-pst kvmd-pstrun
     complete -c $name -n '__pst_is run status' -l socket -r -F -d "The daemon's socket"
     complete -c $name -n '__pst_is status check' -l json -d 'JSON, for programs'
     complete -c $name -n '__pst_is status' -l watch -d 'Show each change'
-    complete -c $name -n '__pst_is check daemon prepare repair' -s c -l config -r -F -d 'Config file'
+    complete -c $name -n '__pst_is run status check daemon prepare repair' -s c -l config -r -F -d 'Config file'
     complete -c $name -n '__pst_is repair' -l yes -d 'Repair'
     complete -c $name -n '__pst_is daemon' -l log-level -x -a 'off error warn info debug trace' -d "The log's level"
 end

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use argh::{ArgsInfo, FlagInfo, FlagInfoKind, FromArgs};
 
-use super::{Stop, VERSION, fail};
+use super::{Stop, VERSION, fail, unknown};
 use crate::escape::escape;
 use crate::problem::uncapitalized;
 
@@ -45,11 +45,12 @@ pub(super) fn parse_before_words<T: FromArgs + ArgsInfo>(
     name: &str,
     args: impl Iterator<Item = OsString>,
 ) -> Result<(T, Vec<OsString>), Stop> {
-    let (options, words) = split(T::get_args_info().flags, args)?;
+    let flags = T::get_args_info().flags;
+    let (options, words) = split(name, flags, args)?;
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     match T::from_args(&[name], &options) {
         Ok(options) => Ok((options, words)),
-        Err(exit) if exit.status.is_ok() => Err(Stop::Show(exit.output)),
+        Err(exit) if exit.status.is_ok() => Err(Stop::Show(with_values(exit.output, flags))),
         Err(exit) => {
             let text = uncapitalized(exit.output.trim_end_matches(['\n', '.']));
             fail(name, escape(&to_bytes(&text)).to_string())
@@ -60,6 +61,7 @@ pub(super) fn parse_before_words<T: FromArgs + ArgsInfo>(
 /// Splits the arguments into options for argh and the words after them. Each value becomes a separate
 /// argument. The first word that is not an option ends the options, as does `--`.
 fn split(
+    program: &str,
     flags: &[FlagInfo<'_>],
     mut args: impl Iterator<Item = OsString>,
 ) -> Result<(Vec<String>, Vec<OsString>), Stop> {
@@ -76,13 +78,22 @@ fn split(
             _ => {}
         }
         let (name, value) = split_value(&text);
-        match takes_value(flags, name) {
-            true => {
+        let flag = flags.iter().find(|flag| is_named(flag, name));
+        match (flag.map(|flag| &flag.kind), value) {
+            (Some(FlagInfoKind::Option { .. }), value) => {
                 options.push(name.to_owned());
                 let next = || args.next().map(|value| to_text(&value));
                 options.extend(value.map(str::to_owned).or_else(next));
             }
-            false => options.push(text),
+            (Some(FlagInfoKind::Switch), None) => options.push(text),
+            (Some(FlagInfoKind::Switch), Some(_)) if name.starts_with("--") => {
+                return fail(program, format!("option '{name}' takes no value"));
+            }
+            _ => {
+                let known: Vec<&str> = flags.iter().map(|flag| flag.long).collect();
+                let name = if name.starts_with("--") { name } else { &text };
+                return Err(unknown(program, "option", &to_bytes(name), &known));
+            }
         }
     }
     Ok((options, args.collect()))
@@ -97,12 +108,21 @@ fn split_value(text: &str) -> (&str, Option<&str>) {
     split.map_or((text, None), |(name, value)| (name, Some(value)))
 }
 
-fn takes_value(flags: &[FlagInfo<'_>], option: &str) -> bool {
-    flags.iter().any(|flag| {
-        let short = flag.short.map(|short| format!("-{short}"));
-        let is_named = flag.long == option || short.as_deref() == Some(option);
-        is_named && matches!(flag.kind, FlagInfoKind::Option { .. })
-    })
+fn is_named(flag: &FlagInfo<'_>, option: &str) -> bool {
+    let short = flag.short.map(|short| format!("-{short}"));
+    flag.long == option || short.as_deref() == Some(option)
+}
+
+/// Adds the options' values to argh's help: `--need SIZE`. They fit before the column of the descriptions.
+fn with_values(mut help: String, flags: &[FlagInfo<'_>]) -> String {
+    for flag in flags {
+        if let FlagInfoKind::Option { arg_name } = flag.kind {
+            let listed = format!("{}{}", flag.long, " ".repeat(arg_name.len() + 2));
+            let value = format!("{} {arg_name} ", flag.long);
+            help = help.replacen(&listed, &value, 1);
+        }
+    }
+    help
 }
 
 /// Converts each byte to the character with its number, because argh reads only text.
@@ -202,14 +222,13 @@ mod tests {
     #[test]
     fn every_mistake_is_one_clear_line() {
         for (args, mistake) in [
-            (&[&b"--foo"[..]][..], "unrecognized argument: --foo"),
-            (&[b"--foo=bar"], "unrecognized argument: --foo=bar"),
-            (&[b"--conf=f"], "unrecognized argument: --conf=f"),
-            (&[b"--=f"], "unrecognized argument: --=f"),
-            (&[b"--\xff\nx"], r"unrecognized argument: --\xff\nx"),
-            (&[b"-qx"], "unrecognized argument: -qx"),
-            (&["-ä".as_bytes()], "unrecognized argument: -ä"),
-            (&[b"--quiet=1"], "unrecognized argument: --quiet=1"),
+            (&[&b"--foo"[..]][..], "unknown option '--foo'"),
+            (&[b"--foo=bar"], "unknown option '--foo'"),
+            (&[b"--=f"], "unknown option '--'"),
+            (&[b"--\xff\nx"], r"unknown option '--\xff\nx'"),
+            (&[b"-qx"], "unknown option '-qx'"),
+            (&["-ä".as_bytes()], "unknown option '-ä'"),
+            (&[b"--quiet=1"], "option '--quiet' takes no value"),
             (&[b"-c"], "no value provided for option '-c'"),
             (&[b"--config"], "no value provided for option '--config'"),
             (
@@ -228,6 +247,15 @@ mod tests {
             let expected = format!("{mistake}; see 'pst x --help'");
             assert_eq!(printed(args), expected, "{args:?}");
         }
+        let similar = "unknown option '--conf'; did you mean '--config'?";
+        assert_eq!(printed(&[b"--conf=f"]), similar);
+    }
+
+    #[test]
+    fn the_help_lists_options_with_their_values() {
+        let help = printed(&[b"--help"]);
+        assert!(help.contains("\n  -c, --config FILE a path\n"), "{help}");
+        assert!(help.contains("\n  -q, --quiet       a switch\n"), "{help}");
     }
 
     #[test]

@@ -167,6 +167,8 @@ fn check(rig: &Rig, shell: Shell) {
         "run --socket ",
         "run --socket=",
         "status --socket ",
+        "run -c ",
+        "status --config=",
         "prepare -c ",
         "check --config ",
         "repair --config=",
