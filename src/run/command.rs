@@ -43,11 +43,7 @@ pub(super) fn start(context: &RunContext) -> Result<Pid, u8> {
         signal::block([libc::SIGTTOU]); // a message from the background must not stop it
     }
     let name = words[0].as_bytes();
-    let problem = Problem::io(format_args!("Can't run {}", escape(name)), &error);
-    let problem = match hint(name, &error) {
-        Some(hint) => problem.hint(hint),
-        None => problem,
-    };
+    let problem = explain(name, &error);
     if forked.is_err() {
         output::try_error(problem);
         return Err(code);
@@ -56,18 +52,30 @@ pub(super) fn start(context: &RunContext) -> Result<Pid, u8> {
     std::process::exit(code.into())
 }
 
+/// Says why the command cannot be executed, like a shell, and what to do about it.
+fn explain(name: &[u8], error: &io::Error) -> Problem {
+    let what = format!("Can't run {}", escape(name));
+    let path = Path::new(OsStr::from_bytes(name));
+    if error.raw_os_error() == Some(libc::ENOENT) && !name.contains(&b'/') && !is_in_path(path) {
+        return Problem::new(format!("{what}: command not found"));
+    }
+    let problem = Problem::io(what, error);
+    match hint(name, error) {
+        Some(hint) => problem.hint(hint),
+        None => problem,
+    }
+}
+
 /// Returns what to do about a program that cannot be executed.
 fn hint(name: &[u8], error: &io::Error) -> Option<String> {
     let shown = escape(name);
     let path = Path::new(OsStr::from_bytes(name));
     let errno = error.raw_os_error()?;
     if !name.contains(&b'/') {
-        return (errno == libc::ENOENT).then(|| match is_in_path(path) {
-            true => format!(
-                "it is in PATH, but its interpreter is missing: see `head -n 1 $(which {shown})`"
-            ),
-            false => "it is not in PATH".into(),
-        });
+        let text = format!(
+            "it is in PATH, but its interpreter is missing: see `head -n 1 $(which {shown})`"
+        );
+        return (errno == libc::ENOENT).then_some(text);
     }
     Some(match (errno, fs::metadata(path)) {
         (libc::ENOENT, Ok(_)) => {

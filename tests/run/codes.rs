@@ -104,7 +104,7 @@ fn p7_what_cannot_be_executed_is_told_why_and_what_to_do() {
     assert!(rig.bash(make).status().unwrap().success());
     let (plain, script) = (path("plain"), path("lost-script"));
     for (name, expected, text) in [
-        ("nonexistent-in-path", 127, "; it is not in PATH".to_owned()),
+        ("nonexistent-in-path", 127, ": command not found".to_owned()),
         (&path("none"), 127, ": no such file or directory".into()),
         (
             &script,
