@@ -191,6 +191,12 @@ impl From<ClientError> for Problem {
             ClientError::Io(error) => {
                 Problem::io("the connection to the daemon failed", &error).hint(see_log)
             }
+            ClientError::Decode(DecodeError::Http) => {
+                Problem::new("kvmd's own daemon answers at the socket, not pst's").hint(
+                    "to switch, run `systemctl disable --now kvmd-pst` and \
+                     `systemctl restart pst.socket pst.service` as root",
+                )
+            }
             // Its text includes the next step.
             ClientError::Decode(error @ DecodeError::Version(_)) => Problem::new(error.to_string()),
             ClientError::Decode(error) => {

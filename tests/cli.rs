@@ -4,6 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
@@ -380,6 +381,30 @@ fn a_broken_config_file_is_not_read_if_the_socket_is_known() {
     run.args(["run", "--socket=/nonexistent/pst.sock", "true"])
         .env("PST_CONFIG", &config);
     assert_eq!(outcome(&mut run).0, Some(1));
+}
+
+#[test]
+fn kvmds_daemon_at_the_socket_is_named() {
+    let line = "kvmd's own daemon answers at the socket, not pst's; to switch, run \
+                `systemctl disable --now kvmd-pst` and `systemctl restart pst.socket pst.service` as root\n";
+    for (args, prefix, expected) in [
+        (&["status"][..], "pst: ", 3),
+        (&["run", "-q", "true"], "--   ERROR -- ", 1),
+    ] {
+        let dir = Dir::new();
+        let listener = UnixListener::bind(dir.path("socket")).unwrap();
+        let server = thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            client
+                .write_all(b"HTTP/1.0 400 Bad Request\r\nConnection: close\r\n\r\n")
+                .unwrap();
+        });
+        let mut command = program(PST);
+        command.args(args).env("PST_SOCKET", dir.path("socket"));
+        let (code, _, errors) = outcome(&mut command);
+        assert_eq!((code, errors), (Some(expected), format!("{prefix}{line}")));
+        server.join().unwrap();
+    }
 }
 
 #[test]

@@ -69,6 +69,9 @@ impl<M: Message> Decoder<M> {
 
     /// Returns the first message and the end of its frame.
     fn decode(&self) -> Result<Option<(M, usize)>, DecodeError> {
+        if self.buffer.starts_with(b"HTTP/") {
+            return Err(DecodeError::Http);
+        }
         let Some((length, rest)) = self.buffer.split_first_chunk() else {
             return Ok(None);
         };
@@ -86,6 +89,8 @@ impl<M: Message> Decoder<M> {
 /// Why bytes are not a message. `kind` is the type of the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {
+    /// The peer is an HTTP server. No frame begins like its answer, because the type would be `T`.
+    Http,
     /// The frame is empty, or longer than the limit for its sender.
     Length { length: usize, limit: usize },
     /// The frame's type does not exist in this direction.
@@ -105,6 +110,7 @@ impl std::error::Error for DecodeError {}
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            Self::Http => write!(f, "an HTTP server answers"),
             Self::Length { length: 0, .. } => write!(f, "frame of length 0"),
             Self::Length { length, limit } => {
                 write!(f, "frame of {length} bytes, only {limit} are allowed")
@@ -150,6 +156,15 @@ mod tests {
         ] {
             assert_eq!(begins_with_magic(bytes), Some(false), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn an_http_server_is_recognized_before_its_answer_is_complete() {
+        let mut decoder = Decoder::<DaemonMessage>::new();
+        decoder.push(b"HTTP");
+        assert_eq!(decoder.next_message(), Ok(None));
+        decoder.push(b"/1.0");
+        assert_eq!(decoder.next_message(), Err(DecodeError::Http));
     }
 
     #[test]
