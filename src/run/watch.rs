@@ -139,9 +139,7 @@ fn is_dead(supervisor: &mut Option<Pid>) -> bool {
 /// Returns why the session is over, if the daemon revoked it or is gone.
 fn receive_end(connection: &mut DaemonConnection) -> Option<(RevokeReason, Problem)> {
     let (reason, text) = match connection.receive().transpose()? {
-        Ok(DaemonMessage::Revoked { reason, text }) => {
-            (reason, format!("PST write is revoked: {}", escape(&text)))
-        }
+        Ok(DaemonMessage::Revoked { reason, text }) => (reason, text),
         other => {
             let text = format!(
                 "PST write is over, ending the command: {}",
@@ -150,10 +148,17 @@ fn receive_end(connection: &mut DaemonConnection) -> Option<(RevokeReason, Probl
             return Some((RevokeReason::Stopping, Problem::new(text)));
         }
     };
+    let text = escape(&text);
     let problem = match reason {
-        RevokeReason::Stopping => Problem::new(text + ": ending the command")
-            .hint("run it again when `pst status` shows a daemon"),
-        RevokeReason::Lost => Problem::new(text), // the text includes the next step
+        RevokeReason::Stopping => {
+            Problem::new(format!("PST write is revoked: {text}: ending the command"))
+                .hint("run it again when `pst status` shows a daemon")
+        }
+        // The daemon's text includes the next step, for an administrator.
+        RevokeReason::Lost => Problem::new(format!(
+            "PST write is revoked: the storage failed, so the command was ended; \
+             an administrator must repair the storage: {text}"
+        )),
     };
     Some((reason, problem))
 }

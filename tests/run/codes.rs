@@ -210,12 +210,18 @@ fn p7_a_revoked_session_never_returns_0() {
         assert_eq!(client.next(), None);
         let output = finish(child);
         assert_eq!(code(&output), Some(expected), "{reason:?} {trap}");
-        let next = match reason {
-            RevokeReason::Stopping => ": ending the command; run it again when `pst status` shows",
-            RevokeReason::Lost => "\n", // the daemon's text says what to do
+        let line = match reason {
+            RevokeReason::Stopping => {
+                "PST write is revoked: for this test: ending the command; \
+                 run it again when `pst status` shows"
+            }
+            // The daemon's text says how.
+            RevokeReason::Lost => {
+                "PST write is revoked: the storage failed, so the command was ended; \
+                 an administrator must repair the storage: for this test\n"
+            }
         };
-        let line = format!("PST write is revoked: for this test{next}");
-        assert!(stderr(&output).contains(&line), "{}", stderr(&output));
+        assert!(stderr(&output).contains(line), "{}", stderr(&output));
         rig.all_end();
     }
 }
