@@ -1,4 +1,4 @@
-# Completion of pst, kvmd-pst and kvmd-pstrun for bash, with bash-completion.
+# Completion of pst, kvmd-pst and kvmd-pstrun for bash, also where bash-completion is not loaded.
 # shellcheck disable=SC2207
 
 # Where the command of `run` begins in COMP_WORDS, whose options begin at $1.
@@ -29,10 +29,27 @@ _pst_command() {
     return 1
 }
 
+_pst_file() {
+    if declare -F _filedir >/dev/null; then
+        _filedir
+    else
+        compopt -o default
+    fi
+}
+
 _pst() {
     local cur prev words cword split subcommand options REPLY
     local subcommands="daemon run status prepare check repair help"
-    _init_completion -s || return
+    if declare -F _init_completion >/dev/null; then
+        _init_completion -s || return
+    else
+        cur=$2 prev=$3 words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
+        if [[ $cur == = ]]; then
+            cur='' split=true
+        elif [[ $prev == = ]]; then
+            prev=${words[cword - 2]} split=true
+        fi
+    fi
 
     case ${1##*/} in
     kvmd-pstrun) subcommand=run REPLY=1 ;;
@@ -49,20 +66,24 @@ _pst() {
     if [[ $subcommand == run ]] && _pst_command "$REPLY"; then
         if declare -F _comp_command_offset >/dev/null; then
             _comp_command_offset "$REPLY"
-        else
+        elif declare -F _command_offset >/dev/null; then
             _command_offset "$REPLY"
+        elif ((REPLY == cword)); then
+            COMPREPLY=($(compgen -c -- "$cur"))
+        else
+            compopt -o default
         fi
         return
     fi
 
     case $subcommand:$prev in
     run:--socket | status:--socket)
-        _filedir
+        _pst_file
         return
         ;;
     help:*) ;;
     *:-c | *:--config)
-        _filedir
+        _pst_file
         return
         ;;
     daemon:--log-level)

@@ -17,10 +17,11 @@ struct Shell {
 }
 
 impl Shell {
-    fn bash(rig: &Rig) -> Shell {
+    /// Loads what is `sourced`, and a command's completion if that is bash-completion.
+    fn bash(rig: &Rig, sourced: &str) -> Shell {
         let at = installed(rig, "pst.bash", "bash-completion/completions", &NAMES);
         let rc = format!(
-            ". {BASH_COMPLETION}\n\
+            ". {sourced}\n\
              bind 'set show-all-if-ambiguous on'\nbind 'set completion-query-items 0'\n\
              bind 'set page-completions off'\nPS1='$ '\nHISTFILE=\n"
         );
@@ -153,6 +154,24 @@ fn ground() -> Rig {
 /// Everything that every shell must offer.
 fn check(rig: &Rig, shell: Shell) {
     let prompt = shell.start(rig);
+    check_own_words(rig, &prompt);
+    // The command of a session is completed as if it stood alone.
+    for run in RUNS {
+        prompt.completes(&format!("{run} pst sta"), &format!("{run} pst status"));
+    }
+    prompt.offers("pst run -- chmod --re", &["--reference", "--recursive"]);
+}
+
+/// The command lines to which a session's command is added.
+const RUNS: [&str; 4] = [
+    "pst run",
+    "pst run -q --",
+    "kvmd-pstrun",
+    "kvmd-pstrun --need 5M --socket=/x --",
+];
+
+/// The commands, options and values of pst, and the names of programs and files.
+fn check_own_words(rig: &Rig, prompt: &Prompt<'_>) {
     prompt.completes("pst sta", "pst status");
     prompt.completes("pst help prep", "pst help prepare");
     prompt.offers(
@@ -178,21 +197,13 @@ fn check(rig: &Rig, shell: Shell) {
             &format!("pst {option}{file}"),
         );
     }
-    // The command of a session, and its arguments, as if they stood alone.
-    for run in [
-        "pst run",
-        "pst run -q --",
-        "kvmd-pstrun",
-        "kvmd-pstrun --need 5M --socket=/x --",
-    ] {
+    for run in RUNS {
         prompt.completes(
             &format!("{run} example-c"),
             &format!("{run} example-command"),
         );
-        prompt.completes(&format!("{run} pst sta"), &format!("{run} pst status"));
         prompt.completes(&format!("{run} cat {start}"), &format!("{run} cat {file}"));
     }
-    prompt.offers("pst run -- chmod --re", &["--reference", "--recursive"]);
 
     let help = help(rig, &[]);
     let commands: Vec<&str> = section(&help, "Commands:").collect();
@@ -253,7 +264,17 @@ fn lacks(program: &str, file: Option<&str>) -> bool {
 fn bash_completes_commands_options_values_and_words() {
     if !lacks("bash", Some(BASH_COMPLETION)) {
         let rig = ground();
-        check(&rig, Shell::bash(&rig));
+        check(&rig, Shell::bash(&rig, BASH_COMPLETION));
+    }
+}
+
+#[test]
+fn bash_completes_without_bash_completion() {
+    if !lacks("bash", None) {
+        let rig = ground();
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/completions/pst.bash");
+        let prompt = Shell::bash(&rig, file).start(&rig);
+        check_own_words(&rig, &prompt);
     }
 }
 
