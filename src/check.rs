@@ -59,7 +59,7 @@ fn check(options: &CheckOptions, host: &Host) -> Vec<Finding> {
     let config = config::check(options, &mut findings);
     let mut mount_point = None;
     if let Some(config) = &config {
-        let (entry, location) = config::check_fstab(config, &mut findings);
+        let (entry, location) = config::check_fstab(config, host, &mut findings);
         let location = location.as_ref();
         let found = location.and_then(|location| mount::check(location, host, &mut findings));
         let node = device::check(host, entry.as_ref(), found.as_ref(), &mut findings);

@@ -22,7 +22,7 @@ pub(super) fn check(
     let mut findings = vec![Id::Group.ok(&group), check_caller(host, gid, &group)];
     // The daemon runs as root or as the storage's owner.
     let owner = location.and_then(|location| user::uid_by_name(&location.user).ok()?);
-    findings.extend(check_socket(config, gid, owner));
+    findings.extend(check_socket(config, gid, owner, host));
     findings
 }
 
@@ -45,7 +45,7 @@ fn check_caller(host: &Host, gid: u32, group: &str) -> Finding {
 }
 
 /// Checks the socket's owner, group and mode. Without a socket, there is a finding about the daemon.
-fn check_socket(config: &Config, gid: u32, owner: Option<u32>) -> Option<Finding> {
+fn check_socket(config: &Config, gid: u32, owner: Option<u32>, host: &Host) -> Option<Finding> {
     let metadata = fs::metadata(&config.socket).ok()?;
     if !metadata.file_type().is_socket() {
         return None;
@@ -71,8 +71,13 @@ fn check_socket(config: &Config, gid: u32, owner: Option<u32>) -> Option<Finding
             escape(&config.group),
             config.socket_mode
         ),
-        "restart the daemon; if systemd made the socket: SocketGroup= and SocketMode= in \
-         `systemctl edit pst.socket`",
+        match host.has_systemd() {
+            true => {
+                "restart the daemon; if systemd made the socket: SocketGroup= and SocketMode= in \
+                 `systemctl edit pst.socket`"
+            }
+            false => "restart the daemon",
+        },
     ))
 }
 

@@ -5,16 +5,20 @@ use std::path::Path;
 
 use super::CheckOptions;
 use super::finding::{Finding, Id};
-use super::host::is_forbidden;
+use super::host::{Host, is_forbidden};
 use super::units;
 use crate::config::{Config, StorageLocation};
 use crate::escape::{escape, escape_path};
 use crate::fstab::Entry;
 use crate::problem::Problem;
 use crate::storage::directories::Owner;
+use crate::storage::mountinfo::{self, Mount};
 
 /// Our own options in fstab.
 const OWN: [&str; 3] = ["X-kvmd.pst-root", "X-kvmd.pst-user", "X-kvmd.pst-group"];
+
+/// The mount point on a PiKVM.
+const DEFAULT_MOUNT: &str = "/var/lib/kvmd/pst";
 
 /// Options that the entry should have, each with its opposite; mount(8).
 const WANTED: [(&str, &str); 6] = [
@@ -54,6 +58,7 @@ pub(super) fn check(options: &CheckOptions, findings: &mut Vec<Finding>) -> Opti
 /// Returns the storage's entry and location, if config and fstab name them.
 pub(super) fn check_fstab(
     config: &Config,
+    host: &Host,
     findings: &mut Vec<Finding>,
 ) -> (Option<Entry>, Option<StorageLocation>) {
     let fstab = escape_path(&config.storage.fstab);
@@ -69,12 +74,17 @@ pub(super) fn check_fstab(
     match config.storage_location() {
         Ok(location) => {
             if entry.is_none() {
-                findings.push(explain_missing_entry(&fstab, &location.mount));
+                findings.push(explain_missing_entry(&fstab, &location, host));
             }
             findings.push(check_owner(config, &location));
             (entry, Some(location))
         }
-        Err(problem) => {
+        Err(mut problem) => {
+            if config.lacks_marked_entry() {
+                let line = entry_to_add(Path::new(DEFAULT_MOUNT), "kvmd-pst", "kvmd-pst", host);
+                let hint = problem.hint.unwrap_or_default();
+                problem.hint = Some(format!("{hint}; if there is no entry yet, {line}"));
+            }
             findings.push(Id::Fstab.problem(problem));
             (entry, None)
         }
@@ -82,12 +92,40 @@ pub(super) fn check_fstab(
 }
 
 /// fstab needs no entry if the config file names the mount point and a mount unit mounts it.
-fn explain_missing_entry(fstab: &str, mount: &Path) -> Finding {
+fn explain_missing_entry(fstab: &str, location: &StorageLocation, host: &Host) -> Finding {
+    let mount = &location.mount;
     let text = format!("{fstab} has no entry for {}", escape_path(mount));
     match units::has_mount_unit(mount) {
         true => Id::Fstab.ok(format!("{text}, but a mount unit mounts it")),
-        false => Id::Fstab.warning(text, "add one, or nothing mounts it at the next boot"),
+        false => {
+            let line = entry_to_add(mount, &location.user, &location.group, host);
+            let advice = format!("{line}, or nothing mounts it at the next boot");
+            Id::Fstab.warning(text, advice)
+        }
     }
+}
+
+/// Returns the advice to add an entry for the device that is mounted, else for the one with the usual label.
+fn entry_to_add(mount: &Path, user: &str, group: &str, host: &Host) -> String {
+    let mounts = mountinfo::read(mountinfo::OWN).unwrap_or_default();
+    let is_device = |mounted: &&Mount| mounted.point == mount && mounted.source.starts_with("/dev");
+    let (device, fstype) = match mounts.iter().rev().find(is_device) {
+        Some(mounted) => (escape_path(&mounted.source), mounted.fstype.clone()),
+        None if host.at("/dev/disk/by-label/PIPST").exists() => {
+            ("LABEL=PIPST".into(), "ext4".into())
+        }
+        None => ("DEVICE".into(), "ext4".into()),
+    };
+    let find = match device == "DEVICE" {
+        true => " (`lsblk -f` lists the devices)",
+        false => "",
+    };
+    let mount = escape_path(mount).replace(' ', "\\040");
+    let (user, group) = (escape(user), escape(group));
+    format!(
+        "add this line{find}: `{device} {mount} {fstype} nodev,nosuid,noexec,nofail,ro,errors=remount-ro,\
+         X-kvmd.pst-user={user},X-kvmd.pst-group={group} 0 2`"
+    )
 }
 
 /// Checks that user and group exist, and that the members of the access group can write.

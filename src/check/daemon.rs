@@ -14,8 +14,6 @@ use crate::storage::inspect::MountedStorage;
 use crate::sys::socket;
 use crate::wire::{DecodeError, State, Status, VERSION};
 
-const RESTART: &str = "`systemctl restart pst` (this ends open sessions)";
-
 /// The capabilities that the daemon needs, with their numbers; capabilities(7).
 const CAPABILITIES: [(&str, u32); 3] = [
     ("CAP_SYS_ADMIN", 21),
@@ -37,9 +35,9 @@ pub(super) fn check(
                 // The finding about access has the advice.
                 return vec![Id::Daemon.skipped(problem.what)];
             }
-            return no_daemon(problem, found);
+            return no_daemon(problem, found, host);
         }
-        Err(error) => return vec![explain_failure(socket, error)],
+        Err(error) => return vec![explain_failure(socket, error, host)],
     };
     let pid = status.daemon.pid;
     // The pid of a daemon in another pid namespace may belong to another process here.
@@ -47,16 +45,21 @@ pub(super) fn check(
     let process = is_here.then(|| host.at(format!("/proc/{pid}")));
     let mut findings = vec![
         Id::Daemon.ok(format!("answers, pid {pid}")),
-        check_version(&status, process.as_deref()),
+        check_version(&status, process.as_deref(), host),
         check_capabilities(process.as_deref()),
     ];
-    findings.extend(location.map(|location| compare_config(&status, location)));
-    findings.push(check_state(&status));
+    findings.extend(location.map(|location| compare_config(&status, location, host)));
+    findings.push(check_state(&status, host));
     findings
 }
 
 /// Without a daemon, nothing makes a writable storage read-only again.
-fn no_daemon(problem: Problem, found: Option<&MountedStorage>) -> Vec<Finding> {
+fn no_daemon(problem: Problem, found: Option<&MountedStorage>, host: &Host) -> Vec<Finding> {
+    let names_systemd = |hint: &String| hint.contains("systemctl");
+    let problem = match problem.hint.as_ref().is_some_and(names_systemd) && !host.has_systemd() {
+        true => problem.hint("start the daemon as root: `pst daemon`"),
+        false => problem,
+    };
     let mut findings = vec![Id::Daemon.problem(problem)];
     let is_writable = |found: &&MountedStorage| {
         let mount = &found.mount;
@@ -72,45 +75,52 @@ fn no_daemon(problem: Problem, found: Option<&MountedStorage>) -> Vec<Finding> {
     findings
 }
 
-fn explain_failure(socket: &Path, error: ClientError) -> Finding {
+fn explain_failure(socket: &Path, error: ClientError, host: &Host) -> Finding {
     match error {
-        ClientError::Decode(DecodeError::Version(version)) => other_version(version),
-        ClientError::Refused { version, .. } if version != VERSION => other_version(version),
+        ClientError::Decode(DecodeError::Version(version)) => other_version(version, host),
+        ClientError::Refused { version, .. } if version != VERSION => other_version(version, host),
         ClientError::Refused { .. } => {
-            Id::Daemon.problem(Problem::from(error).hint("`journalctl -u pst` may say more"))
+            let log = match host.has_systemd() {
+                true => "`journalctl -u pst` may say more",
+                false => "the daemon's log may say more",
+            };
+            Id::Daemon.problem(Problem::from(error).hint(log))
         }
         error => {
             let (shown, why) = (escape_path(socket), Problem::from(error).what);
+            let switch = match host.has_systemd() {
+                true => "`systemctl disable --now kvmd-pst`, then `systemctl start pst`",
+                false => "end it, and start `pst daemon` as root",
+            };
             Id::Daemon.error(
                 format!("no status from {shown}, maybe it is not pst's daemon: {why}"),
                 format!(
-                    "`ss -xlp src {shown}` shows which process listens; if it is kvmd's daemon: \
-                     `systemctl disable --now kvmd-pst`, then `systemctl start pst`"
+                    "`ss -xlp src {shown}` shows which process listens; if it is kvmd's daemon: {switch}"
                 ),
             )
         }
     }
 }
 
-fn other_version(version: u16) -> Finding {
+fn other_version(version: u16, host: &Host) -> Finding {
     Id::DaemonVersion.error(
         format!("it speaks version {version} of the protocol, this program {VERSION}"),
-        RESTART,
+        host.restart_advice(),
     )
 }
 
 /// Checks that the daemon has this version, and that its program was not replaced.
-fn check_version(status: &Status, process: Option<&Path>) -> Finding {
+fn check_version(status: &Status, process: Option<&Path>, host: &Host) -> Finding {
     let (theirs, ours) = (&status.version, env!("CARGO_PKG_VERSION"));
     if theirs != ours {
         let text = format!("it is pst {theirs}, this program {ours}");
-        return Id::DaemonVersion.warning(text, RESTART);
+        return Id::DaemonVersion.warning(text, host.restart_advice());
     }
     let program = process.and_then(|process| fs::read_link(process.join("exe")).ok());
     match program {
         Some(path) if path.to_string_lossy().ends_with(" (deleted)") => {
             let text = "its program was replaced or removed since it started";
-            Id::DaemonVersion.warning(text, RESTART)
+            Id::DaemonVersion.warning(text, host.restart_advice())
         }
         Some(_) => Id::DaemonVersion.ok(format!("pst {ours}, as this program")),
         None => Id::DaemonVersion.skipped("only root can see whether its program was replaced"),
@@ -149,7 +159,7 @@ fn judge_capabilities(effective: u64) -> Finding {
 }
 
 /// Checks that the daemon started with the current config file and fstab.
-fn compare_config(status: &Status, location: &StorageLocation) -> Finding {
+fn compare_config(status: &Status, location: &StorageLocation, host: &Host) -> Finding {
     let mount = escape_path(&location.mount);
     let data = escape_path(&location.root.join(&location.data));
     let theirs = &status.storage;
@@ -161,11 +171,11 @@ fn compare_config(status: &Status, location: &StorageLocation) -> Finding {
             "it uses {} on {}, but config file and fstab name {data} on {mount}",
             theirs.data, theirs.mount
         ),
-        RESTART,
+        host.restart_advice(),
     )
 }
 
-fn check_state(status: &Status) -> Finding {
+fn check_state(status: &Status, host: &Host) -> Finding {
     let state = status.storage.state;
     let advice = match state {
         State::ReadOnly | State::ReadWrite | State::GoingRo | State::GoingRw => {
@@ -173,7 +183,10 @@ fn check_state(status: &Status) -> Finding {
         }
         State::Stuck => "`pst status` names what keeps it writable: end that",
         State::Absent => "mount it; the daemon notices that by itself",
-        State::Unprepared => "`systemctl restart pst`, or `pst prepare` as root",
+        State::Unprepared if host.has_systemd() => {
+            "`systemctl restart pst`, or `pst prepare` as root"
+        }
+        State::Unprepared => "run `pst prepare` as root",
         State::Failed => {
             "unmount it, run `e2fsck -fy` on its device, mount it again; if that does not last, \
              replace the card"

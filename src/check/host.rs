@@ -38,6 +38,19 @@ impl Host {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
+    /// Whether systemd is the service manager; sd_booted(3).
+    pub(super) fn has_systemd(&self) -> bool {
+        self.at("/run/systemd/system").is_dir()
+    }
+
+    /// Returns how to restart the daemon.
+    pub(super) fn restart_advice(&self) -> &'static str {
+        match self.has_systemd() {
+            true => "`systemctl restart pst` (this ends open sessions)",
+            false => "restart the daemon (this ends open sessions)",
+        }
+    }
+
     pub(super) fn is_root(&self) -> bool {
         self.user == 0
     }

@@ -26,9 +26,9 @@ pub(super) fn check(
         }
     };
     findings.push(Id::Mount.ok(describe(&found)));
-    findings.push(check_options(&found));
+    findings.push(check_options(&found, host));
     findings.push(check_filesystem(&found, location));
-    findings.push(check_prepared(&found));
+    findings.push(check_prepared(&found, host));
     findings.extend(check_directories(&found, location, host));
     Some(found)
 }
@@ -48,7 +48,7 @@ fn describe(found: &MountedStorage) -> String {
 }
 
 /// Checks the mount's current options. They may differ from fstab's if it was mounted by hand.
-fn check_options(found: &MountedStorage) -> Finding {
+fn check_options(found: &MountedStorage, host: &Host) -> Finding {
     let flags = &found.mount.flags;
     let mut missing = vec!["nodev", "nosuid", "noexec"];
     missing.retain(|option| !flags.split(',').any(|flag| flag == *option));
@@ -56,9 +56,13 @@ fn check_options(found: &MountedStorage) -> Finding {
         return Id::MountOptions.ok(flags);
     }
     let mount = escape_path(&found.mount.point);
+    let prepare = match host.has_systemd() {
+        true => "systemctl restart pst",
+        false => "pst prepare",
+    };
     Id::MountOptions.warning(
         format!("mounted without {}", missing.join(", ")),
-        format!("correct fstab, then `umount {mount} && mount {mount} && systemctl restart pst`"),
+        format!("correct fstab, then `umount {mount} && mount {mount} && {prepare}`"),
     )
 }
 
@@ -81,13 +85,15 @@ fn check_filesystem(found: &MountedStorage, location: &StorageLocation) -> Findi
     }
 }
 
-fn check_prepared(found: &MountedStorage) -> Finding {
+fn check_prepared(found: &MountedStorage, host: &Host) -> Finding {
     match found.flag {
         Flag::Clear => Id::MountPrepared.ok("only the superblock's flag decides"),
         Flag::SetHere | Flag::SetInHost => Id::MountPrepared.error(
             "the mount itself is read-only: no session can write",
-            "run `systemctl restart pst`, or `pst prepare` as root; services that started before \
-             keep the flag until they restart",
+            format!(
+                "run {}`pst prepare` as root; services that started before keep the flag until they restart",
+                if host.has_systemd() { "`systemctl restart pst`, or " } else { "" }
+            ),
         ),
     }
 }

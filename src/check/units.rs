@@ -11,8 +11,7 @@ use crate::escape::escape_path;
 
 /// Checks our units, kvmd's, and the unit of the storage's mount point.
 pub(super) fn check(host: &Host, mount: Option<&Path>) -> Vec<Finding> {
-    // sd_booted(3)
-    if !host.at("/run/systemd/system").is_dir() {
+    if !host.has_systemd() {
         let text = "systemd does not run here: something else must start the daemon";
         return vec![Id::Units.ok(text)];
     }

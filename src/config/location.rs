@@ -78,6 +78,13 @@ impl Config {
         Some(Problem::new(what).hint(hint))
     }
 
+    /// Whether the storage's entry is unknown because no entry has one of our options.
+    pub(crate) fn lacks_marked_entry(&self) -> bool {
+        let is_marked = |entry: &Entry| entry.has_option_beginning(MARK);
+        let lacks = |entries: Vec<Entry>| !entries.iter().any(is_marked);
+        self.storage.mount.is_none() && read_fstab(&self.storage).is_ok_and(lacks)
+    }
+
     /// Returns the storage's location. Reads fstab even if `storage.mount` is set, for the options of
     /// its entry.
     pub fn storage_location(&self) -> Result<StorageLocation, Problem> {

@@ -175,6 +175,43 @@ fn check_finds_nothing_on_a_healthy_machine_and_disturbs_nothing() {
     session.end().must(0);
 }
 
+/// Returns the advice of a finding.
+fn advice(rig: &Rig, id: &str) -> String {
+    let (found, _) = findings(&mut check(rig));
+    let found = found.iter().find(|finding| finding["id"] == id);
+    let advice = found.and_then(|finding| finding["advice"].as_str());
+    advice
+        .unwrap_or_else(|| panic!("no advice for {id}"))
+        .to_owned()
+}
+
+#[test]
+fn check_gives_no_advice_about_systemd_where_it_does_not_run() {
+    needs_root!("a mount namespace");
+    let mut rig = machine(Setup::new(Fs::Ext4));
+    inside(&rig, "rmdir /run/systemd/system");
+    must_be_well(&rig);
+    inside(
+        &rig,
+        &format!("mount -o remount,bind,exec {}", rig.mount().display()),
+    );
+    rig.stop_daemon();
+    let (found, _) = findings(&mut check(&rig));
+    let advice = |finding: &Value| finding["advice"].as_str().map(str::to_owned);
+    let advice: Vec<String> = found.iter().filter_map(advice).collect();
+    assert!(advice.len() >= 2, "{advice:?}");
+    assert!(
+        advice.iter().any(|text| text.contains("pst daemon")),
+        "{advice:?}"
+    );
+    assert!(
+        advice
+            .iter()
+            .all(|text| !text.contains("systemctl") && !text.contains("journalctl")),
+        "{advice:?}"
+    );
+}
+
 #[test]
 fn check_finds_links_that_are_not_restricted() {
     needs_root!("a mount namespace");

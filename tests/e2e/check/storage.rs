@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{WELL, entry, entry_of, inside, machine, must_be_well, must_find, unit};
+use super::{WELL, advice, entry, entry_of, inside, machine, must_be_well, must_find, unit};
 use crate::needs_root;
 use crate::rig::{Fs, Setup};
 
@@ -40,6 +40,11 @@ fn check_finds_an_fstab_without_the_storage() {
     let rig = machine(Setup::new(Fs::Ext4));
     fs::write(rig.dir().join("fstab"), "proc /proc proc defaults 0 0\n").expect("fstab");
     must_find(&rig, &[("error", "fstab")]);
+    let advised = advice(&rig, "fstab");
+    assert!(
+        advised.contains(" /var/lib/kvmd/pst ext4 nodev,"),
+        "{advised}"
+    );
     fs::write(rig.dir().join("fstab"), "one two\n").expect("fstab");
     let screen = must_find(&rig, &[("error", "fstab")]);
     assert!(
@@ -79,6 +84,12 @@ fn check_finds_a_config_that_is_not_understood() {
     let text = config.replace("[storage]", &format!("{mount}\n{named}"));
     fs::write(rig.config(), text).expect("config");
     must_find(&rig, &[("warning", "fstab")]);
+    let (mount, device) = (rig.mount().display().to_string(), rig.device());
+    let line = format!(
+        "add this line: `{device} {mount} ext4 nodev,nosuid,noexec,nofail,ro,errors=remount-ro,\
+         X-kvmd.pst-user=64110,X-kvmd.pst-group=64100 0 2`, or"
+    );
+    assert_eq!(advice(&rig, "fstab").find(&line), Some(0));
     let mounts = "FragmentPath=/etc/systemd/system/x.mount";
     unit(
         &rig,
