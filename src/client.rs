@@ -65,7 +65,16 @@ pub(crate) fn ask_status(
     socket: &Path,
     watch: bool,
 ) -> Result<(DaemonConnection, Status), ClientError> {
-    let deadline = Instant::now() + STATUS_TIMEOUT;
+    ask_status_within(STATUS_TIMEOUT, socket, watch)
+}
+
+/// Like [`ask_status`], with another limit for the answer.
+pub(crate) fn ask_status_within(
+    limit: Duration,
+    socket: &Path,
+    watch: bool,
+) -> Result<(DaemonConnection, Status), ClientError> {
+    let deadline = Instant::now() + limit;
     let version = VERSION;
     let question = ClientMessage::Status { version, watch };
     loop {

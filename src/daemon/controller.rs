@@ -39,6 +39,8 @@ pub(super) struct Controller {
     report: StorageReport,
     holders: Vec<HolderStatus>,
     snapshot: Option<Arc<StatusSnapshot>>,
+    /// Clients that wait for the search for holders.
+    after_search: Vec<Sender<Arc<StatusSnapshot>>>,
     /// Earlier snapshots that may still be on their way to clients.
     old_snapshots: Vec<Weak<StatusSnapshot>>,
     /// Dropped when the snapshot becomes outdated.
@@ -74,6 +76,7 @@ impl Controller {
             report: StorageReport::default(),
             holders: Vec::new(),
             snapshot: None,
+            after_search: Vec::new(),
             old_snapshots: Vec::new(),
             at_change: None,
             timer: Timer::never(),
@@ -131,7 +134,15 @@ impl Controller {
                     .take_if(|last| Arc::strong_count(last) == 1 && last.outdated.is_closed());
                 current::trim_memory();
             }
-            Request::Status { fresh, reply } => {
+            Request::Status {
+                searched: true,
+                reply,
+                ..
+            } if self.search_expected() => {
+                self.after_search.retain(|reply| !reply.is_closed());
+                self.after_search.push(reply);
+            }
+            Request::Status { fresh, reply, .. } => {
                 let _ = reply.try_send(self.status(fresh));
             }
             Request::Done(report) => self.done(*report),
@@ -171,6 +182,17 @@ impl Controller {
         let effects = self.arbiter.input(input, Moment(self.start.elapsed()));
         self.carry_out(effects);
         self.record_state();
+        if !self.after_search.is_empty() && !self.search_expected() {
+            let snapshot = self.status(true);
+            for reply in std::mem::take(&mut self.after_search) {
+                let _ = reply.try_send(snapshot.clone());
+            }
+        }
+    }
+
+    /// Whether a search will soon name the first holders.
+    fn search_expected(&self) -> bool {
+        self.holders.is_empty() && self.arbiter.search_expected()
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
@@ -247,6 +269,12 @@ impl Controller {
         };
         if let Some(session) = self.end(id, outcome, &text) {
             self.leaving.insert(id);
+            let stays = "the storage stays writable, see `pst status`";
+            let text = match (self.arbiter.stuck(), text.is_empty()) {
+                (true, true) => stays.to_owned(),
+                (true, false) => format!("{text}; {stays}"),
+                (false, _) => text,
+            };
             session.answer(DaemonMessage::Closed { result, text });
         }
     }

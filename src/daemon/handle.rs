@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use async_io::Timer;
 use smol::channel::{Receiver, Sender, bounded};
+use smol::future::or;
 
 use super::arbiter::{Outcome, SessionId};
 use super::log::cut_command;
+use super::timeouts::SEARCH_WAIT;
 use crate::escape::escape;
 use crate::storage::StorageReport;
 use crate::sys::socket::Peer;
@@ -29,6 +32,8 @@ pub(super) enum Request {
     Status {
         /// Include the latest change, rather than return a snapshot of the last [`STATUS_INTERVAL`](super::timeouts).
         fresh: bool,
+        /// Answer after the search for holders, if one runs or follows soon.
+        searched: bool,
         reply: Sender<Arc<StatusSnapshot>>,
     },
     /// The worker finished a job.
@@ -138,8 +143,25 @@ impl Handle {
 
     /// Returns `None` if the daemon is exiting.
     pub(super) async fn status(&self, fresh: bool) -> Option<Arc<StatusSnapshot>> {
+        self.ask_status(fresh, false).await
+    }
+
+    /// Like [`Handle::status`] with the latest change. Waits up to [`SEARCH_WAIT`] for a search for holders.
+    pub(super) async fn status_with_holders(&self) -> Option<Arc<StatusSnapshot>> {
+        let late = async {
+            Timer::after(SEARCH_WAIT).await;
+            self.status(true).await
+        };
+        or(self.ask_status(true, true), late).await
+    }
+
+    async fn ask_status(&self, fresh: bool, searched: bool) -> Option<Arc<StatusSnapshot>> {
         let (reply, answer) = bounded(1);
-        self.send(Request::Status { fresh, reply });
+        self.send(Request::Status {
+            fresh,
+            searched,
+            reply,
+        });
         answer.recv().await.ok()
     }
 }

@@ -117,16 +117,20 @@ async fn status(
     connection: &Connection,
     watch: bool,
 ) -> Result<(), ConnectionError> {
+    let controller = &context.controller;
+    if !watch {
+        if let Some(snapshot) = controller.status_with_holders().await {
+            connection.write(&snapshot.bytes).await?;
+        }
+        return Ok(());
+    }
     let mut sent: Option<Receiver<()>> = None;
-    while let Some(snapshot) = context.controller.status(sent.is_none()).await {
+    while let Some(snapshot) = controller.status(sent.is_none()).await {
         let outdated = snapshot.outdated.clone();
         if !sent.is_some_and(|sent| sent.same_channel(&outdated)) {
             connection.write(&snapshot.bytes).await?;
         }
         drop(snapshot); // it may be large
-        if !watch {
-            return Ok(());
-        }
         let changed = async {
             Timer::after(STATUS_INTERVAL).await;
             let _ = outdated.recv().await;

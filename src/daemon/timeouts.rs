@@ -19,6 +19,8 @@ pub(super) const PING_EVERY: Duration = Duration::from_secs(15);
 pub(super) const CHANGES_EVERY: Duration = Duration::from_millis(100);
 /// A watching client gets at most one status in this time.
 pub(super) const STATUS_INTERVAL: Duration = Duration::from_millis(100);
+/// A status waits this long for the search that names what keeps the storage writable.
+pub(super) const SEARCH_WAIT: Duration = Duration::from_secs(1);
 /// A session that is open for longer may have been forgotten, which is logged once. The check needs no timer of its own:
 /// it follows each tick.
 pub(super) const FORGOTTEN: Duration = Duration::from_secs(60 * 60);

@@ -6,6 +6,7 @@
 
 mod command;
 mod control;
+mod leftover;
 mod output;
 mod session;
 mod supervisor;
@@ -85,7 +86,7 @@ fn run(options: RunOptions) -> Result<u8, RunError> {
     let space = verify::inspect_data_directory(&session)?;
     if let Err(problem) = verify::check_free_space(options.need, &space, &data) {
         let sent = session.send_close();
-        let _ = sent.and_then(|()| session.await_closed(&signals)); // nothing was written
+        let _ = sent.and_then(|()| session.await_closed(&options.socket, &signals)); // nothing was written
         return Err(problem.into());
     }
     output::info(quiet, format_args!("PST write is allowed: {data}"));
@@ -108,7 +109,8 @@ fn close(context: &mut RunContext, code: u8) -> u8 {
     let sent = context.session.send_close();
     let text = format!("Process finished: returncode={code}");
     output::info(context.options.quiet, text);
-    let closed = sent.and_then(|()| context.session.await_closed(&context.signals));
+    let socket = &context.options.socket;
+    let closed = sent.and_then(|()| context.session.await_closed(socket, &context.signals));
     match closed {
         Ok(()) => code,
         Err(error) => {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::{RunError, RunOptions, output, verify};
+use super::{RunError, RunOptions, leftover, output, verify};
 use crate::client::{self, ClientError, DaemonConnection};
 use crate::escape::escape;
 use crate::problem::Problem;
@@ -104,17 +104,27 @@ impl GrantedSession {
         }
     }
 
-    /// Waits for the daemon's answer to [`GrantedSession::send_close`], or until a signal arrives.
+    /// Waits for the daemon's answer to [`GrantedSession::send_close`], or until a signal arrives. Warns if the storage
+    /// stays writable.
     ///
     /// # Errors
     /// The data may not be on stable storage.
-    pub(super) fn await_closed(&mut self, signals: &Signals) -> Result<(), RunError> {
+    pub(super) fn await_closed(
+        &mut self,
+        socket: &Path,
+        signals: &Signals,
+    ) -> Result<(), RunError> {
         let consequence =
             "the data may not be on stable storage yet; it is once `pst status` shows `ro`";
         let mut wait = DaemonWait::new(signals, consequence);
         let reason = match wait.answer(&mut self.connection)? {
             Ok(DaemonMessage::Closed { result, text }) => match result {
-                CloseResult::Durable => return Ok(()),
+                CloseResult::Durable => {
+                    if !text.is_empty() {
+                        leftover::warn(socket);
+                    }
+                    return Ok(());
+                }
                 CloseResult::Failed => format!("PST close failed: {}", escape(&text)),
             },
             Ok(DaemonMessage::Revoked { text, .. }) => {

@@ -123,6 +123,54 @@ fn p10_a_descriptor_open_for_writing_is_named() {
     assert_process_named("writer", |said, path| said == path);
 }
 
+/// Runs `script`, which leaves writers behind, and `pst status` at once. Both must name the first writer.
+#[track_caller]
+fn assert_leftover_named(rig: &Rig, script: &str, json: bool, others: &str) {
+    let ended = rig.pst(["run", "-q", "sh", "-c", script]).to_end().must(0);
+    let status: &[&str] = if json {
+        &["status", "--json"]
+    } else {
+        &["status"]
+    };
+    let shown = rig.pst(status).to_end();
+    let path = rig.data().join("log").display().to_string();
+    let read = |name: &str| std::fs::read_to_string(rig.dir().join(name)).expect("a pid");
+    let pids: Vec<String> = read("pids").lines().map(str::to_owned).collect();
+    let named = pids.iter().any(|pid| {
+        let open = format!("sleep (pid {pid}, user root) still has {path} open{others}");
+        ended.stderr == format!("-- WARNING -- The storage stays writable: {open}\n")
+    });
+    assert!(named, "{pids:?}: {}", ended.stderr);
+    let screen = String::from_utf8(shown.stdout).expect("UTF-8");
+    for pid in &pids {
+        let wanted = match json {
+            true => format!("\"pid\":{pid},\"uid\":0,\"user\":\"root\",\"command\":\"sleep 1000\""),
+            false => format!("sleep 1000 (pid {pid}, user root): {path}"),
+        };
+        assert!(screen.contains(&wanted), "no {wanted} in {screen}");
+        signal(pid.parse().expect("a number"), "KILL");
+    }
+    rig.await_state("ro");
+}
+
+#[test]
+fn p10_a_leftover_writer_is_named_by_run_and_status_at_once() {
+    needs_root!("a look at other processes");
+    let rig = Setup::new(Fs::Ext4).start();
+    let pids = rig.dir().join("pids");
+    let leave = format!(
+        "sleep 1000 >$KVMD_PST_DATA/log 2>&1 & echo $! >>{}; \
+         until [ $(cat /proc/$!/comm) = sleep ]; do :; done",
+        pids.display()
+    );
+    let start = format!("rm -f {}; {leave}", pids.display());
+    for time in 0..20 {
+        assert_leftover_named(&rig, &start, time % 2 == 1, "");
+    }
+    let three = format!("{start}; {leave}; {leave}");
+    assert_leftover_named(&rig, &three, false, " and 2 more, see `pst status`");
+}
+
 #[test]
 fn p10_what_stays_writable_without_a_session_is_logged_once() {
     needs_root!("mounts");

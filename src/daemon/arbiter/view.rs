@@ -1,5 +1,6 @@
 //! Read access to the arbiter, for the status and the log.
 
+use super::retry::Retry;
 use super::{Arbiter, Health, Job, Phase, SessionId, Stage, State, Text};
 
 impl Arbiter {
@@ -56,6 +57,13 @@ impl Arbiter {
     /// Whether the first inspection and the jobs that followed it are done, so the state is known.
     pub(crate) fn settled(&self) -> bool {
         self.running.is_none() && !self.inspect_due
+    }
+
+    /// Whether a search for holders runs, or follows the attempts that are about to be made.
+    pub(crate) fn search_expected(&self) -> bool {
+        let retry = self.retry.as_ref().filter(|retry| retry.refused.is_some());
+        let expected = |retry: &Retry| retry.search || retry.burst.is_some();
+        retry.is_some_and(expected) || self.running == Some(Job::FindHolders)
     }
 
     /// Whether the kernel refuses read-only. A failed storage can also be stuck.
