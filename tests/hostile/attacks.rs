@@ -94,7 +94,7 @@ fn garbage() {
             if let Some(client) = Client::connect() {
                 client.raw(bytes);
                 let _ = client.stream.shutdown(std::net::Shutdown::Write);
-                client.rest();
+                client.drain();
             }
         }
     });

@@ -175,6 +175,15 @@ impl Client {
         std::iter::from_fn(|| self.next()).collect()
     }
 
+    /// Reads until the daemon closes the connection. The bytes may be an answer in HTTP.
+    pub fn drain(mut self) {
+        let drained = self.stream.read_to_end(&mut Vec::new());
+        if let Err(error) = drained {
+            let kind = error.kind();
+            assert_eq!(kind, std::io::ErrorKind::ConnectionReset, "not closed");
+        }
+    }
+
     /// Checks that the last message before the daemon closes the connection is an `Error` with these
     /// words. A reset may drop the message.
     pub fn must_fail(self, words: &str) {
