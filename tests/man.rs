@@ -34,6 +34,19 @@ fn declared_messages() -> Vec<String> {
 }
 
 #[test]
+fn every_page_names_pst_and_its_version_in_its_footer() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("contrib/man");
+    let footer = concat!("\n.Os pst ", env!("CARGO_PKG_VERSION"), "\n");
+    for page in fs::read_dir(folder).unwrap() {
+        let page = page.unwrap().path();
+        assert!(
+            fs::read_to_string(&page).unwrap().contains(footer),
+            "{page:?}"
+        );
+    }
+}
+
+#[test]
 fn the_messages_of_pst_wire_are_those_of_the_code() {
     let code = declared_messages();
     assert_eq!(code.len(), 9, "{code:?}");
