@@ -194,7 +194,7 @@ struct RepairArgs {
     yes: bool,
 }
 
-/// Why no command starts.
+/// Why the arguments start no command.
 #[derive(Debug)]
 enum Stop {
     /// Print this text, such as the help.
@@ -250,7 +250,7 @@ fn dispatch(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> 
     }
 }
 
-/// `pst help [COMMAND]`.
+/// Returns the general help, or that of one command: `pst help [COMMAND]`.
 fn help(mut args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> {
     match (args.next(), args.next()) {
         (_, Some(_)) => fail("pst", "'help' takes one command"),

@@ -28,7 +28,7 @@ pub struct Config {
     pub storage: StorageConfig,
     /// The time between SIGTERM and SIGKILL for a command that must end.
     pub kill_grace: Duration,
-    /// The most open connections.
+    /// The maximum number of open connections.
     pub limit: usize,
     /// The path that kvmd's API reports, relative to the storage root; empty: the root itself. Builds
     /// without that API accept and ignore it.

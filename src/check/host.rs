@@ -11,7 +11,7 @@ use rustix::process;
 pub(super) struct Host {
     /// `/`, or a test's directory tree.
     pub root: PathBuf,
-    /// The caller's PATH.
+    /// The PATH of the caller, where other programs may hide ours.
     pub path: OsString,
     /// The caller's effective user.
     pub user: u32,

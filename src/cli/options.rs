@@ -99,7 +99,7 @@ fn split(
     Ok((options, args.collect()))
 }
 
-/// Splits `--name=value` and `-nvalue`.
+/// Splits `--name=value` and `-nvalue` into name and value.
 fn split_value(text: &str) -> (&str, Option<&str>) {
     let split = match text.starts_with("--") {
         true => text.split_once('='),

@@ -13,7 +13,7 @@ pub(super) struct Context {
     pub access_gid: u32,
     /// The mount point.
     pub mount: Vec<u8>,
-    /// The data directory.
+    /// The data directory, absolute, for `Granted`.
     pub data: Vec<u8>,
     /// The path that kvmd's API reports.
     #[cfg(feature = "kvmd-api")]

@@ -100,7 +100,7 @@ pub(super) struct StatusSnapshot {
     pub created: Instant,
     /// The channel closes at the next change.
     pub outdated: Receiver<()>,
-    /// The open sessions.
+    /// The number of open sessions.
     #[cfg(feature = "kvmd-api")]
     pub clients: usize,
     /// Whether any session may write.

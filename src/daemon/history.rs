@@ -18,9 +18,9 @@ pub(super) struct History {
     pub since: Instant,
     writable_since: Option<Instant>,
     writable_before: Duration,
-    /// Sessions granted.
+    /// Sessions granted since the start.
     pub granted: u64,
-    /// Clients refused.
+    /// Clients refused since the start.
     pub denials: u64,
     /// Oldest first, each with the time of its end.
     ended: VecDeque<(Instant, EndedSession)>,

@@ -64,7 +64,7 @@ async fn next_message(
 
 /// The next event of a session.
 enum SessionEvent {
-    /// `None`: disconnect the client.
+    /// `None` means that the client is to be disconnected.
     Answer(Option<DaemonMessage>),
     Message(ClientMessage),
 }

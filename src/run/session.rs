@@ -22,7 +22,7 @@ const SLOW: Duration = Duration::from_secs(5);
 
 pub(super) struct GrantedSession {
     pub connection: DaemonConnection,
-    /// The data directory.
+    /// The data directory, which the command gets as KVMD_PST_DATA.
     pub data: PathBuf,
     /// Its `st_dev`, as the daemon sees it.
     pub device: u64,
@@ -145,7 +145,7 @@ pub(super) fn unexpected(answer: Result<DaemonMessage, ClientError>) -> Problem 
 /// A wait for the daemon. Prints one warning if it is slow. Signals that would end a program end it.
 struct DaemonWait<'a> {
     signals: &'a Signals,
-    /// `None` after the warning.
+    /// The time of the warning; `None` after it.
     warn_at: Option<Instant>,
     /// The consequence if a signal ends the wait, for the message.
     consequence: &'static str,

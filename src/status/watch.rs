@@ -24,7 +24,7 @@ const LEAVE: &str = "^C ends the watch";
 /// restore at the end.
 #[derive(Debug)]
 pub(super) struct Screen {
-    /// SIGWINCH and SIGCONT.
+    /// SIGWINCH and SIGCONT, which need a redraw.
     signals: Signals,
     /// Moves the cursor to the first line of the next drawing.
     to_first_line: String,

@@ -25,7 +25,7 @@ pub struct Mount {
     /// All of the mount's own options.
     pub flags: String,
     pub fstype: String,
-    /// Usually a device's path.
+    /// Usually a device's path, but any text.
     pub source: PathBuf,
     /// The superblock's options.
     pub options: String,
@@ -56,7 +56,7 @@ pub fn read(path: &str) -> io::Result<Vec<Mount>> {
     Ok(parse(&fs::read(path)?))
 }
 
-/// Skips malformed lines.
+/// Returns the mounts in order. Skips malformed lines.
 pub fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|byte| *byte == b'\n')
         .filter_map(parse_line)

@@ -108,7 +108,7 @@ pub fn space(file: BorrowedFd<'_>) -> io::Result<Space> {
     })
 }
 
-/// From fs/ext4/ext4.h.
+/// Declared only in the kernel, in fs/ext4/ext4.h.
 const EXT4_IOC_CHECKPOINT: rustix::ioctl::Opcode = opcode::write::<u32>(b'f', 43);
 
 /// Checks that an ext4 journal is alive, with EXT4_IOC_CHECKPOINT without flags (Linux 5.14; needs

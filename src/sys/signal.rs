@@ -29,7 +29,7 @@ pub fn handled() -> impl Iterator<Item = libc::c_int> {
 /// sets the others.
 const CHANGED: [libc::c_int; 3] = [libc::SIGPIPE, libc::SIGXFSZ, libc::SIGCHLD];
 
-/// What the caller left.
+/// The signal settings that the caller left.
 struct Inherited {
     mask: libc::sigset_t,
     /// Whether each of [`CHANGED`] was ignored.

@@ -62,7 +62,7 @@ codes! {
     /// Whether all data that was written before a close is on stable storage.
     CloseResult {
         Durable = 1,
-        /// Data may be lost.
+        /// The sync failed: data may be lost.
         Failed = 2,
     }
 }
@@ -123,7 +123,7 @@ macro_rules! messages {
 messages! {
     /// What a client sends, after [`MAGIC`](super::MAGIC).
     ClientMessage, at most CLIENT_FRAME_MAX:
-    /// Asks for a session.
+    /// Asks for a session for a command.
     0x01 Open {
         version: u16 = version,
         /// The command line, for the log and the status.

@@ -52,7 +52,7 @@ named! {
         Closing = "closing",
     }
 
-    /// How a session ended.
+    /// The way in which a session ended.
     SessionOutcome {
         /// Closed by its client, and the data is on stable storage.
         Durable = "durable",
@@ -119,7 +119,7 @@ pub struct StorageStatus {
     /// Files that they may still create; `None` if the filesystem has no fixed number of inodes.
     #[serde(default)]
     pub free_inodes: Option<u64>,
-    /// Time in this state.
+    /// Seconds since the storage entered this state.
     pub state_age: f64,
 }
 
