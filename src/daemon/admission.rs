@@ -92,9 +92,9 @@ impl Admission {
             return Ok(ConnectionSlot { admission, uid });
         };
         if !std::mem::replace(&mut counters.refusal_logged, true) {
-            log::warn!(
-                "user {uid} was refused with {own} connections open, {all} in all: {problem}"
-            );
+            let open = format!("{own} connections open, {all} in all");
+            let line = format!("user {uid} was refused with {open}: {problem}");
+            self.controller.warn(uid, line);
         }
         Err(problem)
     }

@@ -45,7 +45,8 @@ impl Context {
     /// Logs that this client may not open sessions, and returns the text for it.
     pub(super) fn not_admitted(&self, peer: Peer) -> String {
         let group = &self.config.group;
-        log::warn!("{peer} was refused: not in the group '{group}'");
+        let line = format!("{peer} was refused: not in the group '{group}'");
+        self.controller.warn(peer.uid, line);
         self.controller.send(Request::TurnedAway);
         format!(
             "user {} is neither root nor in the group '{group}': have an administrator run \

@@ -19,7 +19,7 @@ use super::arbiter::{
 use super::context::Context;
 use super::handle::{JobReport, OpenSession, Request, StatusSnapshot};
 use super::history::History;
-use super::log::{log_end, log_holders, log_remount, log_state};
+use super::log::{LogLimit, Subject, log_end, log_holders, log_remount, log_state};
 use super::timeouts::{FORGOTTEN, LAST_ANSWERS};
 use crate::storage::StorageReport;
 use crate::sys::current;
@@ -51,6 +51,7 @@ pub(super) struct Controller {
     exit: Option<bool>,
     /// The state that was logged last.
     logged: Option<State>,
+    log_limit: LogLimit,
     /// Dropped after the first inspection.
     starting: Option<Sender<()>>,
 }
@@ -82,6 +83,7 @@ impl Controller {
             timer: Timer::never(),
             exit: None,
             logged: None,
+            log_limit: LogLimit::new(start),
             starting: Some(starting),
         };
         controller.carry_out(effects);
@@ -128,6 +130,11 @@ impl Controller {
                 self.history.denials += 1;
                 self.changed();
             }
+            Request::Warn { uid, line } => {
+                if self.log_limit.allows(Subject::user(uid), Instant::now()) {
+                    log::warn!("{line}");
+                }
+            }
             Request::TrimMemory => {
                 // The last document may describe all of their sessions.
                 self.snapshot
@@ -166,7 +173,7 @@ impl Controller {
 
     fn done(&mut self, report: JobReport) {
         log::debug!("{:?} after {:?}", report.outcome, report.took);
-        log_remount(&report.outcome, report.took);
+        log_remount(&mut self.log_limit, &report.outcome, report.took);
         self.report = report.storage;
         if let Some(holders) = report.holders {
             if self.holders != holders {
@@ -221,13 +228,17 @@ impl Controller {
         if !clean {
             log::error!("exiting, and the storage is still writable");
         }
+        self.log_limit.log_left_out();
         self.exit = Some(clean);
         self.timer.set_at(Instant::now() + LAST_ANSWERS);
     }
 
     fn grant(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            log::info!("session {session} opened");
+            let subject = Subject::user(session.peer.uid);
+            if self.log_limit.allows(subject, Instant::now()) {
+                log::info!("session {session} opened");
+            }
             session.written_before = self.report.written;
             let kill_grace = self.context.config.kill_grace;
             session.answer(DaemonMessage::Granted {
@@ -291,7 +302,7 @@ impl Controller {
     fn end(&mut self, id: SessionId, outcome: SessionOutcome, text: &str) -> Option<OpenSession> {
         let session = self.sessions.remove(&id)?;
         let ended = describe_ended(&session, outcome, self.report.written);
-        log_end(&session, &ended, text);
+        log_end(&mut self.log_limit, &session, &ended, text);
         self.history.record_end(ended);
         self.changed();
         Some(session)

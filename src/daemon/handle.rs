@@ -27,6 +27,11 @@ pub(super) enum Request {
     Disconnected(SessionId),
     /// A client was refused before it could ask for a session.
     TurnedAway,
+    /// Log a warning about a user, within the user's limit.
+    Warn {
+        uid: u32,
+        line: String,
+    },
     /// Many connections have ended: the allocator is to return their memory.
     TrimMemory,
     Status {
@@ -117,6 +122,11 @@ pub(super) struct Handle(pub Sender<Request>);
 impl Handle {
     pub(super) fn send(&self, request: Request) {
         let _ = self.0.try_send(request); // unbounded, and closed only at the exit
+    }
+
+    /// Logs a warning about a user, unless there were too many lines about that user.
+    pub(super) fn warn(&self, uid: u32, line: String) {
+        self.send(Request::Warn { uid, line });
     }
 
     /// Asks for a session. The first answer is `Granted` or `Denied`.

@@ -1,6 +1,9 @@
-//! Log lines about the storage and about the ends of sessions.
+//! Log lines about the storage and about the ends of sessions, and the limit of the lines that users can cause at will.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::mem;
+use std::time::{Duration, Instant};
 
 use log::Level;
 
@@ -19,6 +22,79 @@ pub(super) fn cut_command(mut command: String) -> String {
         command.push('…');
     }
     command
+}
+
+/// Lines about one subject that are logged in one period. A session has two.
+const LINES_MAX: u64 = 60;
+const PERIOD: Duration = Duration::from_secs(60);
+/// Users from here on share one limit: a user can have thousands of subordinate uids, usually from 100,000 on.
+const SHARED_UIDS: u32 = 65_536;
+
+/// Limits the lines that sessions and connections cause: a loop of them must not fill the journal or use up its rate
+/// limit. What an administrator must see is not limited: the storage's state, its holders and lost data.
+#[derive(Debug)]
+pub(super) struct LogLimit {
+    /// The start of the current period.
+    start: Instant,
+    /// Counts the lines of the period, with those that were left out.
+    lines: BTreeMap<Subject, u64>,
+}
+
+/// The subject of a limited line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Subject {
+    User(u32),
+    OtherUsers,
+    Remounts,
+}
+
+impl Subject {
+    pub(super) fn user(uid: u32) -> Subject {
+        match uid {
+            ..SHARED_UIDS => Subject::User(uid),
+            _ => Subject::OtherUsers,
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::User(uid) => write!(f, "user {uid}"),
+            Subject::OtherUsers => write!(f, "users from {SHARED_UIDS} on"),
+            Subject::Remounts => write!(f, "remounts"),
+        }
+    }
+}
+
+impl LogLimit {
+    pub(super) fn new(start: Instant) -> LogLimit {
+        let lines = BTreeMap::new();
+        LogLimit { start, lines }
+    }
+
+    /// Counts a line. Returns whether to log it. The first line after a period also logs what was left out.
+    pub(super) fn allows(&mut self, subject: Subject, now: Instant) -> bool {
+        if now.duration_since(self.start) >= PERIOD {
+            self.log_left_out();
+            self.start = now;
+        }
+        let count = self.lines.entry(subject).or_default();
+        *count += 1;
+        *count <= LINES_MAX
+    }
+
+    /// Logs how many lines were left out, and counts from 0 again.
+    pub(super) fn log_left_out(&mut self) {
+        for (subject, count) in mem::take(&mut self.lines) {
+            if count > LINES_MAX {
+                log::warn!(
+                    "{} log lines about {subject} were left out",
+                    count - LINES_MAX
+                );
+            }
+        }
+    }
 }
 
 /// Logs the state if it is new and not just a transition. Returns the service manager's status if that is new. It does
@@ -54,7 +130,8 @@ fn is_well(state: State) -> bool {
     matches!(state, State::ReadOnly | State::ReadWrite)
 }
 
-pub(super) fn log_remount(outcome: &Outcome, took: Duration) {
+/// Logs a remount, always if data may be lost.
+pub(super) fn log_remount(limit: &mut LogLimit, outcome: &Outcome, took: Duration) {
     let (mode, data) = match outcome {
         Outcome::MadeWritable(seen) if seen.health == Health::Ready => ("writable", ""),
         Outcome::MadeReadOnly {
@@ -66,11 +143,19 @@ pub(super) fn log_remount(outcome: &Outcome, took: Duration) {
         },
         _ => return,
     };
-    log::info!("storage made {mode} in {took:.1?}{data}");
+    let lost = matches!(outcome, Outcome::MadeReadOnly { sync: Err(_), .. });
+    if lost || limit.allows(Subject::Remounts, Instant::now()) {
+        log::info!("storage made {mode} in {took:.1?}{data}");
+    }
 }
 
-/// Logs the end of a session. `text` is the reason, if the outcome needs one.
-pub(super) fn log_end(session: &OpenSession, ended: &EndedSession, text: &str) {
+/// Logs the end of a session, always if its data may be lost. `text` is the reason, if the outcome needs one.
+pub(super) fn log_end(
+    limit: &mut LogLimit,
+    session: &OpenSession,
+    ended: &EndedSession,
+    text: &str,
+) {
     let (level, how) = match ended.ended {
         SessionOutcome::Durable => (Level::Info, "closed"),
         SessionOutcome::Failed => (Level::Error, "closed, its data may be lost: "),
@@ -79,6 +164,10 @@ pub(super) fn log_end(session: &OpenSession, ended: &EndedSession, text: &str) {
         SessionOutcome::Gone => (Level::Warn, "ended without a close"),
         SessionOutcome::Cut => (Level::Warn, "disconnected: it was revoked and did not end"),
     };
+    let subject = Subject::user(session.peer.uid);
+    if level != Level::Error && !limit.allows(subject, Instant::now()) {
+        return;
+    }
     let written = ended
         .written
         .map(|n| format!(", {} written", HumanBytes(n)));
@@ -102,5 +191,27 @@ pub(super) fn log_holders(holders: &[HolderStatus]) {
             HolderKind::Unknown => "an unknown holder".to_owned(),
         };
         log::warn!("kept from read-only by {named}: {}", holder.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_about_each_subject_are_limited_for_a_period() {
+        let start = Instant::now();
+        let mut limit = LogLimit::new(start);
+        let mut allowed = |subject, after| {
+            let now = start + after;
+            (0..1000).filter(|_| limit.allows(subject, now)).count()
+        };
+        assert_eq!(allowed(Subject::user(1000), Duration::ZERO), 60);
+        assert_eq!(allowed(Subject::user(1001), Duration::ZERO), 60);
+        assert_eq!(allowed(Subject::Remounts, Duration::ZERO), 60);
+        assert_eq!(allowed(Subject::user(165_536), Duration::ZERO), 60);
+        assert_eq!(allowed(Subject::user(165_537), Duration::ZERO), 0);
+        assert_eq!(allowed(Subject::user(1000), Duration::from_secs(59)), 0);
+        assert_eq!(allowed(Subject::user(1000), PERIOD), 60);
     }
 }

@@ -160,7 +160,9 @@ async fn serve(context: &Context, connection: &Connection, refusal: Option<&Prob
         (None, Err(fault)) => Err(fault),
     };
     if let Err(ConnectionError::Broken(text)) = served {
-        log::warn!("a client ({}) broke the protocol: {text}", connection.peer);
+        let peer = connection.peer;
+        let line = format!("a client ({peer}) broke the protocol: {text}");
+        context.controller.warn(peer.uid, line);
         let version = VERSION;
         let error = DaemonMessage::Error { version, text };
         let _ = native::send(connection, error).await; // the client may be gone

@@ -12,7 +12,7 @@ use pst::wire::{ClientMessage, MAGIC, Message, VERSION};
 
 use crate::needs_root;
 use crate::needs_storage;
-use crate::rig::{BOUND, MEMBER, OUTSIDER, Rig, RunToEnd, Setup, start, wait_until};
+use crate::rig::{BOUND, MEMBER, OUTSIDER, PRIMARY, Rig, RunToEnd, Setup, start, wait_until};
 
 /// The lines with this in them.
 fn lines(log: &str, part: &str) -> Vec<String> {
@@ -55,6 +55,58 @@ fn a_long_command_is_cut() {
     assert!(rig.log().contains(&cut), "{}", rig.log());
 }
 
+/// Sends $2, hexadecimal, to the socket $1 and hangs up at the answer, 300 times.
+const FLOOD: &str = "
+import socket, sys
+for _ in range(300):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(sys.argv[1])
+    client.sendall(bytes.fromhex(sys.argv[2]))
+    assert client.recv(1)
+    client.close()
+";
+
+#[test]
+fn p9_a_member_cannot_flood_the_log() {
+    needs_root!("other users");
+    let mut rig = Setup::any().head("socket_mode = 0o666").start();
+    let open: String = open_message().iter().map(|b| format!("{b:02x}")).collect();
+    let mut flood = rig.command_as(MEMBER, "python3");
+    flood.args(["-c", FLOOD]).arg(rig.socket()).arg(open);
+    flood.to_end().must(0);
+    rig.await_state("ro");
+
+    // What others do, and what an administrator must see.
+    rig.run_as(PRIMARY, ["true"]).to_end().must(0);
+    rig.run_as(OUTSIDER, ["true"]).to_end().must(1);
+    rig.umount(&[]);
+    rig.await_state("absent");
+    let log = rig.stop_daemon().stderr;
+    rig.do_mount();
+    let member = lines(&log, &format!("of user {}, pid ", MEMBER.uid));
+    assert_eq!(
+        lines(&log, &format!("of user {}, pid ", PRIMARY.uid)).len(),
+        2,
+        "{log}"
+    );
+    assert_eq!(
+        lines(&log, "was refused: not in the group").len(),
+        1,
+        "{log}"
+    );
+    assert_eq!(lines(&log, "pst: WARN storage is absent").len(), 1, "{log}");
+
+    // A period may have ended meanwhile.
+    assert!(member.len() <= 2 * 60, "{log}");
+    assert!(lines(&log, "storage made ").len() <= 2 * 60, "{log}");
+    let left_out = format!(" log lines about user {} were left out", MEMBER.uid);
+    let left_out = lines(&log, &left_out).into_iter().map(|line| {
+        let number = line.split(' ').nth(2).expect("a number");
+        number.parse::<usize>().expect("a number")
+    });
+    assert_eq!(member.len() + left_out.sum::<usize>(), 600, "{log}");
+}
+
 #[test]
 fn a_remount_is_a_line_with_its_time() {
     needs_storage!();
@@ -77,11 +129,11 @@ fn a_refusal_names_who_and_why() {
     needs_root!("other users");
     let rig = Setup::any().head("socket_mode = 0o666").start();
     rig.run_as(OUTSIDER, ["true"]).to_end().must(1);
+    assert_eq!(rig.status()["totals"]["denials"], 1); // now it is logged, too
     let refused = lines(&rig.log(), "was refused: not in the group");
     assert_eq!(refused.len(), 1, "{}", rig.log());
     let who = format!("pst: WARN user {}, pid ", OUTSIDER.uid);
     assert!(refused[0].starts_with(&who), "{refused:?}");
-    assert_eq!(rig.status()["totals"]["denials"], 1);
 }
 
 #[test]
@@ -147,11 +199,17 @@ fn logging_to(rig: &Rig, stderr: OwnedFd) -> Command {
     command
 }
 
-/// Opens sessions and hangs up after the grant. Each makes some hundred bytes of log.
-fn open_and_hang_up(rig: &Rig, count: usize) {
+/// Opens a session with a long command.
+fn open_message() -> Vec<u8> {
     let mut open = MAGIC.to_vec();
     let (version, command) = (VERSION, vec![b'x'; 1000]);
     ClientMessage::Open { version, command }.encode(&mut open);
+    open
+}
+
+/// Opens sessions and hangs up after the grant. Each makes some hundred bytes of log.
+fn open_and_hang_up(rig: &Rig, count: usize) {
+    let open = open_message();
     for _ in 0..count {
         let mut client = UnixStream::connect(rig.socket()).expect("connect");
         client.set_read_timeout(Some(BOUND)).expect("timeout");
@@ -193,7 +251,7 @@ fn p9_a_log_that_nobody_reads_stops_nothing() {
         rig.sh("exit 7").must(7);
         wait_until("it is logged again", || {
             log.extend(lines.try_iter());
-            log.contains("`sh -c exit 7`, closed (")
+            log.contains("`sh -c exit 7`, asked for")
         });
         assert!(!log.contains("dropped"), "{log}");
     }

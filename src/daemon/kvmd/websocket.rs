@@ -98,7 +98,8 @@ pub(super) async fn serve(
     };
     if let Err(ConnectionError::Broken(text)) = session.run(early).await {
         let peer = connection.peer;
-        log::warn!("a client ({peer}) broke the protocol: {text}");
+        let line = format!("a client ({peer}) broke the protocol: {text}");
+        context.controller.warn(peer.uid, line);
         let _ = session.flush().await; // the close frame; the client may be gone
     }
 }
@@ -237,7 +238,8 @@ impl WebSocketSession<'_> {
 
     fn warn(&self, what: &str) {
         let (id, peer) = (self.session.id.0, self.connection.peer);
-        log::warn!("session {id} ({peer}): {what}");
+        let line = format!("session {id} ({peer}): {what}");
+        self.context.controller.warn(peer.uid, line);
     }
 
     fn protocol_error(&mut self, error: &Error) -> ConnectionError {
