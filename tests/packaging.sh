@@ -35,8 +35,8 @@ clean() { # is nothing left of the package's files in these directories?
 }
 
 if command -v lintian >/dev/null; then
-    lint() { ! lintian --allow-root "$deb" | grep '^E:'; }
-    check "lintian finds no error" lint
+    lint() { ! lintian --allow-root "$deb" | grep '^[EW]:'; }
+    check "lintian finds no error and gives no warning" lint
 else
     echo "left out: lintian is not here (Debian's package lintian)"
 fi
