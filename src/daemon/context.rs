@@ -11,6 +11,8 @@ use crate::sys::socket::Peer;
 pub(super) struct Context {
     pub config: Config,
     pub access_gid: u32,
+    /// The service manager keeps the socket, so it starts the next daemon, and no client is refused.
+    pub activated: bool,
     /// The mount point.
     pub mount: Vec<u8>,
     /// The data directory, absolute, for `Granted`.
@@ -27,8 +29,10 @@ impl Context {
         location: &StorageLocation,
         access_gid: u32,
         controller: Handle,
+        activated: bool,
     ) -> Context {
         Context {
+            activated,
             access_gid,
             mount: bytes(location.mount.clone()),
             data: bytes(location.root.join(&location.data)),

@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak, mpsc};
 use std::time::Instant;
 
 use async_io::Timer;
+use rustix::process::{Signal, getpid, kill_process};
 use smol::channel::{Receiver, Sender};
 use smol::future::or;
 
@@ -21,6 +22,7 @@ use super::handle::{JobReport, OpenSession, Request, StatusSnapshot};
 use super::history::History;
 use super::log::{LogLimit, Subject, log_end, log_holders, log_remount, log_state};
 use super::timeouts::{FORGOTTEN, LAST_ANSWERS};
+use crate::escape::escape;
 use crate::storage::StorageReport;
 use crate::sys::current;
 use crate::systemd::ServiceManager;
@@ -174,7 +176,11 @@ impl Controller {
     fn done(&mut self, report: JobReport) {
         log::debug!("{:?} after {:?}", report.outcome, report.took);
         log_remount(&mut self.log_limit, &report.outcome, report.took);
+        let lost_before = self.report.lost_preparation;
         self.report = report.storage;
+        if self.report.lost_preparation && !lost_before && self.context.activated {
+            restart(&self.context.mount);
+        }
         if let Some(holders) = report.holders {
             if self.holders != holders {
                 log_holders(&holders);
@@ -340,5 +346,14 @@ impl Controller {
         if self.starting.take().is_some() {
             self.manager.notify("READY=1");
         }
+    }
+}
+
+/// Stops this daemon, so that the service manager starts another one, and prepares the mount before.
+fn restart(mount: &[u8]) {
+    let mount = escape(mount);
+    log::warn!("the mount on {mount} is read-only again: restarting, so that `pst prepare` runs");
+    if let Err(error) = kill_process(getpid(), Signal::TERM) {
+        log::error!("cannot restart: {error}; run `pst prepare` as root");
     }
 }

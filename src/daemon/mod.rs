@@ -76,7 +76,13 @@ fn run(config: Config) -> Result<bool, Problem> {
     let (group, events) = filesystem_events().unzip();
     let (sender, requests) = unbounded();
     let handle = Handle(sender);
-    let context = Context::new(config, &location, access_gid, handle.clone());
+    let context = Context::new(
+        config,
+        &location,
+        access_gid,
+        handle.clone(),
+        name.is_none(),
+    );
     let context = Rc::new(context);
     let mut storage = Storage::new(location, owner, context.config.socket.clone(), group);
     storage.claim()?;

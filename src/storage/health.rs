@@ -203,8 +203,10 @@ impl Storage {
     }
 
     /// Checks the mount's own read-only flag, and clears it if this process can.
-    fn inspect_mount_flag(&self, found: &MountedStorage) -> Result<(), Inspection> {
+    fn inspect_mount_flag(&mut self, found: &MountedStorage) -> Result<(), Inspection> {
+        self.report.lost_preparation = false;
         if found.flag == Flag::Clear {
+            self.prepared = true;
             return Ok(());
         }
         let mount = escape_path(&self.location.mount);
@@ -222,6 +224,7 @@ impl Storage {
                 }
             }
         }
+        self.report.lost_preparation = self.prepared;
         let problem = Problem::new(format!("the mount on {mount} is itself read-only"))
             .hint("run `pst prepare` as root")
             .kind(kind);

@@ -43,6 +43,8 @@ pub(crate) struct Storage {
     period: Option<WritablePeriod>,
     /// The mount that passed every check.
     validated: Option<MountId>,
+    /// The mount's own flag was clear at an inspection, of this mount or an earlier one.
+    prepared: bool,
     /// The last inspection found the superblock writable outside a writable period.
     writable_without_session: bool,
     /// The mount that failed, and why. It stays failed until it is mounted again.
@@ -83,6 +85,8 @@ pub(crate) struct StorageReport {
     pub failed_remounts: u64,
     /// Bytes written to the device by any process; `None` if the kernel does not count them.
     pub written: Option<u64>,
+    /// The mount was prepared while this daemon ran, is not any more, and this process cannot prepare it.
+    pub lost_preparation: bool,
 }
 
 impl Storage {
@@ -100,6 +104,7 @@ impl Storage {
             group,
             period: None,
             validated: None,
+            prepared: false,
             writable_without_session: false,
             failed_mount: None,
             refused_busy: false,

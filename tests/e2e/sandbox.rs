@@ -1,11 +1,13 @@
 //! P8: the daemon needs no root: a user of its own, three capabilities, and a
 //! private mount namespace will do.
 
-use std::process::Command;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
 
 use crate::needs_root;
 use crate::rig::{
-    ACCESS_GROUP, Fs, MEMBER, Rig, RunToEnd, STORAGE_USER, Setup, signal, wait_until,
+    ACCESS_GROUP, Fs, MEMBER, Rig, RunToEnd, STORAGE_USER, Setup, signal, start, wait_until,
 };
 
 /// What the unit gives the daemon.
@@ -110,4 +112,81 @@ fn p5_a_mount_made_read_only_during_a_session_ends_it_where_the_daemon_cannot_pr
     rig.prepare().must(0);
     rig.await_state("ro");
     rig.must_serve();
+}
+
+/// The same daemon with a socket of systemd's.
+fn activated(rig: &Rig, listener: &UnixListener) -> Command {
+    let script = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"";
+    let daemon = sandboxed(rig);
+    let mut command = rig.command("sh");
+    command.args(["-c", script, "sh"]).arg(daemon.get_program());
+    command.args(daemon.get_args());
+    let listener = listener.try_clone().expect("dup");
+    command.stdin(Stdio::from(OwnedFd::from(listener)));
+    command
+}
+
+#[test]
+fn p3_a_storage_that_lost_its_preparation_has_systemd_start_another_daemon() {
+    needs_root!("other users");
+    // The flag that counts is that of process 1's mount.
+    let mut rig = Setup::new(Fs::Ext4).clients_have_config().stopped().start();
+    let listener = UnixListener::bind(rig.socket()).expect("bind");
+    for remounted in [true, false] {
+        rig.start_daemon_as(activated(&rig, &listener));
+        rig.must_serve();
+        if remounted {
+            rig.remount_by_hand("ro");
+        } else {
+            // So quickly that the daemon may never see it unmounted.
+            rig.umount(&[]);
+            rig.do_mount();
+        }
+        rig.end_daemon().must(0);
+        assert_eq!(rig.superblock(), "ro");
+        // A client that comes now is served by the next daemon, before whose start `prepare` runs.
+        let client = start(&mut rig.run(["sh", "-c", "echo x > $KVMD_PST_DATA/file"]));
+        client.await_stderr("Opening");
+        rig.prepare().must(0);
+        rig.start_daemon_as(activated(&rig, &listener));
+        client.end().must(0);
+        rig.stop_daemon();
+    }
+}
+
+#[test]
+fn p3_a_mount_made_read_only_during_a_session_ends_it_before_another_daemon_starts() {
+    needs_root!("other users");
+    // The flag that counts is that of process 1's mount.
+    let mut rig = Setup::new(Fs::Ext4).clients_have_config().stopped().start();
+    let listener = UnixListener::bind(rig.socket()).expect("bind");
+    rig.start_daemon_as(activated(&rig, &listener));
+    let victim = rig.victim();
+    rig.mount_over(&["-o", "remount,bind,ro"]);
+    victim.must_be_lost("pst prepare");
+    rig.end_daemon().must(0);
+    assert_eq!(rig.superblock(), "ro");
+    assert!(!rig.needs_recovery());
+}
+
+#[test]
+fn p3_a_daemon_of_systemds_that_starts_unprepared_stays_and_says_so() {
+    needs_root!("other users");
+    // The flag that counts is that of process 1's mount.
+    let mut rig = Setup::new(Fs::Ext4).clients_have_config().stopped().start();
+    rig.umount(&[]);
+    rig.do_mount();
+    let listener = UnixListener::bind(rig.socket()).expect("bind");
+    rig.start_daemon_as(activated(&rig, &listener));
+    let pid = rig.daemon_pid();
+    for _ in 0..3 {
+        assert_eq!(rig.state(), "unprepared");
+        rig.must_deny("pst prepare");
+        rig.remount_by_hand("ro");
+    }
+    rig.prepare().must(0);
+    rig.await_state("ro");
+    rig.must_serve();
+    assert_eq!(rig.daemon_pid(), pid);
+    rig.stop_daemon();
 }
