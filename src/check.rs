@@ -58,6 +58,7 @@ fn check(options: &CheckOptions, host: &Host) -> Vec<Finding> {
     let mut findings = kernel::check(host);
     let config = config::check(options, &mut findings);
     let mut mount_point = None;
+    let mut data = None;
     if let Some(config) = &config {
         let (entry, location) = config::check_fstab(config, host, &mut findings);
         let location = location.as_ref();
@@ -68,10 +69,12 @@ fn check(options: &CheckOptions, host: &Host) -> Vec<Finding> {
         }
         findings.extend(access::check(config, location, host));
         findings.extend(daemon::check(config, location, found.as_ref(), host));
+        data = location.and_then(|location| kvmd::compare_data(config, location, host));
         mount_point = location.map(|location| location.mount.clone());
     }
     findings.extend(units::check(host, mount_point.as_deref()));
     findings.extend(kvmd::check(host));
+    findings.extend(data);
     findings.push(path::check(host));
     findings
 }

@@ -39,6 +39,7 @@ pub(super) enum Id {
     Units,
     KvmdPst,
     KvmdConfig,
+    KvmdData,
     Path,
 }
 

@@ -1,5 +1,5 @@
-//! kvmd's own configuration: settings for its `kvmd-pst`, which have no effect here, and their
-//! counterparts.
+//! kvmd beside pst: settings for its own `kvmd-pst`, which have no effect here, and the directory that
+//! its clients use.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -7,12 +7,16 @@ use std::path::{Path, PathBuf};
 
 use super::finding::{Finding, Id};
 use super::host::Host;
+use crate::config::{Config, StorageLocation};
 use crate::escape::{escape, escape_path};
 use crate::problem::reason;
 
 /// Users change kvmd's settings in this file, and in the files of the directory.
 const OVERRIDE: &str = "/etc/kvmd/override.yaml";
 const OVERRIDES: &str = "/etc/kvmd/override.d";
+
+/// Exists where kvmd is installed.
+const KVMD: &str = "/usr/bin/kvmd";
 
 /// kvmd's keys for `kvmd-pst`, each with what replaces it.
 const COUNTERPARTS: [(&str, &str); 8] = [
@@ -61,6 +65,31 @@ pub(super) fn check(host: &Host) -> Vec<Finding> {
         .iter()
         .flat_map(|file| check_file(host, file))
         .collect()
+}
+
+/// Checks that kvmd's clients and ours write to the same directory. `None` where kvmd is not installed.
+pub(super) fn compare_data(
+    config: &Config,
+    location: &StorageLocation,
+    host: &Host,
+) -> Option<Finding> {
+    if !host.at(KVMD).exists() {
+        return None;
+    }
+    let ours = location.root.join(&location.data);
+    let theirs = location.root.join(&config.kvmd_api_path);
+    let data = escape_path(&ours);
+    if ours.components().eq(theirs.components()) {
+        return Some(Id::KvmdData.ok(format!("KVMD_PST_DATA and kvmd's API name {data}")));
+    }
+    let text = format!(
+        "KVMD_PST_DATA is {data}, but kvmd's API and clients name {}: a link or path that one client \
+         stores dangles for the other",
+        escape_path(&theirs)
+    );
+    let advice = "set `data = \"\"` under [storage] in the config file, as kvmd 4.8 and later have it, move \
+                  the files, and restart pst; or set `path` under [kvmd_api] to the same directory";
+    Some(Id::KvmdData.warning(text, advice))
 }
 
 fn check_file(host: &Host, file: &Path) -> Vec<Finding> {

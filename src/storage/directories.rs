@@ -1,8 +1,9 @@
 //! The storage root and the data directory: checks and repairs their existence, owner and mode.
 //! Uses only descriptors and follows no symlink, because other users may write there.
 
+use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::fchown;
 use std::path::Path;
 
@@ -14,6 +15,8 @@ use crate::escape::escape_path;
 use crate::problem::{Problem, reason};
 use crate::sys::{current, file, user};
 
+/// Exists below the storage root even if the data directory is the root itself: scripts name it.
+const DATA: &str = "data";
 /// Members of the group can create entries and cannot remove each other's.
 const MODE: u32 = 0o1775;
 
@@ -99,27 +102,57 @@ fn walk(
         if name != "." {
             path.push(name);
         }
-        let failed = |error: io::Error| unusable(&path, &error);
-        match repairs.then(|| mkdirat(&parent, name, Mode::RWXU)) {
-            Some(Err(error)) if error != Errno::EXIST => return Err(failed(error.into())),
-            _ => {}
+        match visit(parent.as_fd(), name, &path, owner, repairs)? {
+            Some(found) => (parent, device) = found,
+            None => return Ok(None),
         }
-        let directory = match file::open_directory_beneath(parent.as_fd(), Path::new(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !repairs => return Ok(None),
-            opened => opened.map_err(failed)?,
-        };
-        let found = fstat(&directory).map_err(|error| failed(error.into()))?;
-        let mode = found.st_mode & 0o7777;
-        if (found.st_uid, found.st_gid, mode) != (owner.uid, owner.gid, MODE) {
-            if !repairs {
-                return Ok(None);
-            }
-            set_owner_and_mode(directory.as_fd(), owner)
-                .map_err(|error| not_changed(&path, owner, &error))?;
+    }
+    if location.data == Path::new("") {
+        // No session needs it: whatever else is in its place stays there.
+        match visit(
+            parent.as_fd(),
+            DATA.as_ref(),
+            &path.join(DATA),
+            owner,
+            repairs,
+        ) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(None),
+            Err(problem) if repairs => log::warn!("{problem}"),
+            Err(_) => {}
         }
-        (parent, device) = (directory, found.st_dev);
     }
     Ok(Some(device))
+}
+
+/// Opens a directory, and creates or corrects it if `repairs` is set. Returns its `st_dev`, too, or
+/// `None` if it needs a repair.
+fn visit(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    path: &Path,
+    owner: Owner,
+    repairs: bool,
+) -> Result<Option<(OwnedFd, u64)>, Problem> {
+    let failed = |error: io::Error| unusable(path, &error);
+    match repairs.then(|| mkdirat(parent, name, Mode::RWXU)) {
+        Some(Err(error)) if error != Errno::EXIST => return Err(failed(error.into())),
+        _ => {}
+    }
+    let directory = match file::open_directory_beneath(parent, Path::new(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !repairs => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    let found = fstat(&directory).map_err(|error| failed(error.into()))?;
+    let mode = found.st_mode & 0o7777;
+    if (found.st_uid, found.st_gid, mode) != (owner.uid, owner.gid, MODE) {
+        if !repairs {
+            return Ok(None);
+        }
+        set_owner_and_mode(directory.as_fd(), owner)
+            .map_err(|error| not_changed(path, owner, &error))?;
+    }
+    Ok(Some((directory, found.st_dev)))
 }
 
 fn set_owner_and_mode(directory: BorrowedFd<'_>, owner: Owner) -> io::Result<()> {

@@ -89,6 +89,19 @@ fn kvmd_api_state_tells_the_truth() {
 }
 
 #[test]
+fn kvmd_api_a_link_made_by_one_client_to_a_file_of_the_other_does_not_dangle() {
+    needs_storage!();
+    let rig = Setup::any().storage("data = \"\"").start();
+    let (_, said) = curl(&rig, None, &["http://x/state"]);
+    let path = said["result"]["data"]["path"].as_str().expect("a path");
+    rig.sh(&format!("echo certificate >{path}/cert")).must(0);
+    rig.sh("ln -s $KVMD_PST_DATA/cert $KVMD_PST_DATA/data/link")
+        .must(0);
+    let text = std::fs::read_to_string(rig.data().join("link")).expect("it dangles");
+    assert_eq!(text, "certificate\n");
+}
+
+#[test]
 fn kvmd_api_the_path_is_what_the_config_says() {
     needs_storage!();
     let rig = Setup::any().kvmd_api("path = \"a/b\"").start();

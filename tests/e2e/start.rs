@@ -1,5 +1,6 @@
 //! Starting: whatever the storage is like, and one daemon only.
 
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 
 use crate::needs_storage;
@@ -169,4 +170,26 @@ fn the_data_root_may_be_the_storage_root() {
         .sh("echo x > $KVMD_PST_DATA/file; echo $KVMD_PST_DATA")
         .must(0);
     assert_eq!(ended.text(), rig.mount().to_str().expect("UTF-8"));
+    // Scripts name it.
+    let found = std::fs::metadata(rig.data()).expect("data");
+    let root = std::fs::metadata(rig.mount()).expect("the root");
+    let owner = |of: &std::fs::Metadata| (of.uid(), of.gid(), of.mode());
+    assert_eq!(owner(&found), owner(&root));
+    assert_eq!(found.mode() & 0o7777, 0o1775);
+}
+
+#[test]
+fn what_is_in_the_place_of_data_stays_where_the_data_root_is_the_storage_root() {
+    needs_storage!();
+    let rig = Setup::any().storage("data = \"\"").start();
+    rig.sh("rmdir $KVMD_PST_DATA/data; ln -s elsewhere $KVMD_PST_DATA/data")
+        .must(0);
+    rig.must_serve();
+    rig.prepare().must(0);
+    let link = std::fs::read_link(rig.data()).expect("the link");
+    assert_eq!(link.to_str(), Some("elsewhere"));
+    // Without it, the next session makes it.
+    rig.sh("rm $KVMD_PST_DATA/data").must(0);
+    rig.must_serve();
+    assert!(rig.data().is_dir());
 }

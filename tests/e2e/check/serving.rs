@@ -77,6 +77,28 @@ fn check_finds_settings_of_kvmds_daemon_and_names_their_counterparts() {
 }
 
 #[test]
+fn check_finds_that_kvmds_clients_and_ours_use_different_directories() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4));
+    let programs = rig.dir().join("programs");
+    fs::create_dir(&programs).expect("mkdir");
+    fs::write(programs.join("kvmd"), "").expect("kvmd");
+    let programs = programs.display();
+    inside(
+        &rig,
+        &format!("mount -t overlay overlay -o lowerdir={programs}:/usr/bin /usr/bin"),
+    );
+    let screen = must_find(&rig, &[("warning", "kvmd-data")]);
+    let data = rig.data().display().to_string();
+    let text = format!("KVMD_PST_DATA is {data}, but kvmd's API and clients name ");
+    assert!(screen.contains(&text), "{screen}");
+    let config = fs::read_to_string(rig.config()).expect("config");
+    let same = config.replace("[kvmd_api]", "[kvmd_api]\npath = \"data\"");
+    fs::write(rig.config(), same).expect("config");
+    must_be_well(&rig);
+}
+
+#[test]
 fn check_finds_a_storage_that_a_dead_daemon_left_writable() {
     needs_root!("ext4");
     let mut rig = machine(Setup::new(Fs::Ext4));
