@@ -112,7 +112,10 @@ fn check_prepared_on_mount(unit: &str, mount: &Path) -> Option<Finding> {
 }
 
 fn check_kvmd_pst(unit: &str) -> Finding {
-    let disable = "`systemctl disable --now kvmd-pst`, then `systemctl restart pst`";
+    let disable = "`systemctl disable --now kvmd-pst`, `systemctl reenable pst`, then `systemctl restart pst`";
+    if property(unit, "Id") == "pst.service" {
+        return Id::KvmdPst.ok("kvmd-pst.service is another name of pst.service");
+    }
     let active = property(unit, "ActiveState");
     if !["", "inactive", "failed"].contains(&active) {
         return Id::KvmdPst.error(
@@ -120,12 +123,16 @@ fn check_kvmd_pst(unit: &str) -> Finding {
             disable,
         );
     }
-    match property(unit, "UnitFileState").starts_with("enabled") {
-        true => Id::KvmdPst.warning(
-            "kvmd-pst.service is enabled: at boot it and pst.service stop each other",
+    match (property(unit, "LoadState"), property(unit, "UnitFileState")) {
+        (_, state) if state.starts_with("enabled") => Id::KvmdPst.error(
+            "kvmd-pst.service is enabled: at boot it and pst.service manage the same storage",
             disable,
         ),
-        false => Id::KvmdPst.ok("kvmd-pst.service is neither enabled nor active"),
+        ("loaded", _) => Id::KvmdPst.warning(
+            "kvmd-pst.service is kvmd's own: what asks for it starts a second daemon",
+            "`systemctl reenable pst.service`: the name then means pst.service",
+        ),
+        _ => Id::KvmdPst.ok("kvmd-pst.service is neither enabled nor active"),
     }
 }
 
@@ -145,10 +152,10 @@ LoadState=loaded
 UnitFileState=enabled
 ActiveState=active
 
-Id=kvmd-pst.service
+Id=pst.service
 LoadState=loaded
-UnitFileState=disabled
-ActiveState=inactive
+UnitFileState=alias
+ActiveState=active
 
 Id=srv-my\x2dnotes.mount
 Wants=pst.service pst-mounted@srv-my\x2dnotes.service
@@ -173,6 +180,10 @@ LoadState=loaded
             after("UnitFileState=enabled", "UnitFileState=enabled-runtime"),
             []
         );
+        let alias = "Id=pst.service\nLoadState=loaded\nUnitFileState=alias\nActiveState=active";
+        let masked =
+            "Id=kvmd-pst.service\nLoadState=masked\nUnitFileState=masked\nActiveState=inactive";
+        assert_eq!(after(alias, masked), []);
         let socket = "Id=pst.socket\nLoadState=loaded\nUnitFileState=enabled";
         for (old, new, level, text) in [
             (
@@ -194,14 +205,20 @@ LoadState=loaded
                 "pst.socket is not installed",
             ),
             (
-                "UnitFileState=disabled",
-                "UnitFileState=enabled",
+                alias,
+                "Id=kvmd-pst.service\nLoadState=loaded\nUnitFileState=disabled\nActiveState=inactive",
                 Level::Warning,
+                "kvmd-pst.service is kvmd's own",
+            ),
+            (
+                alias,
+                "Id=kvmd-pst.service\nLoadState=loaded\nUnitFileState=enabled\nActiveState=inactive",
+                Level::Error,
                 "kvmd-pst.service is enabled",
             ),
             (
-                "ActiveState=inactive",
-                "ActiveState=active",
+                alias,
+                "Id=kvmd-pst.service\nLoadState=loaded\nUnitFileState=disabled\nActiveState=active",
                 Level::Error,
                 "kvmd-pst.service is active",
             ),

@@ -246,9 +246,9 @@ fn check_finds_units_that_are_not_enabled_and_the_old_daemon() {
     unit(&rig, "pst.socket", enabled);
     let old = "LoadState=loaded\nUnitFileState=enabled\nActiveState=inactive";
     unit(&rig, "kvmd-pst.service", old);
-    must_find(&rig, &[("warning", "kvmd-pst")]);
+    must_find(&rig, &[("error", "kvmd-pst")]);
     unit(&rig, "x.mount", "Wants=other.service");
-    let screen = must_find(&rig, &[("warning", "units"), ("warning", "kvmd-pst")]);
+    let screen = must_find(&rig, &[("warning", "units"), ("error", "kvmd-pst")]);
     assert!(
         screen.contains("Wants=pst.service pst-mounted@x.service"),
         "{screen}"
