@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::rig::{Fs, Outcome, Rig, Setup};
+use crate::rig::{self, ACCESS_GROUP, Fs, MEMBER, Outcome, Rig, RunToEnd, STORAGE_USER, Setup};
 use crate::{needs_root, needs_storage};
 
 fn tool(program: &str, words: &[&str]) {
@@ -207,6 +207,35 @@ fn p8_prepare_without_any_storage_in_fstab_says_what_to_write() {
     let rig = bare();
     std::fs::write(rig.dir().join("fstab"), "# nothing\n").expect("fstab");
     refused_config(rig.prepare(), "x-kvmd.pst-user");
+}
+
+#[test]
+fn p8_with_only_a_user_in_fstab_members_of_kvmd_pst_can_create_files() {
+    needs_root!("other users");
+    let setup = Setup::new(Fs::Ext4).own_namespace().clients_have_config();
+    let mut rig = setup.unprepared().stopped().start();
+    let fstab = rig.dir().join("fstab");
+    let text = std::fs::read_to_string(&fstab).expect("fstab");
+    let only_user = text.replace(&format!(",X-kvmd.pst-group={ACCESS_GROUP}"), "");
+    assert_ne!(only_user, text);
+    std::fs::write(&fstab, only_user).expect("fstab");
+    // The group has this name, in this namespace.
+    let groups = rig.dir().join("group");
+    let others = std::fs::read_to_string("/etc/group").expect("groups");
+    std::fs::write(&groups, format!("kvmd-pst:x:{ACCESS_GROUP}:\n{others}")).expect("group");
+    rig::tool(
+        rig.command("mount")
+            .arg("--bind")
+            .arg(groups)
+            .arg("/etc/group"),
+    );
+    rig.prepare().must(0);
+    rig.start_daemon();
+    rig.run_as(MEMBER, ["sh", "-c", "echo x > $KVMD_PST_DATA/file"])
+        .to_end()
+        .must(0);
+    let stat = rig::tool(rig.command("stat").args(["-c", "%u:%g %a"]).arg(rig.data()));
+    assert_eq!(stat, format!("{STORAGE_USER}:{ACCESS_GROUP} 1775"));
 }
 
 #[test]
