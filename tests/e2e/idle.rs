@@ -113,9 +113,11 @@ fn p11_who_watches_an_idle_daemon_makes_no_system_call_nor_does_it() {
 /// Checks that none of these processes makes a system call in ten seconds, and that `wake` makes one.
 fn makes_no_system_call(rig: &Rig, pids: &[u32], wake: impl FnOnce()) {
     // A timer that is no longer needed may stay armed: one late wake-up is allowed.
-    wait_until("no timer is armed", || rig.armed_timers() == 0);
     let all = || pids.iter().map(|pid| switches(*pid)).collect::<Vec<_>>();
-    wait_until("they sleep", || stays(Duration::from_millis(250), all));
+    wait_until("they sleep, and no timer is armed", || {
+        // Not before they sleep: the timer is armed just before that.
+        stays(Duration::from_millis(250), all) && rig.armed_timers() == 0
+    });
     let log = rig.dir().join("calls");
     let mut strace = Command::new("strace");
     strace.args(["-f", "-ttt", "-o"]).arg(&log);

@@ -208,7 +208,9 @@ fn p9_kvmd_api_a_client_that_does_not_answer_pings_is_dropped() {
         "{:?}",
         String::from_utf8_lossy(&said)
     );
-    assert!(rig.log().contains("does not answer pings"), "{}", rig.log());
+    wait_until("it is logged", || {
+        rig.log().contains("does not answer pings")
+    });
     rig.await_superblock("ro");
 }
 
