@@ -1,6 +1,6 @@
 //! The attacks. Each reports when it has begun and goes on until the test closes its standard input.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pst::wire::{ClientMessage, DaemonMessage};
 use serde_json::Value;
@@ -11,6 +11,7 @@ use crate::descriptors;
 pub fn play(attack: &str) {
     match attack {
         "measure" => return measure(),
+        "honest minute" => return honest_minute(),
         "garbage" => garbage(),
         "half" => half(),
         "long frames" => long_frames(),
@@ -51,6 +52,26 @@ fn measure() {
         .collect();
     times.sort_unstable();
     println!("median {} most {}", times[5], times[9]);
+}
+
+/// No attack: a session every 100 ms for a minute.
+fn honest_minute() {
+    begun();
+    let start = Instant::now();
+    let mut times = Vec::new();
+    while start.elapsed() < Duration::from_secs(60) {
+        let opened = Instant::now();
+        let client = granted(b"true");
+        times.push(opened.elapsed());
+        client.finish();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    times.sort_unstable();
+    let (count, most) = (times.len(), times.last());
+    println!(
+        "{count} sessions, granted after {:?}, at most {most:?}",
+        times[count / 2]
+    );
 }
 
 /// Calls `each` with 1, 2, 3… until the test has seen enough, at least once.
@@ -196,7 +217,10 @@ fn crowd() {
     let mut clients: Vec<Client> = Vec::new();
     let mut refused = false;
     while !refused {
-        let mut client = Client::greeted().expect("connect");
+        // One that is refused may be gone before it has said a word.
+        let Some(mut client) = Client::greeted() else {
+            break;
+        };
         client.say(&status(true));
         refused = matches!(client.next(), Some(DaemonMessage::Denied { .. }) | None);
         clients.push(client);

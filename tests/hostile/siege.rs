@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::clients::attack;
 use crate::needs_root;
@@ -343,4 +343,49 @@ fn p10_a_holder_is_named_in_a_storm_of_closes() {
     holder.end().must(0);
     rig.await_superblock("ro");
     storm.end().must(0);
+}
+
+/// One passes sockets whose close waits, one has taken all connections but root's part with the users of its range, and
+/// one fills a log that nobody reads. The times are printed and not judged: the machine may be busy.
+#[test]
+#[ignore = "takes a minute: `make attack` runs it"]
+fn p9_three_attackers_for_a_minute() {
+    needs_root!("other users");
+    let setup = Setup::new(Fs::Ext4).backed_by_tmpfs(64);
+    let mut rig = setup.head("socket_mode = 0o666").stopped().start();
+    let (_reader, log) = rustix::pipe::pipe().expect("pipe");
+    let mut daemon = rig.daemon_command();
+    daemon.stderr(log);
+    rig.start_daemon_as(daemon);
+    // The code for sessions and statuses is loaded now, and not counted below.
+    rig.sh("true").must(0);
+    rig.renew_footprint();
+    let before = memory(&rig, "VmRSS");
+    let mut attackers = vec![
+        attack(&rig, Some(MEMBER), "lingering in sessions"),
+        attack(&rig, Some(PRIMARY), "vanishing"),
+    ];
+    attackers.extend((0..5).map(|number| {
+        let mut user = OUTSIDER;
+        user.uid = 64200 + number;
+        attack(&rig, Some(user), "crowd")
+    }));
+    for attacker in &attackers {
+        attacker.await_stdout("begun");
+    }
+    let mut honest = attack(&rig, None, "honest minute");
+    while honest.is_running() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let text = honest.end().must(0).text();
+    let line = text.lines().find(|line| line.contains("granted after"));
+    println!("{}", line.expect("a measurement"));
+    for attacker in attackers {
+        attacker.end().must(0);
+    }
+    rig.await_superblock("ro");
+    assert!(!rig.needs_recovery());
+    let cost = memory(&rig, "VmHWM") - before;
+    assert!(cost <= 8 * 1024, "{cost} KiB");
+    rig.renew_memory();
 }
