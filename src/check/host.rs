@@ -13,9 +13,8 @@ pub(super) struct Host {
     pub root: PathBuf,
     /// The PATH of the caller, where other programs may hide ours.
     pub path: OsString,
-    /// The caller's effective user.
+    /// Effective, like the groups, which include the supplementary ones.
     pub user: u32,
-    /// The caller's effective and supplementary groups.
     pub groups: Vec<u32>,
 }
 

@@ -13,7 +13,6 @@ pub(super) struct Context {
     pub access_gid: u32,
     /// The service manager keeps the socket, so it starts the next daemon, and no client is refused.
     pub activated: bool,
-    /// The mount point.
     pub mount: Vec<u8>,
     /// The data directory, absolute, for `Granted`.
     pub data: Vec<u8>,

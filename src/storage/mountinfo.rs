@@ -27,7 +27,7 @@ pub struct Mount {
     pub fstype: String,
     /// Usually a device's path, but any text.
     pub source: PathBuf,
-    /// The superblock's options.
+    /// The superblock's options, not the mount's.
     pub options: String,
 }
 

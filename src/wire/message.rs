@@ -140,19 +140,19 @@ messages! {
 }
 
 messages! {
-    /// What the daemon sends.
+    /// What the daemon sends, mostly as an answer.
     DaemonMessage, at most DAEMON_FRAME_MAX:
     /// The storage is writable until the connection ends.
     0x81 Granted {
         version: u16 = version,
-        /// The data directory.
+        /// The data directory, an absolute path.
         data: Vec<u8> = bytes(PATH_MAX),
         /// `st_dev` of the data directory.
         device: u64 = u64,
         /// The time between SIGTERM and SIGKILL for a command that must end.
         kill_grace_ms: u32 = u32,
     };
-    /// The session was refused.
+    /// The session or the status was refused.
     0x82 Denied {
         version: u16 = version,
         reason: DenyReason = code,

@@ -25,7 +25,7 @@ macro_rules! named {
 }
 
 named! {
-    /// The storage's state.
+    /// The storage's state, as the arbiter sees it.
     State {
         Absent = "absent",
         /// The mount's own flag is read-only: `pst prepare` is needed.
@@ -42,9 +42,8 @@ named! {
     }
 
     Phase {
-        /// Not yet granted.
+        /// Not yet granted: the storage must become writable first.
         Waiting = "waiting",
-        /// The command may write.
         Granted = "granted",
         /// Revoked, but the client is still connected.
         Revoked = "revoked",
@@ -82,7 +81,7 @@ named! {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// The daemon's version.
+    /// The daemon's, which may differ from the client's.
     pub version: String,
     pub daemon: DaemonStatus,
     pub storage: StorageStatus,
@@ -106,9 +105,7 @@ pub struct StorageStatus {
     pub state: State,
     /// Why the storage is not healthy; `None` if it is.
     pub reason: Option<String>,
-    /// The mount point.
     pub mount: String,
-    /// The data directory.
     pub data: String,
     /// Empty while nothing is mounted, like `fstype`.
     pub device: String,
@@ -127,7 +124,7 @@ pub struct StorageStatus {
 pub struct SessionStatus {
     /// Never reused by the same daemon.
     pub id: u64,
-    /// The client's process.
+    /// The client's process: `pst run`, not its command.
     pub pid: u32,
     pub uid: u32,
     /// Filled in by the client, because looking up names can block.
@@ -159,7 +156,7 @@ pub struct HolderStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EndedSession {
     pub id: u64,
-    /// The client's process.
+    /// The client's process: `pst run`, not its command.
     pub pid: u32,
     pub uid: u32,
     /// Filled in by the client.
@@ -178,7 +175,7 @@ pub struct EndedSession {
 /// Counted since the daemon started.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Totals {
-    /// Sessions granted.
+    /// Only those that were granted.
     pub sessions: u64,
     /// Clients that were refused, for any reason.
     pub denials: u64,
@@ -191,7 +188,7 @@ pub struct Totals {
     pub written: Option<u64>,
 }
 
-/// ext4's own counters.
+/// The counters that ext4 keeps in sysfs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ext4Stats {
     /// Bytes written since the filesystem was created, as counted in its superblock.
