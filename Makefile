@@ -10,7 +10,7 @@ LEFT_OUT := $(CURDIR)/target/left-out
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := build
-.PHONY: pictures help build release test test-filtered soak attack mutants powercut fuzz asan bench vm-test packaging-test demo lint units install uninstall deb clean aiohttp cross test-armv7 test-armv7-units
+.PHONY: pictures help build release test test-filtered soak attack mutants powercut fuzz asan bench vm-test packaging-test demo lint units install uninstall deb clean tools aiohttp cross test-armv7 test-armv7-units
 
 # Where `make install` puts things, below DESTDIR.
 PREFIX ?= /usr/local
@@ -125,7 +125,6 @@ vm-test: deb ## a booted system in qemu: systemd, a disk, power cuts
 # As root on loop devices; otherwise in a user namespace, where what needs more
 # leaves itself out and is named at the end. TESTS= is handed to cargo test.
 test: aiohttp ## every test, or in a user namespace what can be
-	@tests/tools
 	@$(CARGO) test --locked $(FEATURES) --no-run
 	@mkdir -p target && rm -f "$(LEFT_OUT)"
 	@if [ "$$(id -u)" = 0 ]; then own=; else own="unshare -rm --"; \
@@ -136,14 +135,18 @@ test: aiohttp ## every test, or in a user namespace what can be
 	else echo "0 tests left out"; fi; \
 	exit $$code
 
+# As root installs the Debian packages that the tests need.
+tools:
+	@tests/tools --or-leave-out
+
 # An independent client of kvmd's API, for its tests; without it they leave themselves out.
 AIOHTTP := target/aiohttp
-aiohttp:
+aiohttp: tools
 	@[ -e $(AIOHTTP)/done ] || { \
 	    rm -rf $(AIOHTTP) && python3 -m venv $(AIOHTTP).new \
 	    && $(AIOHTTP).new/bin/python -m pip install -q --disable-pip-version-check aiohttp==3.* \
 	    && mv $(AIOHTTP).new $(AIOHTTP) && touch $(AIOHTTP)/done; } \
-	|| { rm -rf $(AIOHTTP) $(AIOHTTP).new; echo "aiohttp is not to be had from PyPI: its tests are left out"; }
+	|| { rm -rf $(AIOHTTP) $(AIOHTTP).new; echo "no aiohttp, which python3-venv gets from PyPI: its tests are left out"; }
 
 # As root. The drawing is done by rich, from PyPI.
 pictures: release ## the pictures of contrib/doc, from the program's output

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::needs_root;
 use crate::rig::{ACCESS_GROUP, MEMBER, OUTSIDER, PRIMARY, Rig, RunToEnd, Setup, start};
+use crate::{needs_root, needs_tool};
 
 #[test]
 fn p8_members_of_the_group_write() {
@@ -31,6 +31,7 @@ time.sleep(600)
 #[test]
 fn p8_a_daemon_of_another_user_is_refused() {
     needs_root!("other users");
+    needs_tool!("python3");
     let rig = Rig::any();
     let folder = rig.dir().join("fake");
     fs::create_dir(&folder).expect("a directory");
@@ -66,6 +67,7 @@ os.execvp(sys.argv[3], sys.argv[3:])
 #[test]
 fn p8_the_daemon_shows_its_own_user_at_the_service_managers_socket() {
     needs_root!("other users");
+    needs_tool!("python3");
     let mut rig = Setup::any().stopped().start();
     let mut command = rig.command("python3");
     command.args(["-c", ACTIVATE]).arg(rig.socket());

@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::needs_root;
 use crate::rig::{Fs, MEMBER, OUTSIDER, Rig, RunToEnd, Setup, Terminal, tool};
+use crate::{needs_root, needs_tool};
 
 const WELL: &str = "ro,nodev,nosuid,noexec,errors=remount-ro,nofail";
 /// Levels and ids of the findings that are not ok.
@@ -298,6 +298,7 @@ fn check_does_what_its_manual_shows() {
 #[test]
 fn check_fits_a_terminal_and_is_coloured_there_only() {
     needs_root!("ext4");
+    needs_tool!("tmux");
     let rig = machine(Setup::new(Fs::Ext4).mount_name("a mount\u{1b}[31m\u{202e}point"));
     let fstab = rig.dir().join("fstab");
     let text = fs::read_to_string(&fstab).expect("fstab");

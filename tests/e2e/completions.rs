@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::needs_tool;
 use crate::rig::{BOUND, Fs, Rig, RunToEnd, Setup, Terminal, leave_out, wait::holds_within};
 
 const NAMES: [&str; 3] = ["pst", "kvmd-pst", "kvmd-pstrun"];
@@ -262,6 +263,7 @@ fn lacks(program: &str, file: Option<&str>) -> bool {
 
 #[test]
 fn bash_completes_commands_options_values_and_words() {
+    needs_tool!("tmux");
     if !lacks("bash", Some(BASH_COMPLETION)) {
         let rig = ground();
         check(&rig, Shell::bash(&rig, BASH_COMPLETION));
@@ -270,6 +272,7 @@ fn bash_completes_commands_options_values_and_words() {
 
 #[test]
 fn bash_completes_without_bash_completion() {
+    needs_tool!("tmux");
     if !lacks("bash", None) {
         let rig = ground();
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/completions/pst.bash");
@@ -280,6 +283,7 @@ fn bash_completes_without_bash_completion() {
 
 #[test]
 fn zsh_completes_commands_options_values_and_words() {
+    needs_tool!("tmux");
     if !lacks("zsh", None) {
         let rig = ground();
         check(&rig, Shell::zsh(&rig));
@@ -288,6 +292,7 @@ fn zsh_completes_commands_options_values_and_words() {
 
 #[test]
 fn fish_completes_commands_options_values_and_words() {
+    needs_tool!("tmux");
     if !lacks("fish", None) {
         let rig = ground();
         check(&rig, Shell::fish(&rig));

@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use crate::needs_root;
 use crate::rig::{Fs, Rig, RunToEnd, Setup, promptly, start, tool, wait_until};
+use crate::{needs_root, needs_tool};
 
 /// What holds after each of them: everybody is told, later ones too, and after
 /// the repair it serves again.
@@ -49,6 +49,7 @@ fn p5_an_ext4_error_while_idle_is_known_to_the_next_session() {
 #[test]
 fn p5_a_filesystem_that_was_shut_down_while_idle_is_known_to_the_next_session() {
     needs_root!("ext4");
+    needs_tool!("xfs_io");
     // Its own world, so that no other test's mounts make the daemon look.
     let rig = Setup::new(Fs::Ext4).own_world().start();
     rig.must_serve();
@@ -92,6 +93,7 @@ fn p5_a_filesystem_that_was_shut_down_while_idle_is_known_to_the_next_session() 
 #[test]
 fn an_error_that_the_journal_survives_has_it_asked_once() {
     needs_root!("a look at another process's system calls");
+    needs_tool!("strace");
     let rig = Rig::ext4();
     let session = rig.session();
     let mount = rig.mount();
@@ -145,6 +147,7 @@ fn p5_a_journal_that_the_medium_refuses_ends_every_session_until_it_is_repaired(
 #[test]
 fn p5_a_filesystem_that_was_shut_down_ends_every_session_until_it_is_repaired() {
     needs_root!("ext4");
+    needs_tool!("xfs_io");
     // Its own world: here the kernel tells nothing, and another test's mounts
     // must not make the daemon look.
     let rig = Setup::new(Fs::Ext4).own_world().start();

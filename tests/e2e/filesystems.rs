@@ -1,8 +1,8 @@
 //! What else than ext4 takes the calls.
 
-use crate::needs_root;
 use crate::needs_storage;
 use crate::rig::{Fs, Setup};
+use crate::{needs_root, needs_tool};
 
 fn serves(fs: Fs) {
     let rig = Setup::new(fs).start();
@@ -27,11 +27,13 @@ fn p2_a_tmpfs_serves() {
 #[test]
 fn p2_xfs_serves() {
     needs_root!("a loop device");
+    needs_tool!("mkfs.xfs");
     serves(Fs::Xfs);
 }
 
 #[test]
 fn p2_btrfs_on_its_own_device_serves() {
     needs_root!("a loop device");
+    needs_tool!("mkfs.btrfs");
     serves(Fs::Btrfs);
 }

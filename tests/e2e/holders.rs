@@ -4,10 +4,10 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::needs_root;
 use crate::rig::{
     Fs, Job, MEMBER, Rig, RunToEnd, Setup, attach, promptly, signal, start, tool, wait_until,
 };
+use crate::{needs_root, needs_tool};
 
 /// So many tries refused: the next one that a timer triggers is then more than
 /// [`crate::rig::promptly`]'s bound away, so that it is the kernel's word that counts.
@@ -120,6 +120,7 @@ fn deleted(said: &str, path: &str) -> bool {
 #[test]
 fn p10_a_descriptor_open_for_writing_is_named() {
     needs_root!("a look at other processes");
+    needs_tool!("python3");
     assert_process_named("writer", |said, path| said == path);
 }
 
@@ -174,6 +175,7 @@ fn p10_a_leftover_writer_is_named_by_run_and_status_at_once() {
 #[test]
 fn p10_what_stays_writable_without_a_session_is_logged_once() {
     needs_root!("mounts");
+    needs_tool!("python3");
     let mut rig = rig();
     let session = rig.session();
     let (mut holder, _) = hold(&rig, rig.command("python3"), "writer");
@@ -214,12 +216,14 @@ fn looks(rig: &Rig) -> usize {
 #[test]
 fn p10_a_descriptor_of_a_thread_alone_is_named() {
     needs_root!("a look at other processes");
+    needs_tool!("python3");
     assert_process_named("thread", |said, path| said == path);
 }
 
 #[test]
 fn p10_another_users_descriptor_is_named() {
     needs_root!("a look at other processes");
+    needs_tool!("python3");
     let rig = rig();
     let session = rig.session();
     let (mut holder, path) = hold(&rig, rig.command_as(MEMBER, "python3"), "writer");
@@ -237,30 +241,35 @@ fn p10_another_users_descriptor_is_named() {
 #[test]
 fn p10_a_reader_of_a_deleted_file_is_named() {
     needs_root!("a look at other processes");
+    needs_tool!("python3");
     assert_process_named("deleted", deleted);
 }
 
 #[test]
 fn p10_a_path_descriptor_of_a_deleted_file_is_named() {
     needs_root!("a look at other processes");
+    needs_tool!("python3");
     assert_process_named("deleted-path", deleted);
 }
 
 #[test]
 fn p10_a_working_directory_that_was_deleted_is_named() {
     needs_root!("a look at other processes");
+    needs_tool!("python3");
     assert_process_named("deleted-cwd", deleted);
 }
 
 #[test]
 fn p10_a_mapping_of_a_deleted_file_is_named() {
     needs_root!("a look at other processes");
+    needs_tool!("python3");
     assert_process_named("deleted-mapping", deleted);
 }
 
 #[test]
 fn p10_a_file_without_a_name_is_named() {
     needs_root!("a look at other processes");
+    needs_tool!("python3");
     assert_process_named("unnamed", |said, path| {
         said.starts_with(path.trim_end_matches("held")) && said.ends_with(" (deleted)")
     });
@@ -269,12 +278,14 @@ fn p10_a_file_without_a_name_is_named() {
 #[test]
 fn p10_a_shared_mapping_without_a_descriptor_is_named() {
     needs_root!("a look at other processes");
+    needs_tool!("python3");
     assert_process_named("shared-mapping", |said, path| said == path);
 }
 
 #[test]
 fn p10_of_a_descriptor_in_flight_it_says_that_nothing_was_found() {
     needs_root!("a look at other processes");
+    needs_tool!("python3");
     let rig = rig();
     let session = rig.session();
     let (mut holder, _) = hold(&rig, rig.command("python3"), "in-flight");
@@ -368,6 +379,7 @@ fn assert_not_kept(rig: &Rig, session: Job) {
 #[test]
 fn p1_readers_locks_and_special_files_do_not_keep_it() {
     needs_root!("a loop device");
+    needs_tool!("python3");
     for what in ["reader", "fifo", "socket"] {
         let rig = rig();
         let session = rig.session();

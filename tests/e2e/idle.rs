@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::rig::{Rig, RunToEnd, Setup, signal, start, wait_until};
-use crate::{needs_root, needs_storage};
+use crate::{needs_root, needs_storage, needs_tool};
 
 #[test]
 fn p1_a_lone_session_returns_with_an_empty_journal() {
@@ -79,6 +79,7 @@ fn p1_a_boot_without_a_session_writes_nothing() {
 #[test]
 fn p11_an_idle_daemon_makes_no_system_call() {
     needs_root!("tracing another process");
+    needs_tool!("strace");
     // With namespaces of its own: other tests' mounts would wake it, as they should.
     let rig = Setup::any().own_world().start();
     rig.sh("echo x > $KVMD_PST_DATA/file").must(0);
@@ -91,6 +92,7 @@ fn p11_an_idle_daemon_makes_no_system_call() {
 #[test]
 fn p11_who_watches_an_idle_daemon_makes_no_system_call_nor_does_it() {
     needs_root!("tracing another process");
+    needs_tool!("strace");
     let rig = Setup::any().own_world().start();
     let watcher = start(&mut rig.pst(["status", "--watch", "--json"]));
     wait_until("it watches", || !watcher.stdout().is_empty());

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::rig::{Job, Person, Rig, RunToEnd, Setup, start, wait_until};
-use crate::{needs_root, needs_storage};
+use crate::{needs_root, needs_storage, needs_tool};
 
 /// Python with aiohttp, which `make aiohttp` installs.
 const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/aiohttp/bin/python");
@@ -71,6 +71,7 @@ fn sessions(rig: &Rig) -> usize {
 #[test]
 fn kvmd_api_state_tells_the_truth() {
     needs_storage!();
+    needs_tool!("curl");
     let rig = Rig::any();
     let state = || curl(&rig, None, &["http://x/state"]);
     let expected = |clients, allowed| {
@@ -91,6 +92,7 @@ fn kvmd_api_state_tells_the_truth() {
 #[test]
 fn kvmd_api_a_link_made_by_one_client_to_a_file_of_the_other_does_not_dangle() {
     needs_storage!();
+    needs_tool!("curl");
     let rig = Setup::any().storage("data = \"\"").start();
     let (_, said) = curl(&rig, None, &["http://x/state"]);
     let path = said["result"]["data"]["path"].as_str().expect("a path");
@@ -104,6 +106,7 @@ fn kvmd_api_a_link_made_by_one_client_to_a_file_of_the_other_does_not_dangle() {
 #[test]
 fn kvmd_api_the_path_is_what_the_config_says() {
     needs_storage!();
+    needs_tool!("curl");
     let rig = Setup::any().kvmd_api("path = \"a/b\"").start();
     let (_, said) = curl(&rig, None, &["http://x/state"]);
     let path = rig.mount().join("a/b");
@@ -212,6 +215,7 @@ fn p5_kvmd_api_a_stopped_daemon_says_so_and_leaves_read_only() {
 #[test]
 fn p5_kvmd_api_a_lost_storage_is_told() {
     needs_root!("ext4");
+    needs_tool!("curl");
     needs_aiohttp!();
     let mut rig = Rig::ext4();
     rig.ends_anyhow();

@@ -10,9 +10,9 @@ use std::thread;
 
 use pst::wire::{ClientMessage, MAGIC, Message, VERSION};
 
-use crate::needs_root;
 use crate::needs_storage;
 use crate::rig::{BOUND, MEMBER, OUTSIDER, PRIMARY, Rig, RunToEnd, Setup, start, wait_until};
+use crate::{needs_root, needs_tool};
 
 /// The lines with this in them.
 fn lines(log: &str, part: &str) -> Vec<String> {
@@ -69,6 +69,7 @@ for _ in range(300):
 #[test]
 fn p9_a_member_cannot_flood_the_log() {
     needs_root!("other users");
+    needs_tool!("python3");
     let mut rig = Setup::any().head("socket_mode = 0o666").start();
     let open: String = open_message().iter().map(|b| format!("{b:02x}")).collect();
     let mut flood = rig.command_as(MEMBER, "python3");

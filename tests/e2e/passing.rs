@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use crate::needs_root;
 use crate::rig::{Fs, Job, Rig, RunToEnd, Setup, start, tool, wait_until};
+use crate::{needs_root, needs_tool};
 
 /// Its own world: the mounts of others would have the daemon look at the storage.
 fn rig() -> Rig {
@@ -45,6 +45,7 @@ fn await_sleep(rig: &Rig) {
 #[test]
 fn p1_a_remount_that_failed_once_is_tried_again() {
     needs_root!("tracing another process");
+    needs_tool!("strace");
     // A shortage; an error that does not say whether it passes.
     for error in ["ENOMEM", "EINVAL"] {
         let rig = rig();
@@ -61,6 +62,7 @@ fn p1_a_remount_that_failed_once_is_tried_again() {
 #[test]
 fn p1_while_a_remount_fails_the_status_says_so_and_sessions_are_served() {
     needs_root!("tracing another process");
+    needs_tool!("strace");
     let rig = rig();
     let tracer = refuse_read_only(&rig, "error=ENOMEM:when=4+");
     rig.sh("echo x > $KVMD_PST_DATA/file").must(0);
@@ -86,6 +88,7 @@ fn p1_while_a_remount_fails_the_status_says_so_and_sessions_are_served() {
 #[test]
 fn p4_a_remount_that_fails_for_good_fails_the_session_until_it_is_mounted_again() {
     needs_root!("tracing another process");
+    needs_tool!("strace");
     let rig = rig();
     let tracer = refuse_read_only(&rig, "error=EIO:when=4");
     rig.sh("echo x > $KVMD_PST_DATA/file").must(1);
@@ -102,6 +105,7 @@ fn p4_a_remount_that_fails_for_good_fails_the_session_until_it_is_mounted_again(
 #[test]
 fn p1_a_storage_that_was_left_writable_is_found_after_a_shortage_at_the_start() {
     needs_root!("tracing another process");
+    needs_tool!("strace");
     let mut rig = rig();
     let session = rig.session();
     rig.kill_daemon();

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::rig::{self, ACCESS_GROUP, Fs, MEMBER, Outcome, Rig, RunToEnd, STORAGE_USER, Setup};
-use crate::{needs_root, needs_storage};
+use crate::{needs_root, needs_storage, needs_tool};
 
 fn tool(program: &str, words: &[&str]) {
     let output = Command::new(program).args(words).output().expect(program);
@@ -174,6 +174,7 @@ fn p8_prepare_refuses_a_filesystem_with_a_part_mounted_elsewhere() {
 #[test]
 fn p8_prepare_refuses_a_btrfs_subvolume_beside_others() {
     needs_root!("a loop device");
+    needs_tool!("mkfs.btrfs");
     let mut rig = Setup::new(Fs::Btrfs).unmounted().stopped().start();
     rig.ends_anyhow();
     let (mount, beside) = (rig.mount(), rig.dir().join("beside"));

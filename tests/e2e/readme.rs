@@ -14,8 +14,8 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::needs_storage;
 use crate::rig::{Outcome, Rig, RunToEnd, Terminal, start, wait_until};
+use crate::{needs_storage, needs_tool};
 
 const README: &str = include_str!("../../README.md");
 const PAGES: &[(&str, &str)] = &[
@@ -129,6 +129,7 @@ fn shell(rig: &Rig, place: &Path, script: &str) -> Outcome {
 #[test]
 fn what_the_readme_shows_works() {
     needs_storage!();
+    needs_tool!("nano", "tmux");
     let rig = Rig::any();
     let place = rig.dir().join("place");
     std::fs::create_dir(&place).expect("place");
@@ -256,6 +257,7 @@ fn service(rig: &Rig, place: &Path, unit: &str) {
 #[test]
 fn the_examples_of_the_manual_work() {
     needs_storage!();
+    needs_tool!("nano", "python3", "tmux");
     let rig = Rig::any();
     let pages = [
         include_str!("../../contrib/man/pst.1"),

@@ -1,8 +1,8 @@
 //! P4 and P7: signals to `pst run` while it waits for the real daemon: before
 //! the grant and during the close. What the command gets is tested in tests/run.
 
-use crate::needs_storage;
 use crate::rig::{Job, Rig, Terminal, start, wait_until};
+use crate::{needs_storage, needs_tool};
 
 const SIGNALS: [(&str, i32); 5] = [
     ("TERM", 143),
@@ -69,6 +69,7 @@ fn p4_during_the_close_a_signal_gives_up_and_says_so() {
 #[test]
 fn p7_keys_before_the_grant_give_up() {
     needs_storage!();
+    needs_tool!("tmux");
     let rig = Rig::any();
     for (key, code) in [("C-c", 130), ("C-\\", 131)] {
         let terminal = Terminal::new(&rig);
@@ -88,6 +89,7 @@ fn p7_keys_before_the_grant_give_up() {
 #[test]
 fn p4_keys_during_the_close_give_up_and_say_so() {
     needs_storage!();
+    needs_tool!("tmux");
     let rig = Rig::any();
     for (key, code) in [("C-c", 130), ("C-\\", 131)] {
         let terminal = Terminal::new(&rig);

@@ -1,7 +1,7 @@
 //! Interactive programs on a real terminal.
 
-use crate::needs_storage;
 use crate::rig::{Rig, Terminal, wait_until};
+use crate::{needs_storage, needs_tool};
 
 fn pstrun(rig: &Rig) -> String {
     rig.bin("kvmd-pstrun").display().to_string()
@@ -10,6 +10,7 @@ fn pstrun(rig: &Rig) -> String {
 #[test]
 fn p7_an_editor_works_on_the_terminal() {
     needs_storage!();
+    needs_tool!("nano", "tmux");
     let rig = Rig::any();
     let terminal = Terminal::new(&rig);
     let file = rig.data().join("notes");
@@ -51,6 +52,7 @@ fn p7_an_editor_works_on_the_terminal() {
 #[test]
 fn p7_control_c_sends_the_command_one_interrupt() {
     needs_storage!();
+    needs_tool!("tmux");
     let rig = Rig::any();
     let terminal = Terminal::new(&rig);
     terminal.line(&format!("{} -- cat; echo code $?", pstrun(&rig)));
@@ -81,6 +83,7 @@ fn p7_control_c_sends_the_command_one_interrupt() {
 #[test]
 fn p5_a_stopped_job_dies_with_the_daemon() {
     needs_storage!();
+    needs_tool!("tmux");
     let mut rig = Rig::any();
     {
         let terminal = Terminal::new(&rig);

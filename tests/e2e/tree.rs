@@ -7,7 +7,7 @@ use crate::rig::{
     Job, MEMBER, Rig, RunToEnd, Setup, Terminal, alive, await_death, children, signal, start,
     wait_until,
 };
-use crate::{needs_root, needs_storage};
+use crate::{needs_root, needs_storage, needs_tool};
 
 /// A shell that ignores what asks it to end, and whose descendants have left it
 /// in every way: by a session of their own, by a double fork, and stopped. None
@@ -216,6 +216,7 @@ fn p6_what_a_member_may_not_signal_is_named_and_not_waited_for() {
 #[test]
 fn p5_a_stopped_job_of_a_killed_daemon_dies_and_its_group_stays_stopped() {
     needs_storage!();
+    needs_tool!("tmux");
     let mut rig = Setup::any().session("kill_grace = 0.3").start();
     let script = rig.dir().join("stubborn");
     std::fs::write(&script, STUBBORN).expect("script");
@@ -322,6 +323,7 @@ fn run_with(rig: &Rig, faults: &str) -> Job {
 #[test]
 fn p6_a_close_that_cannot_be_sent_ends_the_session_and_is_reported() {
     needs_root!("tracing another process");
+    needs_tool!("strace");
     let rig = Rig::ext4();
     // The first message is Open, the second is Close.
     for error in ["ENOBUFS", "ENOMEM"] {
@@ -336,6 +338,7 @@ fn p6_a_close_that_cannot_be_sent_ends_the_session_and_is_reported() {
 #[test]
 fn p6_a_supervisor_that_is_stopped_at_its_start_ends_if_pst_run_is_killed() {
     needs_root!("tracing another process");
+    needs_tool!("strace");
     let rig = Rig::ext4();
     // Each process is stopped after its first prctl, by which it becomes a subreaper.
     let job = run_with(&rig, "prctl:signal=STOP:when=1");

@@ -6,8 +6,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use pst::wire::{ClientMessage, DaemonMessage, MAGIC, Message, VERSION};
 use serde_json::Value;
 
-use crate::needs_storage;
 use crate::rig::{BOUND, Job, Rig, RunToEnd, Terminal, start, wait_until};
+use crate::{needs_storage, needs_tool};
 
 fn watch(rig: &Rig) -> Job {
     start(&mut rig.pst(["status", "--watch", "--json"]))
@@ -216,6 +216,7 @@ fn a_message_during_a_watch_breaks_the_protocol() {
 #[test]
 fn on_a_terminal_the_screen_is_redrawn_in_place() {
     needs_storage!();
+    needs_tool!("tmux");
     let rig = Rig::any();
     let terminal = Terminal::new(&rig);
     let pst = rig.bin("pst").display().to_string();

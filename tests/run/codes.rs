@@ -140,6 +140,7 @@ fn p7_what_cannot_be_executed_is_told_why_and_what_to_do() {
 
 #[test]
 fn p7_on_a_mount_without_execution_the_way_to_run_a_script_is_told() {
+    needs_namespaces!();
     let rig = Rig::new();
     let mut command = rig.command("unshare");
     command.args([

@@ -323,6 +323,7 @@ fn p5_a_supervisor_that_stays_stopped_is_replaced_while_nobody_reads_why() {
 
 #[test]
 fn p6_a_command_that_cannot_be_forked_ends_the_session_though_nobody_reads_why() {
+    needs_root!("other users");
     let rig = Rig::new();
     let narrow = Narrow::new(&rig.folder.join("narrow"), 0);
     // A user of its own: the limit counts all processes of a user. The supervisor is the second.
@@ -371,6 +372,7 @@ fn p5_the_tree_is_asked_before_it_is_killed() {
 
 #[test]
 fn p5_without_proc_the_command_itself_still_dies() {
+    needs_namespaces!();
     let rig = Rig::new();
     let mut command = rig.command("unshare");
     command.args(["-rm", "bash", "-c"]);
@@ -387,6 +389,7 @@ fn p5_without_proc_the_command_itself_still_dies() {
 
 #[test]
 fn p5_with_the_proc_of_another_pid_namespace_it_says_that_some_may_be_left() {
+    needs_namespaces!();
     let rig = Rig::new();
     let mut command = rig.command("unshare");
     command.args(["-rpf", "bash", "-c"]);
@@ -488,6 +491,7 @@ fn p5_the_callers_group_and_children_are_left_alone() {
 
 #[test]
 fn p5_what_may_not_be_signalled_is_named() {
+    needs_root!("other users");
     let rig = Rig::new();
     // A member's command that becomes root, as sudo does: really root, not only effectively.
     let script = "cp $(command -v setpriv) $F/su && chmod 4755 $F/su && chmod 755 $F && chmod 777 $F/data $F/sock

@@ -3,8 +3,8 @@
 use std::fs;
 
 use super::{WELL, advice, entry, entry_of, inside, machine, must_be_well, must_find, unit};
-use crate::needs_root;
 use crate::rig::{Fs, Setup};
+use crate::{needs_root, needs_tool};
 
 #[test]
 fn check_finds_each_option_that_fstab_lacks() {
@@ -238,6 +238,7 @@ fn check_finds_an_overlay_and_a_tmpfs() {
 #[test]
 fn check_finds_a_filesystem_that_others_share() {
     needs_root!("btrfs");
+    needs_tool!("mkfs.btrfs");
     let rig = machine(Setup::new(Fs::Btrfs));
     must_be_well(&rig);
     let other = rig.dir().join("other");

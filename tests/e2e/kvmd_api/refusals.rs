@@ -8,11 +8,12 @@ use serde_json::json;
 
 use super::{curl, sessions};
 use crate::rig::{ACCESS_GROUP, MEMBER, OUTSIDER, Rig, RunToEnd, Setup, start, wait_until};
-use crate::{needs_root, needs_storage};
+use crate::{needs_root, needs_storage, needs_tool};
 
 #[test]
 fn p8_kvmd_api_an_outsider_learns_which_group_is_needed() {
     needs_root!("other users");
+    needs_tool!("curl");
     let rig = Setup::any().head("socket_mode = 0o666").start();
     let upgrade = [
         "-H",
@@ -49,6 +50,7 @@ fn p8_kvmd_api_an_outsider_learns_which_group_is_needed() {
 #[test]
 fn p9_kvmd_api_an_invalid_request_gets_an_http_error() {
     needs_storage!();
+    needs_tool!("curl");
     let rig = Rig::any();
     let long = format!("X: {}", "x".repeat(9000));
     for (words, status, error) in [
@@ -141,6 +143,7 @@ fn p9_kvmd_api_a_slow_head_is_refused() {
 #[test]
 fn p9_kvmd_api_the_limit_is_an_http_error() {
     needs_storage!();
+    needs_tool!("curl");
     let rig = Setup::any().session("limit = 2").start();
     let held: Vec<_> = (0..2).map(|_| rig.session()).collect();
     // Even if the request comes late.

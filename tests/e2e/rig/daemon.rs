@@ -79,8 +79,15 @@ fn writes_log(pid: u32) -> bool {
     stats.any(|stat| stat.contains(" (log) ") && !stat.contains(" (log) S "))
 }
 
-/// `socket:[123]` and `socket:[124]` are the same kind.
+/// `socket:[123]` and `socket:[124]` are the same kind, and so are two devices' locks: a tmpfs that is mounted again
+/// has another number.
 fn kind(link: &str) -> String {
+    let device = link
+        .rsplit_once('/')
+        .and_then(|(_, name)| name.strip_prefix("pst-"));
+    if device.is_some_and(|name| name.ends_with(".lock")) {
+        return "a device's lock".to_owned();
+    }
     match link.split_once(":[") {
         Some((kind, _)) => kind.to_owned(),
         None => link.to_owned(),

@@ -28,7 +28,7 @@ pub use ground::{attach, sparse};
 pub use job::{Job, Outcome, RunToEnd, alive, await_death, children, signal, start, tool};
 use namespace::Namespace;
 pub use person::{ACCESS_GROUP, MEMBER, OUTSIDER, PRIMARY, Person, STORAGE_USER};
-pub use privilege::{lacks_root, lacks_storage, leave_out};
+pub use privilege::{lacks_root, lacks_storage, lacks_tool, leave_out};
 pub use setup::{Fs, Setup};
 pub use terminal::Terminal;
 pub use wait::{BOUND, promptly, wait_until};
@@ -41,15 +41,27 @@ macro_rules! needs_root {
             $crate::rig::leave_out($why);
             return;
         }
+        $crate::needs_storage!();
     };
 }
 
-/// Leaves the test out where not even a user namespace gives us a mount.
+/// Leaves the test out where a program that it runs is not installed.
+#[macro_export]
+macro_rules! needs_tool {
+    ($($tool:expr),+) => {
+        $(if $crate::rig::lacks_tool($tool) {
+            $crate::rig::leave_out(concat!($tool, "; `make test` names its package"));
+            return;
+        })+
+    };
+}
+
+/// Leaves the test out where we cannot make and mount a storage, not even in a user namespace.
 #[macro_export]
 macro_rules! needs_storage {
     () => {
-        if $crate::rig::lacks_storage() {
-            $crate::rig::leave_out("mounting; `make test` gives it a user namespace");
+        if let Some(what) = $crate::rig::lacks_storage() {
+            $crate::rig::leave_out(what);
             return;
         }
     };

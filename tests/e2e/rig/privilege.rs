@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 
-fn is_uid_0() -> bool {
+pub fn is_uid_0() -> bool {
     fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
 }
 
@@ -18,9 +19,36 @@ pub fn lacks_root() -> bool {
     !(is_uid_0() && has_every_uid())
 }
 
-/// Whether we may not mount anything, not even in a user namespace.
-pub fn lacks_storage() -> bool {
-    !is_uid_0()
+/// What a test needs that mounts, and is not there.
+pub fn lacks_storage() -> Option<&'static str> {
+    if !is_uid_0() {
+        return Some("mounting; `make test` gives it a user namespace");
+    }
+    let lacks = !lacks_root() && EXT4_TOOLS.iter().any(|tool| lacks_tool(tool));
+    lacks.then_some("the programs that make a storage; `make test` names their packages")
+}
+
+/// What a storage is made and looked at with. In a user namespace it is a tmpfs.
+const EXT4_TOOLS: [&str; 6] = [
+    "mkfs.ext4",
+    "dumpe2fs",
+    "debugfs",
+    "e2fsck",
+    "losetup",
+    "mount",
+];
+
+/// Whether even root of a user namespace may not mount, as in a chroot.
+#[allow(dead_code)] // the tests of `pst run` use it
+pub fn lacks_namespaces() -> bool {
+    let unshare = Command::new("unshare").args(["-rm", "true"]).output();
+    !unshare.is_ok_and(|output| output.status.success())
+}
+
+/// Whether a program is not installed.
+pub fn lacks_tool(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    !std::env::split_paths(&path).any(|directory| directory.join(name).exists())
 }
 
 /// Records that the running test is left out; fails where none may be.
