@@ -19,13 +19,17 @@ grep -q 4294967295 /proc/self/uid_map && root=true || root=false
 
 here=$(mktemp -d -t pst-demo.XXXXXX)
 mount=$here/pst
-loop= daemon= session=
+loop= daemon= session= locks=
 leave() {
     trap '' INT TERM HUP
     if [ -n "$session" ]; then kill "$session" 2>/dev/null || true; wait "$session" || true; fi
     if [ -n "$daemon" ]; then kill "$daemon" 2>/dev/null || true; wait "$daemon" || true; fi
     if mountpoint -q "$mount"; then umount "$mount" || umount -l "$mount"; fi
-    if [ -n "$loop" ]; then losetup -d "$loop"; fi
+    if [ -n "$loop" ]; then
+        rm -f "/run/pst/pst-$(tr : - <"/sys/block/${loop#/dev/}/dev").lock"
+        losetup -d "$loop"
+    fi
+    if [ -n "$locks" ]; then rmdir --ignore-fail-on-non-empty "$locks"; fi
     rm -rf --one-file-system "$here"
 }
 trap leave EXIT
@@ -55,6 +59,7 @@ else
     what="LABEL=PIPST $mount ext4 nodev,nosuid,noexec,ro,errors=remount-ro"
     mount -o ro,nodev,nosuid,noexec,errors=remount-ro "$loop" "$mount"
     volatile=false
+    [ -e /run/pst ] || locks=/run/pst
 fi
 echo "$what,X-kvmd.pst-user=root,X-kvmd.pst-group=root 0 2" >"$here/fstab"
 cat >"$here/pst.toml" <<END

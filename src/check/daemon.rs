@@ -63,7 +63,7 @@ fn no_daemon(problem: Problem, found: Option<&MountedStorage>, host: &Host) -> V
     let mut findings = vec![Id::Daemon.problem(problem)];
     let is_writable = |found: &&MountedStorage| {
         let mount = &found.mount;
-        found.has_block_device() && !mount.read_only && !mount.superblock_read_only()
+        found.block_device().is_some() && !mount.read_only && !mount.superblock_read_only()
     };
     if let Some(found) = found.filter(is_writable) {
         let shown = escape_path(&found.mount.point);

@@ -35,7 +35,7 @@ pub(super) fn check(
     found: Option<&MountedStorage>,
     findings: &mut Vec<Finding>,
 ) -> Option<PathBuf> {
-    if found.is_some_and(|found| !found.has_block_device()) {
+    if found.is_some_and(|found| found.block_device().is_none()) {
         return None; // there is a finding mount-filesystem
     }
     let source = found.map(|found| found.mount.source.as_path());

@@ -70,7 +70,7 @@ fn check_options(found: &MountedStorage, host: &Host) -> Finding {
 fn check_filesystem(found: &MountedStorage, location: &StorageLocation) -> Finding {
     let kind = escape(&found.mount.fstype).to_string();
     match found.check_switchable(location) {
-        Ok(()) if found.has_block_device() => {
+        Ok(()) if found.block_device().is_some() => {
             Id::MountFilesystem.ok(format!("{kind} of its own, on a device"))
         }
         Ok(()) => Id::MountFilesystem.warning(

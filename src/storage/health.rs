@@ -162,7 +162,7 @@ impl Storage {
     fn validate(&mut self, found: &MountedStorage) -> Result<(), Problem> {
         if self.validated != Some(found.id) {
             found.check_switchable(&self.location)?;
-            self.claim_device(&found.mount)?;
+            self.claim_device(found)?;
             self.validated = Some(found.id);
         }
         Ok(())

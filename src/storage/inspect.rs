@@ -3,8 +3,10 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+
+use rustix::fs::{major, minor};
 
 use super::mountinfo::{self, HOST, Mount, OWN};
 use crate::config::StorageLocation;
@@ -99,7 +101,7 @@ impl MountedStorage {
                 escape_path(&other.point)
             )));
         }
-        if !location.volatile && !self.has_block_device() {
+        if !location.volatile && self.block_device().is_none() {
             return Err(Problem::new(format!(
                 "{point} ({}) has no block device, so nothing written there would last",
                 self.mount.fstype
@@ -124,11 +126,16 @@ impl MountedStorage {
         })
     }
 
-    pub(crate) fn has_block_device(&self) -> bool {
+    /// Returns the major and minor number of the block device, if there is one.
+    pub(crate) fn block_device(&self) -> Option<(u32, u32)> {
+        if self.mount.device.0 != 0 {
+            return Some(self.mount.device);
+        }
         // A filesystem on several devices has an anonymous number, but its source is a device.
-        self.mount.device.0 != 0
-            || fs::metadata(&self.mount.source)
-                .is_ok_and(|source| source.file_type().is_block_device())
+        let source = fs::metadata(&self.mount.source).ok()?;
+        let device = source.rdev();
+        let is_block_device = source.file_type().is_block_device();
+        is_block_device.then(|| (major(device), minor(device)))
     }
 
     /// Returns why the filesystem is unusable, if it is. Writes nothing.

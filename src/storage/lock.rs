@@ -1,58 +1,104 @@
-//! The device lock: only one daemon manages a device. The lock file is in the socket's directory.
+//! The device lock: only one daemon manages a device, whatever its socket. Root creates the lock files.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::mountinfo::Mount;
+use super::inspect::MountedStorage;
 use crate::escape::escape_path;
 use crate::problem::Problem;
 use crate::sys::{current, file};
+
+/// Only root can write to it. It stays when daemons stop: if a lock file were removed, two processes
+/// could lock two files of the same name.
+const DIRECTORY: &str = "/run/pst";
+const DIRECTORY_MODE: u32 = 0o755;
 
 /// The daemon waits this long, because `pst prepare` holds the lock for a moment.
 const TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(20);
 
+const RUN_PREPARE: &str = "run `pst prepare` as root";
+
 /// The lock on a device; dropping it releases the lock.
 #[derive(Debug)]
 pub(super) struct DeviceLock {
     _file: File,
-    pub device: (u32, u32),
+    pub path: PathBuf,
 }
 
 impl DeviceLock {
-    /// Takes the lock on the device of `mount`; see [`lock_file`].
-    pub(super) fn take(
-        socket: &Path,
-        mount: &Mount,
-        owner: u32,
-    ) -> Result<Option<DeviceLock>, Problem> {
-        let device = mount.device;
-        let file = lock_file(&lock_path(socket, device), owner)?;
-        Ok(file.map(|_file| DeviceLock { _file, device }))
+    /// Takes the lock at a path from [`lock_path`]; see [`lock_file`].
+    pub(super) fn take(path: &Path, owner: u32) -> Result<Option<DeviceLock>, Problem> {
+        if path.starts_with(DIRECTORY) {
+            create_directory()?;
+        }
+        let file = lock_file(path, owner)?;
+        let path = path.to_owned();
+        Ok(file.map(|_file| DeviceLock { _file, path }))
     }
 
     /// Takes the lock, and waits for a `pst prepare` that holds it.
     ///
     /// # Errors
     /// Another daemon holds the lock.
-    pub(super) fn wait(socket: &Path, mount: &Mount, owner: u32) -> Result<DeviceLock, Problem> {
+    pub(super) fn wait(path: &Path, source: &Path, owner: u32) -> Result<DeviceLock, Problem> {
         let start = Instant::now();
         loop {
-            match DeviceLock::take(socket, mount, owner)? {
+            match DeviceLock::take(path, owner)? {
                 Some(lock) => return Ok(lock),
                 None if start.elapsed() < TIMEOUT => thread::sleep(RETRY),
                 None => break,
             }
         }
-        let source = escape_path(&mount.source);
+        let source = escape_path(source);
         let what = format!("another daemon already manages {source}");
-        Err(taken(what, &lock_path(socket, mount.device)))
+        Err(taken(what, path))
     }
+}
+
+/// Returns the path of the lock file for the storage's device. A storage without a device (`volatile`)
+/// has it beside the socket, because its daemon may be root in a user namespace only.
+pub(super) fn lock_path(found: &MountedStorage, socket: &Path) -> PathBuf {
+    let (directory, (major, minor)) = match found.block_device() {
+        Some(device) => (Path::new(DIRECTORY), device),
+        None => (
+            socket.parent().unwrap_or(Path::new("/")),
+            found.mount.device,
+        ),
+    };
+    directory.join(format!("pst-{major}-{minor}.lock"))
+}
+
+/// Creates the directory of the lock files if it is missing, and checks that only root can write to it.
+fn create_directory() -> Result<(), Problem> {
+    let failed = |what, error| Problem::io(format!("cannot {what} {DIRECTORY}"), &error);
+    match DirBuilder::new().mode(DIRECTORY_MODE).create(DIRECTORY) {
+        // The umask may have cleared bits.
+        Ok(()) => fs::set_permissions(DIRECTORY, Permissions::from_mode(DIRECTORY_MODE))
+            .map_err(|error| failed("set the mode of", error))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed("create", error).hint(RUN_PREPARE)),
+    }
+    let found = fs::symlink_metadata(DIRECTORY).map_err(|error| failed("inspect", error))?;
+    check_directory(&found)
+}
+
+/// Checks that only root can write to the directory. Others could replace a lock file.
+fn check_directory(found: &Metadata) -> Result<(), Problem> {
+    let what = match (found.uid(), found.mode() & 0o7777) {
+        _ if !found.is_dir() => format!("{DIRECTORY} is not a directory"),
+        (0, mode) if mode & 0o022 == 0 => return Ok(()),
+        (0, mode) => {
+            format!("users other than root can write to {DIRECTORY}: its mode is {mode:o}")
+        }
+        (uid, _) => format!("{DIRECTORY} belongs to user {uid}, not to root"),
+    };
+    Err(Problem::new(what).hint("stop all pst daemons, remove it, and run `pst prepare` as root"))
 }
 
 /// Returns a problem whose next step shows which process holds the lock file.
@@ -69,6 +115,11 @@ pub(crate) fn lock_file(path: &Path, owner: u32) -> Result<Option<File>, Problem
         match error.kind() {
             io::ErrorKind::NotFound => {
                 problem.hint("create its directory first, or set `socket` in the config file")
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                if path.starts_with(DIRECTORY) =>
+            {
+                problem.hint(RUN_PREPARE)
             }
             _ => problem,
         }
@@ -115,9 +166,4 @@ fn check_lock_file(file: &File, owners: &[u32], path: &Path) -> Result<(), Probl
         return Err(Problem::new(what).hint("remove it"));
     }
     Ok(())
-}
-
-fn lock_path(socket: &Path, device: (u32, u32)) -> PathBuf {
-    let directory = socket.parent().unwrap_or(Path::new("/"));
-    directory.join(format!("pst-{}-{}.lock", device.0, device.1))
 }

@@ -19,8 +19,8 @@ use std::path::PathBuf;
 
 use self::directories::Owner;
 use self::health::Text;
-use self::lock::DeviceLock;
-use self::mountinfo::Mount;
+use self::inspect::{Flag, MountedStorage};
+use self::lock::{DeviceLock, lock_path};
 use self::search::Searcher;
 use self::stats::WrittenBytes;
 use crate::config::StorageLocation;
@@ -35,7 +35,7 @@ use crate::wire::{Ext4Stats, HolderKind, HolderStatus};
 pub(crate) struct Storage {
     location: StorageLocation,
     owner: Owner,
-    /// Device locks are in its directory.
+    /// The lock of a storage without a device is beside it.
     socket: PathBuf,
     lock: Option<DeviceLock>,
     /// Receives the filesystem's events; `None` if the kernel does not allow it.
@@ -118,19 +118,23 @@ impl Storage {
     /// Claims the device if it is mounted, so that no other daemon manages it.
     ///
     /// # Errors
-    /// Another daemon already manages it.
+    /// Another daemon already manages it, or its lock file cannot be used.
     pub(crate) fn claim(&mut self) -> Result<(), Problem> {
         match inspect::find(&self.location) {
-            Ok(found) => self.claim_device(&found.mount),
+            // The lock file is missing until `pst prepare` has run. Inspections claim the device then.
+            Ok(found) if found.flag == Flag::SetInHost => Ok(()),
+            Ok(found) => self.claim_device(&found),
             Err(_) => Ok(()),
         }
     }
 
-    /// Claims the device of `mount` and releases the previous one.
-    fn claim_device(&mut self, mount: &Mount) -> Result<(), Problem> {
-        if self.lock.as_ref().map(|lock| lock.device) != Some(mount.device) {
+    /// Claims the device of a mounted storage and releases the previous one.
+    fn claim_device(&mut self, found: &MountedStorage) -> Result<(), Problem> {
+        let path = lock_path(found, &self.socket);
+        if self.lock.as_ref().is_none_or(|lock| lock.path != path) {
             self.lock = None;
-            self.lock = Some(DeviceLock::wait(&self.socket, mount, self.owner.uid)?);
+            let source = &found.mount.source;
+            self.lock = Some(DeviceLock::wait(&path, source, self.owner.uid)?);
         }
         Ok(())
     }

@@ -3,12 +3,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::process::ExitCode;
 
 use super::directories::{self, Owner};
 use super::inspect::{self, Flag, MountedStorage};
-use super::lock::DeviceLock;
+use super::lock::{DeviceLock, lock_path};
 use crate::config::{Config, StorageLocation};
 use crate::escape::escape_path;
 use crate::logging;
@@ -34,7 +33,10 @@ fn prepare(config: &Config) -> Result<(), Problem> {
     }
     let owner = Owner::of(&location)?;
     let found = inspect::find(&location)?;
+    // Before anything fails: this creates the lock file, and a daemon that is not root cannot.
+    let lock = DeviceLock::take(&lock_path(&found, &config.socket), owner.uid);
     found.check_switchable(&location)?;
+    let lock = lock?;
     let point = escape_path(&location.mount);
     if found.flag == Flag::SetInHost {
         let what = format!("{point} can be prepared only in the host's mount namespace");
@@ -53,26 +55,21 @@ fn prepare(config: &Config) -> Result<(), Problem> {
         log::warn!("{fault}");
         return Ok(());
     }
-    prepare_directories(&config.socket, &found, &location, owner)
+    prepare_directories(&found, &location, owner, lock.is_none())
 }
 
 /// Repairs the directories. Makes the storage writable only if that is needed and no daemon runs.
 fn prepare_directories(
-    socket: &Path,
     found: &MountedStorage,
     location: &StorageLocation,
     owner: Owner,
+    daemon_runs: bool,
 ) -> Result<(), Problem> {
-    // Taken even if there is nothing to repair, because this creates the lock file: a daemon that is
-    // not root may be unable to. Without the directory, no daemon can be running.
-    let has_directory = socket.parent().is_some_and(Path::is_dir);
-    let lock = has_directory.then(|| DeviceLock::take(socket, &found.mount, owner.uid));
-    let lock = lock.transpose()?;
     if directories::check(found.root.as_fd(), location, owner)?.is_some() {
         return Ok(());
     }
     let root = escape_path(&location.root);
-    if let Some(None) = lock {
+    if daemon_runs {
         log::warn!(
             "{root} or its data directory needs repair, but a daemon is running: it tries at the \
              next session; if that fails, stop it and run `pst prepare` again"

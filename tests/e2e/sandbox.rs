@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use crate::needs_root;
 use crate::rig::{
-    ACCESS_GROUP, Fs, MEMBER, Rig, RunToEnd, STORAGE_USER, Setup, signal, start, wait_until,
+    ACCESS_GROUP, Fs, MEMBER, OUTSIDER, Rig, RunToEnd, STORAGE_USER, Setup, signal, start,
+    wait_until,
 };
 
 /// What the unit gives the daemon.
@@ -95,6 +96,45 @@ fn p3_an_unprepared_storage_is_denied_with_what_to_do() {
     rig.sh("true").must(1);
     rig.prepare().must(0);
     rig.await_state("ro");
+}
+
+#[test]
+fn p3_a_daemon_without_a_lock_file_denies_sessions_until_prepare_has_made_it() {
+    needs_root!("other users");
+    // The flag that counts is that of process 1's mount.
+    let mut rig = Setup::new(Fs::Ext4).clients_have_config().stopped().start();
+    std::fs::remove_file(rig.lock()).expect("the lock file");
+    let refused = sandboxed(&rig).to_end().must(1);
+    let told = "run `pst prepare` as root";
+    assert!(refused.one_line().contains(told), "{refused:?}");
+    rig.umount(&[]);
+    rig.do_mount();
+    rig.start_daemon_as(sandboxed(&rig));
+    assert_eq!(rig.state(), "unprepared");
+    rig.must_deny("pst prepare");
+    rig.prepare().must(0);
+    rig.await_state("ro");
+    rig.renew_footprint();
+    rig.must_serve();
+}
+
+#[test]
+fn p2_a_daemon_of_roots_elsewhere_refuses_the_device_of_one_that_is_not_root() {
+    needs_root!("other users");
+    let mut rig = setup().start();
+    rig.start_daemon_as(sandboxed(&rig));
+    let mut elsewhere = rig.daemon_command();
+    elsewhere.env("PST_SOCKET", rig.dir().join("elsewhere.sock"));
+    let refused = elsewhere.to_end().must(1);
+    let told = "another daemon already manages";
+    assert!(refused.one_line().contains(told), "{refused:?}");
+    for who in [MEMBER, OUTSIDER] {
+        let mut flock = rig.command_as(who, "flock");
+        flock.args(["-n"]).arg(rig.lock()).arg("true");
+        let refused = flock.to_end();
+        assert!(refused.stderr.contains("ermission denied"), "{refused:?}");
+    }
+    rig.must_serve();
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 
-use crate::needs_storage;
-use crate::rig::{Rig, RunToEnd, Setup};
+use crate::rig::{Fs, MEMBER, Rig, RunToEnd, Setup, tool};
+use crate::{needs_root, needs_storage};
 
 #[test]
 fn p3_it_starts_without_a_storage_and_serves_when_it_comes() {
@@ -65,15 +65,90 @@ fn p9_a_second_daemon_on_the_same_socket_refuses() {
 }
 
 #[test]
-fn p9_a_second_daemon_on_the_same_device_refuses() {
+fn p9_a_second_daemon_on_the_same_storage_refuses() {
     needs_storage!();
     let rig = Rig::any();
-    let config = std::fs::read_to_string(rig.config()).expect("config");
-    let other = rig.dir().join("other.toml");
-    std::fs::write(&other, config.replace("pst.sock", "other.sock")).expect("config");
-    let second = rig.pst(["daemon", "-c"]).arg(&other).to_end().must(1);
-    assert!(second.one_line().contains("daemon"), "{second:?}");
+    let mut second = rig.daemon_command();
+    second.env("PST_SOCKET", rig.run_dir().join("other.sock"));
+    let second = second.to_end().must(1);
+    let told = "another daemon already manages";
+    assert!(second.one_line().contains(told), "{second:?}");
     rig.sh("true").must(0);
+}
+
+#[test]
+fn p2_a_second_daemon_on_the_same_device_refuses_wherever_its_socket_is() {
+    needs_root!("a loop device");
+    let rig = Rig::ext4();
+    let elsewhere = rig.dir().join("elsewhere");
+    std::fs::create_dir(&elsewhere).expect("directory");
+    let session = rig.session();
+    let mut second = rig.daemon_command();
+    second.env("PST_SOCKET", elsewhere.join("pst.sock"));
+    let second = second.to_end().must(1);
+    let told = format!("another daemon already manages {}", rig.device());
+    assert!(second.one_line().contains(&told), "{second:?}");
+    let next = format!("fuser -v {}", rig.lock().display());
+    assert!(second.one_line().contains(&next), "{second:?}");
+    assert_eq!(rig.superblock(), "rw");
+    session.end().must(0);
+    rig.must_serve();
+}
+
+/// A rig in whose namespace the directory of the locks is missing.
+fn without_lock_directory() -> Rig {
+    let rig = Setup::new(Fs::Ext4).own_namespace().stopped().start();
+    tool(rig.command("mount").args(["-t", "tmpfs", "tmpfs", "/run"]));
+    rig
+}
+
+#[test]
+fn p2_the_directory_of_the_locks_is_made_for_root_alone_whatever_the_umask() {
+    needs_root!("a directory in /run");
+    for umask in ["000", "077"] {
+        let rig = without_lock_directory();
+        let script = format!("umask {umask}; exec pst prepare -c \"$0\"");
+        let mut prepare = rig.command("sh");
+        prepare.args(["-c", &script]).arg(rig.config());
+        prepare.to_end().must(0);
+        let mut stat = rig.command("stat");
+        let found = tool(stat.args(["-c", "%u:%g %a", "/run/pst"]));
+        assert_eq!(found, "0:0 755", "with umask {umask}");
+    }
+    let mut rig = without_lock_directory();
+    rig.start_daemon();
+    tool(rig.command("test").arg("-f").arg(rig.lock()));
+}
+
+#[test]
+fn p2_a_directory_of_the_locks_that_others_can_write_to_is_refused() {
+    needs_root!("other users");
+    let rig = Setup::new(Fs::Ext4).own_namespace().stopped().start();
+    let (uid, lock) = (MEMBER.uid, rig.lock());
+    for (options, told) in [
+        (
+            format!("mode=755,uid={uid}"),
+            format!("belongs to user {uid}"),
+        ),
+        ("mode=775".to_owned(), "its mode is 775".to_owned()),
+        ("mode=1777".to_owned(), "its mode is 1777".to_owned()),
+    ] {
+        tool(
+            rig.command("mount")
+                .args(["-t", "tmpfs", "-o", &options, "tmpfs", "/run/pst"]),
+        );
+        for refused in [rig.daemon_command().to_end(), rig.prepare()] {
+            let refused = refused.must(1);
+            assert!(refused.one_line().contains(&told), "{refused:?}");
+        }
+        rig.command("test").arg("-e").arg(&lock).to_end().must(1);
+        tool(rig.command("umount").arg("/run/pst"));
+    }
+    let rig = without_lock_directory();
+    tool(rig.command("ln").args(["-s", "/tmp", "/run/pst"]));
+    let refused = rig.daemon_command().to_end().must(1);
+    let told = "/run/pst is not a directory";
+    assert!(refused.one_line().contains(told), "{refused:?}");
 }
 
 #[test]

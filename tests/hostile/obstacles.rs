@@ -194,15 +194,30 @@ fn p8_what_is_swapped_for_the_data_root_meanwhile_is_left_alone() {
     rig.prepare().must(0);
 }
 
-#[test]
-fn p8_what_stands_beside_the_socket_is_left_alone() {
-    needs_root!("other users");
-    let rig = Setup::new(Fs::Ext4).stopped().start();
-    let outside = Outside::new(&rig);
+/// A rig that has a directory of its own in place of `/run/pst`, and the paths of both lock files.
+fn with_locks() -> (Rig, [PathBuf; 2]) {
+    let rig = Setup::new(Fs::Ext4).own_namespace().stopped().start();
+    let locks = rig.dir().join("locks");
+    fs::create_dir(&locks).expect("directory");
+    let bind = rig
+        .command("mount")
+        .arg("--bind")
+        .arg(&locks)
+        .arg("/run/pst")
+        .to_end();
+    bind.must(0);
     let number = rig.device().trim_start_matches("/dev/loop");
-    let device_lock = rig.run_dir().join(format!("pst-7-{number}.lock"));
-    let lock = rig.run_dir().join("pst.sock.lock");
-    for at in [rig.socket(), lock, device_lock] {
+    let of_device = locks.join(format!("pst-7-{number}.lock"));
+    let of_socket = rig.run_dir().join("pst.sock.lock");
+    (rig, [of_socket, of_device])
+}
+
+#[test]
+fn p8_what_stands_in_the_place_of_the_socket_and_the_locks_is_left_alone() {
+    needs_root!("other users");
+    let (rig, [of_socket, of_device]) = with_locks();
+    let outside = Outside::new(&rig);
+    for at in [rig.socket(), of_socket, of_device] {
         for what in OBSTACLES {
             // A socket without a listener is left by a dead daemon and may be replaced.
             if what == "a socket" && at == rig.socket() {
@@ -221,12 +236,10 @@ fn p8_what_stands_beside_the_socket_is_left_alone() {
 #[test]
 fn p8_a_file_of_roots_under_the_name_of_a_lock_is_not_written_to() {
     needs_root!("other users");
-    let rig = Setup::new(Fs::Ext4).stopped().start();
-    let number = rig.device().trim_start_matches("/dev/loop");
+    let (rig, locks) = with_locks();
     let file = rig.dir().join("file");
-    for name in [format!("pst-7-{number}.lock"), "pst.sock.lock".to_owned()] {
+    for at in locks {
         fs::write(&file, "precious").expect("file");
-        let at = rig.run_dir().join(name);
         let _ = fs::remove_file(&at);
         fs::hard_link(&file, &at).expect("link");
         refused(&rig.daemon_command().to_end(), &at);

@@ -28,8 +28,13 @@ detach() {
     [ -r /dev/loop-control ] || return 0
     (
         flock 9
-        losetup -nO NAME,BACK-FILE 2>/dev/null | while read -r name file; do
-            case $file in "$dir"/*) losetup -d "$name" 2>/dev/null ;; esac
+        losetup -nO NAME,MAJ:MIN,BACK-FILE 2>/dev/null | while read -r name number file; do
+            case $file in "$dir"/*)
+                # The next rig on this device may have another storage user.
+                rm -rf "/run/pst/pst-$(echo "$number" | tr : -).lock"
+                losetup -d "$name" 2>/dev/null
+                ;;
+            esac
         done
     ) 9</dev/loop-control
 }

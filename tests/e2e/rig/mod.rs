@@ -123,6 +123,13 @@ impl Rig {
         self.dir().join("run")
     }
 
+    /// The lock file of the device.
+    #[allow(dead_code)] // for the suite of the daemon's start
+    pub fn lock(&self) -> PathBuf {
+        let number = self.device().trim_start_matches("/dev/loop");
+        format!("/run/pst/pst-7-{number}.lock").into()
+    }
+
     /// The daemon's socket.
     pub fn socket(&self) -> PathBuf {
         self.run_dir().join("pst.sock")
