@@ -46,11 +46,7 @@ pub(crate) fn connect(
             first.encode(&mut bytes);
             // If this fails, `receive` returns the error, perhaps with the daemon's reason.
             let _ = send_all(&stream, &bytes);
-            Ok(Some(DaemonConnection {
-                stream,
-                decoder: Decoder::new(),
-                json: Vec::new(),
-            }))
+            Ok(Some(DaemonConnection::new(stream)))
         }
         // Interrupted: this process was stopped and continued.
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
@@ -102,6 +98,15 @@ fn send_all(stream: &UnixStream, bytes: &[u8]) -> io::Result<()> {
 }
 
 impl DaemonConnection {
+    /// Takes a connection on which the daemon's next message is about to arrive.
+    pub(crate) fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            decoder: Decoder::new(),
+            json: Vec::new(),
+        }
+    }
+
     pub(crate) fn send(&self, message: &ClientMessage) -> io::Result<()> {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);

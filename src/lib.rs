@@ -22,13 +22,14 @@
 //!
 //! # One session
 //!
-//! 1. `main` and `cli` read the options and call `run`. It connects (`client`) and sends `Open` (`wire`).
+//! 1. `main` and `cli` read the options and call `run`. It forks the supervisor (`run/supervisor`), connects (`client`) and sends `Open` (`wire`).
 //! 2. `daemon/server` accepts the connection, `admission` counts it, and `native` reads the message.
 //! 3. `native` asks the controller for a session (`handle`). `controller` feeds the request to `arbiter`, which decides
 //!    that the storage must become writable.
 //! 4. `worker` inspects the storage and switches the superblock (`storage`). Its report goes back through `controller` to
 //!    `arbiter`, which grants the session; `native` sends `Granted`.
-//! 5. `run/verify` checks that the storage is writable here; `run/supervisor` starts the command and watches its tree.
+//! 5. `run/verify` checks that the storage is writable here; the supervisor gets the session, starts the
+//!    command and watches its tree.
 //! 6. The command ends, and `run` sends `Close`. The arbiter wants the storage read-only: `worker` remounts and syncs, and
 //!    `native` answers `Closed`. `run` returns the command's code.
 

@@ -1,7 +1,7 @@
 //! Starts the command, or explains why it cannot be started.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::process::Pid;
 
-use super::{RunContext, output};
+use super::output;
 use crate::escape::escape;
 use crate::problem::Problem;
 use crate::sys::{process, signal};
@@ -22,10 +22,8 @@ use crate::sys::{process, signal};
 ///
 /// # Errors
 /// There is no such process either. Prints why and returns the exit code.
-pub(super) fn start(context: &RunContext) -> Result<Pid, u8> {
-    let words = &context.options.command;
-    let data = context.session.data.as_os_str();
-    let error = match process::spawn(words, "KVMD_PST_DATA", data) {
+pub(super) fn start(words: &[OsString], data: &Path) -> Result<Pid, u8> {
+    let error = match process::spawn(words, "KVMD_PST_DATA", data.as_os_str()) {
         Ok(command) => return Ok(command),
         Err(error) => error,
     };

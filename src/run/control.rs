@@ -1,16 +1,28 @@
 //! The messages between `pst run` and its supervisor, over a pair of stream sockets. If one closes its
 //! end, the other one ends the command's process tree.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags};
+
+use super::session::GrantedSession;
+use crate::client::DaemonConnection;
 use crate::sys::signal::Received;
+use crate::sys::{poll, socket};
+use crate::wire::PATH_MAX;
 
-/// The supervisor's last message: how the command ended, with its exit code as a shell reports it.
+/// A message of the supervisor. An exit code is as a shell reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CommandEnd {
-    /// It ended by itself, or its exec failed.
+pub(super) enum Report {
+    /// The first one: it waits for the session, and data at the link wakes it if it is stopped.
+    Ready,
+    /// The command ended by itself, or its exec failed.
     Finished(u8),
     /// The supervisor ended its process tree. The code is 0 if the command does not die.
     Ended(u8),
@@ -40,10 +52,42 @@ pub(super) fn next_signal(link: &UnixStream) -> io::Result<Option<Received>> {
     }))
 }
 
-pub(super) fn report(link: &UnixStream, end: CommandEnd) {
-    let message = match end {
-        CommandEnd::Finished(code) => [0, code],
-        CommandEnd::Ended(code) => [1, code],
+/// Hands the session to the supervisor, which is [`Report::Ready`]. This process keeps it, too.
+pub(super) fn hand_over(link: &UnixStream, session: &GrantedSession) -> io::Result<()> {
+    let device = session.device.to_ne_bytes();
+    let grace = session.kill_grace.as_millis().to_ne_bytes();
+    let parts = [&device[..], &grace, session.data.as_os_str().as_bytes()].map(IoSlice::new);
+    socket::send_descriptor(link, &parts, session.connection.as_fd())
+}
+
+/// Returns the session, once it arrives.
+///
+/// # Errors
+/// `UnexpectedEof`: `pst run` has ended.
+pub(super) fn take_over(link: &UnixStream) -> io::Result<GrantedSession> {
+    let (mut device, mut grace, mut data) = ([0; 8], [0; 16], vec![0; PATH_MAX]);
+    let (size, connection) = loop {
+        poll::wait([PollFd::new(link, PollFlags::IN)], None);
+        let parts = [&mut device[..], &mut grace, &mut data].map(IoSliceMut::new);
+        match socket::receive_descriptor(link, parts) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            received => break received?,
+        }
+    };
+    data.truncate(size.saturating_sub(device.len() + grace.len()));
+    Ok(GrantedSession {
+        connection: DaemonConnection::new(connection.into()),
+        data: OsString::from_vec(data).into(),
+        device: u64::from_ne_bytes(device),
+        kill_grace: Duration::from_millis(u128::from_ne_bytes(grace) as u64),
+    })
+}
+
+pub(super) fn report(link: &UnixStream, report: Report) {
+    let message = match report {
+        Report::Ready => [2, 0],
+        Report::Finished(code) => [0, code],
+        Report::Ended(code) => [1, code],
     };
     send(link, &message);
 }
@@ -52,10 +96,11 @@ pub(super) fn report(link: &UnixStream, end: CommandEnd) {
 ///
 /// # Errors
 /// The supervisor has ended without a report.
-pub(super) fn next_report(link: &UnixStream) -> io::Result<Option<CommandEnd>> {
+pub(super) fn next_report(link: &UnixStream) -> io::Result<Option<Report>> {
     Ok(receive(link)?.map(|[kind, code]| match kind {
-        0 => CommandEnd::Finished(code),
-        _ => CommandEnd::Ended(code),
+        0 => Report::Finished(code),
+        1 => Report::Ended(code),
+        _ => Report::Ready,
     }))
 }
 

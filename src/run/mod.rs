@@ -24,6 +24,7 @@ use crate::problem::Problem;
 use crate::sys::process;
 use crate::sys::signal::{self, Signals};
 use session::GrantedSession;
+use supervisor::cannot_watch;
 
 #[derive(Debug)]
 pub(crate) struct RunOptions {
@@ -37,10 +38,9 @@ pub(crate) struct RunOptions {
     pub command: Vec<OsString>,
 }
 
-/// One run, from the grant on. The supervisor has a copy, because it is a fork.
+/// One run. The supervisor has a copy, because it is a fork.
 struct RunContext {
     options: RunOptions,
-    session: GrantedSession,
     signals: Signals,
     /// Descriptors that [`tree::end`] closes so that it can open others.
     reserve: Vec<OwnedFd>,
@@ -75,42 +75,58 @@ pub(crate) fn main(options: RunOptions) -> ExitCode {
 }
 
 fn run(options: RunOptions) -> Result<u8, RunError> {
-    let quiet = options.quiet;
     let signals = Signals::new(signal::handled().chain([libc::SIGCHLD]))
         .map_err(|error| Problem::io("cannot read signals", &error))?;
     // Before the session opens: without descriptors, the storage need not become writable.
-    let reserve = tree::reserve_descriptors(&signals).map_err(supervisor::cannot_watch)?;
-    output::info(quiet, "Opening PST session ...");
-    let mut session = session::open(&options, &signals)?;
+    let reserve = tree::reserve_descriptors(&signals).map_err(cannot_watch)?;
+    let mut context = RunContext {
+        options,
+        signals,
+        reserve,
+    };
+    // The process may have had children before it executed pst. They are not the command's.
+    let excluded = tree::descendants();
+    process::become_subreaper().map_err(cannot_watch)?;
+    let mut supervisor = supervisor::start(&mut context).map_err(cannot_watch)?;
+    let ended = open(&context).and_then(|session| {
+        let code = watch::run(&mut context, session, &mut supervisor, excluded)?;
+        Ok(code)
+    });
+    if ended.is_err() {
+        supervisor.dismiss();
+    }
+    // The supervisor has usually ended by now. Do not leave a zombie to a slow init.
+    while let Ok(Some(_)) = process::reap() {}
+    ended
+}
+
+/// Opens a session whose data directory can be written to.
+fn open(context: &RunContext) -> Result<GrantedSession, RunError> {
+    let RunContext {
+        options, signals, ..
+    } = context;
+    output::info(options.quiet, "Opening PST session ...");
+    let mut session = session::open(options, signals)?;
     let data = escape_path(&session.data);
     let space = verify::inspect_data_directory(&session)?;
     if let Err(problem) = verify::check_free_space(options.need, &space, &data) {
         let sent = session.send_close();
-        let _ = sent.and_then(|()| session.await_closed(&options.socket, &signals)); // nothing was written
+        let _ = sent.and_then(|()| session.await_closed(&options.socket, signals)); // nothing was written
         return Err(problem.into());
     }
-    output::info(quiet, format_args!("PST write is allowed: {data}"));
-    let mut context = RunContext {
-        options,
-        session,
-        signals,
-        reserve,
-    };
-    let code = watch::run(&mut context)?;
-    // The supervisor has usually ended by now. Do not leave a zombie to a slow init.
-    while let Ok(Some(_)) = process::reap() {}
-    Ok(code)
+    output::info(options.quiet, format_args!("PST write is allowed: {data}"));
+    Ok(session)
 }
 
 /// Closes the session of a command that returned `code`; returns the exit code.
-fn close(context: &mut RunContext, code: u8) -> u8 {
+fn close(context: &RunContext, session: &mut GrantedSession, code: u8) -> u8 {
     // These signals were for the command: ^C must not end the wait.
     while context.signals.next().is_some() {}
-    let sent = context.session.send_close();
+    let sent = session.send_close();
     let text = format!("Process finished: returncode={code}");
     output::info(context.options.quiet, text);
     let socket = &context.options.socket;
-    let closed = sent.and_then(|()| context.session.await_closed(socket, &context.signals));
+    let closed = sent.and_then(|()| session.await_closed(socket, &context.signals));
     match closed {
         Ok(()) => code,
         Err(error) => {

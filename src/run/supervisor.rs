@@ -1,39 +1,88 @@
 //! The supervisor: starts the command, sends it the signals that `pst run` forwards, and reports its
 //! end. If `pst run` or the daemon is gone, it ends the command's process tree.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Pid;
 
-use super::control::{self, CommandEnd};
+use super::control::{self, Report};
+use super::session::GrantedSession;
 use super::{RunContext, command, output, tree};
 use crate::problem::Problem;
 use crate::sys::signal::Received;
 use crate::sys::{current, poll, process, socket};
 
-/// Forks the supervisor, which starts the command. Returns its pid and the link to it; see [`control`].
-pub(super) fn start(context: &mut RunContext) -> io::Result<(Pid, UnixStream)> {
+/// The supervisor, as `pst run` sees it.
+pub(super) struct Supervisor {
+    /// `None` once it is reaped: then its number may belong to another process.
+    pub pid: Option<Pid>,
+    /// See [`control`].
+    pub link: UnixStream,
+}
+
+/// Forks the supervisor, which starts the command when it gets the session. A new process may be stopped
+/// before it can be woken, so the session is opened after the fork: until then it holds nothing.
+pub(super) fn start(context: &mut RunContext) -> io::Result<Supervisor> {
     let (link, its_link) = UnixStream::pair()?;
     link.set_nonblocking(true)?;
     its_link.set_nonblocking(true)?;
     // Wakes `pst run` if the supervisor is killed while `pst run` is stopped.
     socket::wake_this_process(&link)?;
-    // Until the supervisor has done the same for itself, in `prepare`.
-    socket::wake_this_group(&its_link)?;
     if let Some(pid) = process::fork()? {
-        return Ok((pid, link));
+        let pid = Some(pid);
+        return Ok(Supervisor { pid, link });
     }
     drop(link);
-    let mut supervision = Supervision {
-        context,
-        link: &its_link,
-        received: Vec::new(),
+    let report = match await_session(&its_link) {
+        Ok(session) => Supervision {
+            context,
+            session,
+            link: &its_link,
+            received: Vec::new(),
+        }
+        .run(),
+        Err(error) => {
+            if error.kind() != ErrorKind::UnexpectedEof {
+                output::try_error(cannot_watch(error));
+            }
+            Report::Ended(1)
+        }
     };
-    control::report(&its_link, supervision.run());
+    control::report(&its_link, report);
     std::process::exit(0)
+}
+
+impl Supervisor {
+    /// Reaps the supervisor if it is dead. Returns whether it is.
+    pub(super) fn is_dead(&mut self) -> bool {
+        self.pid = self.pid.filter(|&pid| tree::reap_until(pid).is_none());
+        self.pid.is_none()
+    }
+
+    /// Ends a supervisor that has no session. It may be stopped.
+    pub(super) fn dismiss(self) {
+        if let Some(pid) = self.pid {
+            process::kill_child(pid);
+        }
+    }
+}
+
+/// Prepares the supervisor's process, and waits until `pst run` hands the session over.
+///
+/// # Errors
+/// `UnexpectedEof` if `pst run` has ended.
+fn await_session(link: &UnixStream) -> io::Result<GrantedSession> {
+    process::become_subreaper()?;
+    // `killall pst` and `pkill -f pst` must signal only `pst run`. A signal to both processes is
+    // taken as one to their process group, which is not forwarded.
+    let _ = rustix::thread::set_name(c"supervisor");
+    current::rename_arguments(b"supervisor");
+    socket::wake_this_process(link)?;
+    control::report(link, Report::Ready);
+    control::take_over(link)
 }
 
 pub(super) fn cannot_watch(error: io::Error) -> Problem {
@@ -43,6 +92,7 @@ pub(super) fn cannot_watch(error: io::Error) -> Problem {
 /// The work of the supervisor's process.
 struct Supervision<'a> {
     context: &'a mut RunContext,
+    session: GrantedSession,
     link: &'a UnixStream,
     /// The signals that the supervisor itself received, the last one of each kind. A signal to the
     /// whole process group also reached the command and must not be sent again. The kernel signals a
@@ -51,62 +101,49 @@ struct Supervision<'a> {
 }
 
 impl Supervision<'_> {
-    fn run(&mut self) -> CommandEnd {
+    fn run(&mut self) -> Report {
         match self.start() {
             Ok(command) => self.watch(command),
             Err(end) => end,
         }
     }
 
-    fn prepare(&self) -> io::Result<()> {
-        process::become_subreaper()?;
-        // `killall pst` and `pkill -f pst` must signal only `pst run`. A signal to both processes is
-        // taken as one to their process group, which is not forwarded.
-        let _ = rustix::thread::set_name(c"supervisor");
-        current::rename_arguments(b"supervisor");
-        socket::wake_this_process(self.link)
-    }
-
     /// # Errors
     /// How it ended, because there is no command to watch.
-    fn start(&mut self) -> Result<Pid, CommandEnd> {
-        if let Err(error) = self.prepare() {
-            output::try_error(cannot_watch(error));
-            return Err(CommandEnd::Ended(1));
-        }
-        // A hang-up before `wake_this_process` has sent no signal.
+    fn start(&mut self) -> Result<Pid, Report> {
         let hangups = [
             PollFd::new(self.link, PollFlags::RDHUP),
-            PollFd::new(&self.context.session.connection, PollFlags::RDHUP),
+            PollFd::new(&self.session.connection, PollFlags::RDHUP),
         ];
         if poll::wait(hangups, Some(Duration::ZERO)) != [false, false] {
-            return Err(CommandEnd::Ended(1));
+            return Err(Report::Ended(1));
         }
         // Signals from a terminal are also for the command, and `pst run` does not forward them. It
         // forwards the others, so forget them here.
         self.read_signals();
         self.received.retain(Received::from_terminal);
-        let command = command::start(self.context).map_err(CommandEnd::Finished)?;
+        let command = command::start(&self.context.options.command, &self.session.data)
+            .map_err(Report::Finished)?;
         for early in &self.received {
             let _ = process::signal_child(command, early.signal); // it may run as another user
         }
         Ok(command)
     }
 
-    fn watch(&mut self, command: Pid) -> CommandEnd {
+    fn watch(&mut self, command: Pid) -> Report {
         loop {
             let [.., hangup] = poll::wait(
                 [
                     PollFd::new(&self.context.signals, PollFlags::IN),
                     PollFd::new(self.link, PollFlags::IN),
-                    PollFd::new(&self.context.session.connection, PollFlags::RDHUP),
+                    PollFd::new(&self.session.connection, PollFlags::RDHUP),
                 ],
                 None,
             );
             self.read_signals();
             let forwarded = self.forward_signals(command);
             if let Some(code) = tree::reap_until(command) {
-                return CommandEnd::Finished(code);
+                return Report::Finished(code);
             }
             if forwarded.is_err() || hangup {
                 break;
@@ -114,7 +151,13 @@ impl Supervision<'_> {
         }
         let killed = socket::hung_up(self.link);
         let reason = killed.then_some("`pst run` was killed, so its command had to end");
-        CommandEnd::Ended(tree::end(self.context, Some(command), &[], reason))
+        Report::Ended(tree::end(
+            self.context,
+            &self.session,
+            Some(command),
+            &[],
+            reason,
+        ))
     }
 
     /// Sends the command each signal that `pst run` forwards.

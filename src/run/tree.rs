@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
+use super::session::GrantedSession;
 use super::{RunContext, output};
 use crate::escape::escape;
 use crate::sys::signal::Signals;
@@ -33,6 +34,7 @@ const LIST_AGAIN: Duration = Duration::from_millis(20);
 /// if it did not end.
 pub(super) fn end(
     context: &mut RunContext,
+    session: &GrantedSession,
     command: Option<Pid>,
     excluded: &[Pid],
     reason: Option<&str>,
@@ -46,7 +48,7 @@ pub(super) fn end(
         last_death: Instant::now(),
     };
     tree.terminate();
-    let until = Instant::now() + context.session.kill_grace;
+    let until = Instant::now() + session.kill_grace;
     let mut survivors = Vec::new();
     if !wait_until(until, &context.signals, || tree.reap()) {
         tree.kill();
@@ -54,7 +56,7 @@ pub(super) fn end(
     }
     // Before the messages, because their reader may be slow. A shutdown ends the session even if other
     // processes have the connection open. It fails only if the daemon is gone.
-    let _ = context.session.connection.stream.shutdown(Shutdown::Write);
+    let _ = session.connection.stream.shutdown(Shutdown::Write);
     if let Some(reason) = reason {
         output::error(reason);
     }

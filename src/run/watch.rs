@@ -1,15 +1,14 @@
 //! Watches the daemon and the supervisor while the command runs, and forwards signals. If either is
 //! lost, the command's process tree ends.
 
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Pid;
 
-use super::control::{self, CommandEnd};
-use super::session::unexpected;
-use super::supervisor::{self, cannot_watch};
+use super::control::{self, Report};
+use super::session::{GrantedSession, unexpected};
+use super::supervisor::{Supervisor, cannot_watch};
 use super::{RunContext, close, code_or, output, tree};
 use crate::client::DaemonConnection;
 use crate::escape::escape;
@@ -20,94 +19,102 @@ use crate::wire::{DaemonMessage, RevokeReason};
 /// The supervisor is killed if it needs this much longer than the kill grace to end the tree.
 const SUPERVISOR_TIME: Duration = Duration::from_secs(2);
 
-/// Starts the command, watches it until it ends, and closes the session if it is still open. Returns
-/// the exit code.
-pub(super) fn run(context: &mut RunContext) -> Result<u8, Problem> {
-    // The process may have had children before it executed pst. They are not the command's.
-    let excluded = tree::descendants();
-    process::become_subreaper().map_err(cannot_watch)?;
-    let connection = &mut context.session.connection;
+/// Has the supervisor start the command, watches it until it ends, and closes the session if it is still
+/// open. Returns the exit code.
+///
+/// # Errors
+/// There is no command.
+pub(super) fn run(
+    context: &mut RunContext,
+    mut session: GrantedSession,
+    supervisor: &mut Supervisor,
+    excluded: Vec<Pid>,
+) -> Result<u8, Problem> {
+    let connection = &mut session.connection;
     socket::wake_this_process(&connection.stream).map_err(cannot_watch)?;
     // A message that arrived before `wake_this_process` has sent no signal.
     if let Some((_, problem)) = receive_end(connection) {
         return Err(problem);
     }
     output::info(context.options.quiet, "Running the process ...");
-    let (supervisor, link) = supervisor::start(context).map_err(cannot_watch)?;
     let run = Run {
         context,
-        supervisor: Some(supervisor),
-        link,
+        session,
+        supervisor,
         excluded,
     };
-    Ok(run.watch())
+    run.watch()
 }
 
 struct Run<'a> {
     context: &'a mut RunContext,
-    /// `None` once it is reaped: then its number may belong to another process.
-    supervisor: Option<Pid>,
-    link: UnixStream,
+    session: GrantedSession,
+    supervisor: &'a mut Supervisor,
     /// Children of this process that are not the command's.
     excluded: Vec<Pid>,
 }
 
 impl Run<'_> {
-    fn watch(mut self) -> u8 {
-        // Also those from a terminal: the supervisor did not receive them before the fork.
-        self.forward_signals(true);
+    fn watch(mut self) -> Result<u8, Problem> {
+        let mut signals = PollFlags::empty(); // they wait for the command
         loop {
             let watched = [
-                PollFd::new(&self.context.signals, PollFlags::IN),
-                PollFd::new(&self.link, PollFlags::IN),
-                PollFd::new(&self.context.session.connection, PollFlags::IN),
+                PollFd::new(&self.context.signals, signals),
+                PollFd::new(&self.supervisor.link, PollFlags::IN),
+                PollFd::new(&self.session.connection, PollFlags::IN),
             ];
             poll::wait(watched, None);
-            self.forward_signals(false);
-            let dead = is_dead(&mut self.supervisor);
-            let report = match control::next_report(&self.link) {
-                Ok(Some(CommandEnd::Finished(code))) => return close(self.context, code),
-                Ok(None) if dead => return self.end_without_supervisor(),
+            if !signals.is_empty() {
+                self.forward_signals();
+            }
+            let dead = self.supervisor.is_dead();
+            let mut report = match control::next_report(&self.supervisor.link) {
+                Ok(Some(Report::Finished(code))) => {
+                    return Ok(close(self.context, &mut self.session, code));
+                }
+                Ok(None) if dead => return Ok(self.end_without_supervisor()),
                 Ok(report) => report,
-                Err(_) => return self.end_without_supervisor(),
+                Err(_) => return Ok(self.end_without_supervisor()),
             };
-            let end = receive_end(&mut self.context.session.connection);
+            if report == Some(Report::Ready) {
+                let handed = control::hand_over(&self.supervisor.link, &self.session);
+                handed.map_err(cannot_watch)?;
+                (signals, report) = (PollFlags::IN, None);
+            }
+            let end = receive_end(&mut self.session.connection);
             if end.is_some() || report.is_some() {
-                return self.session_over(end, report);
+                return Ok(self.session_over(end, report));
             }
         }
     }
 
     /// Forwards the signals that this process received. Those from a terminal have already reached the
-    /// command, and are forwarded only if `from_terminal` is set.
-    fn forward_signals(&mut self, from_terminal: bool) {
+    /// supervisor.
+    fn forward_signals(&mut self) {
         while let Some(received) = self.context.signals.next() {
-            let reached = !from_terminal && received.from_terminal();
-            if received.signal != libc::SIGCHLD && !reached {
-                control::forward(&self.link, received);
+            if received.signal != libc::SIGCHLD && !received.from_terminal() {
+                control::forward(&self.supervisor.link, received);
             }
         }
     }
 
     /// Asks the supervisor to end the tree, and then prints why the session is over. A `report` means
     /// that the supervisor noticed the daemon's end first and has ended the tree.
-    fn session_over(
-        mut self,
-        end: Option<(RevokeReason, Problem)>,
-        mut report: Option<CommandEnd>,
-    ) -> u8 {
-        control::request_end(&self.link);
-        let deadline = Instant::now() + self.context.session.kill_grace + SUPERVISOR_TIME;
+    fn session_over(self, end: Option<(RevokeReason, Problem)>, mut report: Option<Report>) -> u8 {
+        control::request_end(&self.supervisor.link);
+        let deadline = Instant::now() + self.session.kill_grace + SUPERVISOR_TIME;
         let lost = matches!(end, Some((RevokeReason::Lost, _)));
         if report.is_none() {
             let signals = &self.context.signals;
-            tree::wait_until(deadline, signals, || is_dead(&mut self.supervisor));
-            report = control::next_report(&self.link).ok().flatten();
+            tree::wait_until(deadline, signals, || self.supervisor.is_dead());
+            while let Ok(next @ Some(_)) = control::next_report(&self.supervisor.link) {
+                report = next;
+            }
         }
         let code = match report {
-            Some(CommandEnd::Ended(_)) if lost => 1,
-            Some(CommandEnd::Finished(code) | CommandEnd::Ended(code)) => code_or(code, 1),
-            None => self.end_without_supervisor(),
+            Some(Report::Ended(_)) if lost => 1,
+            Some(Report::Finished(code) | Report::Ended(code)) => code_or(code, 1),
+            Some(Report::Ready) | None => self.end_without_supervisor(),
         };
         if let Some((_, problem)) = end {
             output::error(problem); // after the tree's end, because the reader may be slow
@@ -117,23 +124,23 @@ impl Run<'_> {
 
     /// Ends the tree instead of the supervisor, which is dead or hangs. Its orphans become children of
     /// this process.
-    fn end_without_supervisor(mut self) -> u8 {
-        if let Some(supervisor) = self.supervisor {
+    fn end_without_supervisor(self) -> u8 {
+        if let Some(supervisor) = self.supervisor.pid {
             let _ = process::signal_child(supervisor, libc::SIGKILL);
             let deadline = Instant::now() + SUPERVISOR_TIME; // it may hang in the kernel
             let signals = &self.context.signals;
-            tree::wait_until(deadline, signals, || is_dead(&mut self.supervisor));
+            tree::wait_until(deadline, signals, || self.supervisor.is_dead());
         }
         let reason = "The command's supervisor was lost, so the command had to end; run it again";
-        tree::end(self.context, None, &self.excluded, Some(reason));
+        tree::end(
+            self.context,
+            &self.session,
+            None,
+            &self.excluded,
+            Some(reason),
+        );
         1
     }
-}
-
-/// Reaps the supervisor if it is dead. Returns whether it is.
-fn is_dead(supervisor: &mut Option<Pid>) -> bool {
-    *supervisor = supervisor.filter(|&pid| tree::reap_until(pid).is_none());
-    supervisor.is_none()
 }
 
 /// Returns why the session is over, if the daemon revoked it or is gone.

@@ -19,6 +19,12 @@ pub(crate) fn signal_child(child: Pid, signal: libc::c_int) -> io::Result<()> {
     Ok(rustix::process::kill_process(child, signal)?)
 }
 
+/// Ends a child of this process that is not reaped yet.
+pub(crate) fn kill_child(child: Pid) {
+    let _ = rustix::process::kill_process(child, Signal::KILL);
+    let _ = retry_on_intr(|| rustix::process::waitpid(Some(child), WaitOptions::empty()));
+}
+
 /// Whether a process is in this process's process group. getpgid(2).
 pub(crate) fn shares_group(pid: Pid) -> bool {
     // Not rustix's getpgid: the kernel returns 0 for a group of another pid namespace.

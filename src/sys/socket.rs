@@ -1,8 +1,9 @@
-//! Unix sockets. For clients: connecting with a timeout, and waking a stopped process. For the
+//! Unix sockets. For clients: connecting with a timeout, waking a stopped process, and passing a descriptor. For the
 //! daemon: identifying the peer, reading without descriptors, taking a passed socket, and owning the socket's name.
 
 use std::fs::{File, Metadata};
-use std::io::{self, IoSliceMut, Read};
+use std::io::{self, IoSlice, IoSliceMut, Read};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
@@ -12,10 +13,12 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{AtFlags, Gid, OFlags, fcntl_setfl};
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_oobinline, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, Shutdown, SocketAddrUnix,
-    SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags,
+    SocketType,
 };
 
 use super::{check, poll};
@@ -64,13 +67,40 @@ pub(crate) fn wake_this_process(socket: &UnixStream) -> io::Result<()> {
     Ok(fcntl_setfl(socket, OFlags::NONBLOCK | O_ASYNC)?)
 }
 
-/// Like [`wake_this_process`], but wakes the process group, which includes future children: a child that
-/// is stopped before its own [`wake_this_process`] continues, too, once it has closed the other end.
-pub(crate) fn wake_this_group(socket: &UnixStream) -> io::Result<()> {
-    wake_this_process(socket)?;
-    // SAFETY: takes integers.
-    check(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETOWN, -libc::getpgrp()) })?;
+/// Sends a message with a copy of a descriptor. SCM_RIGHTS of unix(7).
+pub(crate) fn send_descriptor(
+    socket: &UnixStream,
+    parts: &[IoSlice<'_>],
+    descriptor: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let descriptors = [descriptor];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    rustix::net::sendmsg(socket, parts, &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
+}
+
+/// Receives what [`send_descriptor`] sent. Returns the length of the message.
+///
+/// # Errors
+/// `UnexpectedEof` if the other end is closed; EMFILE if there is no room for the descriptor.
+pub(crate) fn receive_descriptor<const N: usize>(
+    socket: &UnixStream,
+    mut parts: [IoSliceMut<'_>; N],
+) -> io::Result<(usize, OwnedFd)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let received = rustix::net::recvmsg(socket, &mut parts, &mut control, flags)?;
+    if received.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let descriptor = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    Ok((received.bytes, descriptor.ok_or(Errno::MFILE)?))
 }
 
 /// The process that connected, as it was then.

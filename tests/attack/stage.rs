@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use crate::attack::{Attack, has_begun};
 use crate::plan::{Fault, Plan, Program};
-use crate::process::{self, describe, send};
+use crate::process::{self, describe, is_stopped, send};
 use crate::rig::wait::holds_within;
 use crate::rig::{
     Fs, Job, Outcome, Rig, RunToEnd, Setup, alive, children, start, tool, wait_until,
@@ -219,8 +219,12 @@ impl Stage {
     fn judge_alone(&mut self, victim: u32, run: u32, session: &Session) -> Judged {
         let dead = holds_within(BOUND, || {
             let left = session.processes();
-            let stays = |pid: u32| pid == session.job.pid() || pid == victim;
-            left.iter().all(|pid| victim == run && stays(*pid))
+            let stays = |pid: u32| match victim == run {
+                true => pid == session.job.pid() || pid == victim,
+                // Nothing can wake it before it has a session. The storage rests all the same.
+                false => pid == victim && is_stopped(pid) && !session.has_started(),
+            };
+            left.iter().all(|pid| stays(*pid))
         });
         if !dead {
             return Err(format!(

@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use pst::wire::{
     ClientMessage, CloseResult, DaemonMessage, Decoder, MAGIC, Message, RevokeReason, VERSION,
 };
@@ -274,6 +276,33 @@ pub fn child_of(pid: i32) -> i32 {
         let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
         list.split_whitespace().next()?.parse().ok()
     })
+}
+
+pub fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
+/// Continues a stopped process until it forks. Gives the new process, which is stopped before its first instruction.
+pub fn stopped_at_fork(pid: i32) -> i32 {
+    let parent = nix::unistd::Pid::from_raw(pid);
+    ptrace::seize(parent, ptrace::Options::PTRACE_O_TRACEFORK).unwrap();
+    signal(pid, libc::SIGCONT);
+    loop {
+        match waitpid(parent, Some(WaitPidFlag::__WALL)).unwrap() {
+            WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_FORK) => break,
+            WaitStatus::Stopped(_, received) => ptrace::cont(parent, received).unwrap(),
+            WaitStatus::PtraceEvent(..) => ptrace::cont(parent, None).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+    let child = i32::try_from(ptrace::getevent(parent).unwrap()).unwrap();
+    let forked = nix::unistd::Pid::from_raw(child);
+    waitpid(forked, Some(WaitPidFlag::__WALL)).unwrap();
+    signal(child, libc::SIGSTOP);
+    ptrace::detach(forked, None).unwrap();
+    ptrace::detach(parent, None).unwrap();
+    child
 }
 
 /// Waits until a process is in this state, as in proc_pid_stat(5): `T` is stopped.

@@ -4,7 +4,9 @@ use std::process::{Child, Command};
 
 use pst::wire::{ClientMessage, CloseResult, RevokeReason};
 
-use crate::rig::{Client, Narrow, Rig, becomes, child_of, is_alive, signal, until};
+use crate::rig::{
+    Client, Narrow, Rig, becomes, child_of, is_alive, parent, signal, stopped_at_fork, until,
+};
 use crate::signals::FIRST_LINE;
 
 /// A shell that ignores TERM, with children that do not want to die either.
@@ -221,6 +223,35 @@ fn p6_the_supervisor_is_killed_while_run_is_stopped() {
     signal(started.supervisor, libc::SIGKILL);
     let stderr = started.ends_with_all(&rig, Some(1));
     assert!(stderr.contains("supervisor was lost"));
+}
+
+#[test]
+fn p6_run_is_killed_while_the_supervisor_is_stopped_at_its_fork() {
+    for kill in [true, false] {
+        let rig = Rig::new();
+        let script = "kill -STOP $$; exec $PST run sh -c 'echo > $F/up'";
+        let mut child = rig.bash(script).spawn().unwrap();
+        let run = child.id() as i32;
+        becomes(run, "T");
+        let tracer = std::thread::spawn(move || stopped_at_fork(run));
+        let mut client = rig.accept();
+        client.grant(&rig);
+        let supervisor = tracer.join().unwrap();
+        becomes(supervisor, "T");
+        match kill {
+            true => signal(run, libc::SIGKILL),
+            false => client.revoke(RevokeReason::Stopping),
+        }
+        assert_eq!(client.next(), None, "the session ends");
+        let code = child.wait().unwrap().code();
+        assert_eq!(code, (!kill).then_some(1));
+        if kill {
+            becomes(supervisor, "T"); // it holds nothing, and nobody has continued it
+            signal(supervisor, libc::SIGCONT);
+        }
+        rig.all_end();
+        assert!(!rig.folder.join("up").exists());
+    }
 }
 
 #[test]
@@ -460,10 +491,6 @@ fn p5_the_callers_group_and_children_are_left_alone() {
         rig.line_of("up");
         let (other, left) = (rig.pid_of("other"), rig.pid_of("child"));
         if kill_supervisor {
-            let parent = |pid: i32| -> Option<i32> {
-                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-                stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
-            };
             let run = parent(left).unwrap();
             let comm = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm"));
             let marked = rig.marked().into_iter();
