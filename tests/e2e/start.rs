@@ -1,10 +1,12 @@
 //! Starting: whatever the storage is like, and one daemon only.
 
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
+use std::process::Command;
 
 use crate::rig::{Fs, MEMBER, Rig, RunToEnd, Setup, tool};
-use crate::{needs_root, needs_storage};
+use crate::{needs_root, needs_storage, needs_tool};
 
 #[test]
 fn p3_it_starts_without_a_storage_and_serves_when_it_comes() {
@@ -92,6 +94,46 @@ fn p2_a_second_daemon_on_the_same_device_refuses_wherever_its_socket_is() {
     assert!(second.one_line().contains(&next), "{second:?}");
     assert_eq!(rig.superblock(), "rw");
     session.end().must(0);
+    rig.must_serve();
+}
+
+/// These words run in the rig with this fault in their calls of flock(2): a daemon locks its socket
+/// first, and then the device.
+fn with_flock(rig: &Rig, fault: &str, words: &[OsString]) -> Command {
+    let mut strace = rig.command("strace");
+    strace.args(["-D", "-f", "-o"]).arg(rig.dir().join("calls"));
+    strace.args(["-e", "trace=flock", "-e"]);
+    strace.arg(format!("inject=flock:{fault}")).args(words);
+    strace
+}
+
+#[test]
+fn p9_an_error_of_a_lock_is_not_taken_for_another_daemon() {
+    needs_root!("tracing");
+    needs_tool!("strace");
+    let rig = Setup::new(Fs::Ext4).stopped().start();
+    let socket = rig.run_dir().join("pst.sock.lock");
+    let mut prepare: Vec<OsString> = ["pst", "prepare", "-c"].map(OsString::from).into();
+    prepare.push(rig.config().into());
+    for (words, call, lock) in [
+        (rig.daemon_words(), 1, socket),
+        (rig.daemon_words(), 2, rig.lock()),
+        (prepare, 1, rig.lock()),
+    ] {
+        let fault = format!("error=ENOLCK:when={call}");
+        let refused = with_flock(&rig, &fault, &words).to_end().must(1);
+        let told = format!("cannot lock {}: no locks available", lock.display());
+        assert!(refused.one_line().contains(&told), "{refused:?}");
+    }
+}
+
+#[test]
+fn p9_a_device_that_prepare_holds_for_a_moment_is_waited_for() {
+    needs_root!("tracing");
+    needs_tool!("strace");
+    let mut rig = Setup::new(Fs::Ext4).stopped().start();
+    let words = rig.daemon_words();
+    rig.start_daemon_as(with_flock(&rig, "error=EAGAIN:when=2..4", &words));
     rig.must_serve();
 }
 
