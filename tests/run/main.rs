@@ -1,6 +1,6 @@
 //! `pst run` from outside: the real binary, a real command, and a daemon that
 //! does what each test says. P3 to P7, as far as the client keeps them.
-#![allow(unsafe_code, clippy::unwrap_used)]
+#![allow(unsafe_code, clippy::unwrap_used, clippy::expect_used)] // only tests
 
 /// Leaves the test out where nobody is root on the whole machine.
 macro_rules! needs_root {
