@@ -49,5 +49,6 @@ pub mod storage;
 pub mod sys;
 pub(crate) mod systemd;
 pub(crate) mod table;
+pub(crate) mod transaction;
 pub(crate) mod units;
 pub mod wire;
