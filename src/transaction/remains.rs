@@ -1,0 +1,182 @@
+//! Names of temporary files and working areas, and the removal of those that a killed transaction left. Each is locked
+//! with flock(2) by its owner while it is in use.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, openat, unlinkat};
+use rustix::io::Errno;
+
+use crate::sys::file::open_directory_beneath;
+
+const PREFIX: &str = ".pst-";
+
+/// Hexadecimal digits after the prefix.
+const DIGITS: usize = 16;
+
+/// Returns a new random name for a temporary file or a working area.
+pub(crate) fn new_name() -> OsString {
+    // Each RandomState has random keys of its own.
+    let random = RandomState::new().build_hasher().finish();
+    format!("{PREFIX}{random:016x}").into()
+}
+
+/// Whether [`new_name`] could have returned this name.
+pub(crate) fn is_temporary(name: &OsStr) -> bool {
+    let digits = name.as_bytes().strip_prefix(PREFIX.as_bytes());
+    digits.is_some_and(|digits| {
+        let is_digit = |digit: &u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+        digits.len() == DIGITS && digits.iter().all(is_digit)
+    })
+}
+
+/// Creates a temporary file with these permissions, less the umask, and locks it.
+pub(crate) fn create_file(
+    directory: BorrowedFd<'_>,
+    mode: Mode,
+) -> Result<(File, OsString), Errno> {
+    loop {
+        let name = new_name();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = match openat(directory, &name, flags, mode) {
+            Ok(file) => file,
+            Err(Errno::EXIST) => continue,
+            Err(error) => return Err(error),
+        };
+        if lock_new(file.as_fd()) {
+            return Ok((file.into(), name));
+        }
+    }
+}
+
+/// Creates a working area with mode 0700, and locks it.
+pub(crate) fn create_directory(directory: BorrowedFd<'_>) -> Result<(OwnedFd, OsString), Errno> {
+    loop {
+        let name = new_name();
+        match rustix::fs::mkdirat(directory, &name, Mode::RWXU) {
+            Err(Errno::EXIST) => continue,
+            created => created?,
+        }
+        match open_unfollowed(directory, &name) {
+            Ok(area) if lock_new(area.as_fd()) => return Ok((area, name)),
+            Ok(_) | Err(Errno::NOENT) => {} // another transaction took it for remains
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Locks a new file or directory. Returns false if another transaction, which saw it before, removes it.
+fn lock_new(file: BorrowedFd<'_>) -> bool {
+    let locked = flock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    locked && rustix::fs::fstat(file).is_ok_and(|status| status.st_nlink > 0)
+}
+
+/// Removes the unlocked remains in a directory. Skips those that this user may not remove.
+pub(crate) fn remove_all(directory: BorrowedFd<'_>) {
+    for name in list(directory) {
+        // Fails if it is in use, or another user's; `pst check` names it.
+        let _ = remove(directory, &name);
+    }
+}
+
+/// Returns the names of temporary files and working areas in a directory, in use or not.
+pub(crate) fn list(directory: BorrowedFd<'_>) -> Vec<OsString> {
+    let names = Dir::read_from(directory).into_iter().flatten().flatten();
+    names
+        .map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned())
+        .filter(|name| is_temporary(name))
+        .collect()
+}
+
+/// Removes one, unless it is locked.
+fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    let status = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let _lock = match FileType::from_raw_mode(status.st_mode) {
+        FileType::RegularFile | FileType::Directory => {
+            let file = open_unfollowed(directory, name)?;
+            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            Some(file)
+        }
+        _ => None, // no transaction creates such a file here
+    };
+    remove_tree(directory, name)
+}
+
+fn open_unfollowed(directory: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    openat(directory, name, flags, Mode::empty())
+}
+
+/// Removes a file, or a directory with everything in it. Follows no symlink and enters no other mount.
+pub(crate) fn remove_tree(directory: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    match unlinkat(directory, name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        removed => return removed,
+    }
+    if unlinkat(directory, name, AtFlags::REMOVEDIR).is_ok() {
+        return Ok(());
+    }
+    let inner = open_directory_beneath(directory, name.as_ref())
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    for entry in Dir::read_from(&inner)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            remove_tree(inner.as_fd(), name)?;
+        }
+    }
+    unlinkat(directory, name, AtFlags::REMOVEDIR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::file::tests::TempDir;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn only_random_names_are_temporary() {
+        assert!(is_temporary(&new_name()));
+        assert_ne!(new_name(), new_name());
+        for name in [
+            ".pst-",
+            ".pst-notes",
+            ".pst-0123456789ABCDEF",
+            "x.pst-0123456789abcdef",
+        ] {
+            assert!(!is_temporary(OsStr::new(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn remains_are_removed_unless_they_are_in_use() {
+        let dir = TempDir::new("remains");
+        let outside = TempDir::new("remains-outside");
+        fs::write(outside.0.join("kept"), "x").unwrap();
+        let open = File::open(&dir.0).unwrap();
+        let (file, in_use) = create_file(open.as_fd(), Mode::RUSR).unwrap();
+        let (area, area_in_use) = create_directory(open.as_fd()).unwrap();
+        let (_, left) = create_file(open.as_fd(), Mode::RUSR).unwrap();
+        let (_, area_left) = create_directory(open.as_fd()).unwrap();
+        fs::create_dir_all(dir.0.join(&area_left).join("a/b")).unwrap();
+        symlink(&outside.0, dir.0.join(&area_left).join("a/link")).unwrap();
+        symlink(&outside.0, dir.0.join(new_name())).unwrap();
+        fs::write(dir.0.join(".pst-notes"), "x").unwrap();
+        remove_all(open.as_fd());
+        assert!(!dir.0.join(left).exists() && !dir.0.join(area_left).exists());
+        let mut names = list(open.as_fd());
+        names.sort();
+        let mut expected = vec![in_use, area_in_use];
+        expected.sort();
+        assert_eq!(names, expected);
+        assert!(dir.0.join(".pst-notes").exists() && outside.0.join("kept").exists());
+        drop((file, area));
+        remove_all(open.as_fd());
+        assert!(list(open.as_fd()).is_empty());
+    }
+}
