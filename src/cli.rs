@@ -17,6 +17,7 @@ use crate::escape::escape;
 use crate::logging::{self, OneLine};
 use crate::problem::{Problem, ProblemKind};
 use crate::table::print;
+use crate::transaction::{put, store};
 use crate::units::parse_size;
 use crate::{check, daemon, repair, run, status, storage};
 
@@ -35,6 +36,7 @@ command needs it.
 Commands:
   daemon            manage the storage, in the foreground
   run               run a command while the storage is writable
+  put               store a file, all or nothing
   status            show the storage and the open sessions
   prepare           make the mount ready, once after each mount, as root
   check             find problems in the installation
@@ -104,6 +106,38 @@ struct RunArgs {
     /// refuse unless this much is free: bytes, or with K, M or G
     #[argh(option, arg_name = "SIZE")]
     need: Option<OptionValue>,
+    /// config file (default: $PST_CONFIG, else /etc/kvmd/pst.toml)
+    #[argh(option, short = 'c', arg_name = "FILE")]
+    config: Option<OptionValue>,
+    /// the daemon's socket (default: $PST_SOCKET, else the config file's)
+    #[argh(option, arg_name = "PATH")]
+    socket: Option<OptionValue>,
+}
+
+/// Store SOURCE, or standard input, as FILE on the storage: all or nothing.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    usage = "[-m MODE] [-o OWNER[:GROUP]] [-p] [--allow-empty] [-c FILE] [--socket PATH]\n    [--] FILE [SOURCE]",
+    help_triggers("-h", "--help"),
+    example = "openssl rand -hex 32 | {command_name} -m 600 api.key",
+    note = "FILE is relative to the storage's data directory, or an absolute path below it.\nAn existing file keeps its mode, owner, ACLs and extended attributes.",
+    error_code(0, "the new file is on the card"),
+    error_code(1, "the old file is unchanged, or a message says more"),
+    error_code(2, "bad usage, or an error in the config file")
+)]
+struct PutArgs {
+    /// permissions of FILE, in octal
+    #[argh(option, short = 'm', arg_name = "MODE")]
+    mode: Option<OptionValue>,
+    /// owner of FILE, its group, or both
+    #[argh(option, short = 'o', arg_name = "OWNER[:GROUP]")]
+    owner: Option<OptionValue>,
+    /// make missing directories
+    #[argh(switch, short = 'p')]
+    parents: bool,
+    /// store an empty file, too
+    #[argh(switch)]
+    allow_empty: bool,
     /// config file (default: $PST_CONFIG, else /etc/kvmd/pst.toml)
     #[argh(option, short = 'c', arg_name = "FILE")]
     config: Option<OptionValue>,
@@ -265,6 +299,8 @@ fn start(word: &OsStr, args: impl Iterator<Item = OsString>) -> Result<ExitCode,
     match word.as_bytes() {
         b"daemon" => start_daemon("pst daemon", args),
         b"run" => start_run("pst run", args),
+        b"put" => start_put(args),
+        word if word == store::WORD.as_bytes() => Ok(store::main(args)?),
         b"status" => {
             let args: StatusArgs = options::parse("pst status", args)?;
             Ok(status::main(status::StatusOptions {
@@ -329,7 +365,53 @@ fn start_run(name: &str, args: impl Iterator<Item = OsString>) -> Result<ExitCod
         quiet: args.quiet,
         need: need.unwrap_or(0),
         command,
+        shown_command: None,
     }))
+}
+
+fn start_put(args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> {
+    let name = "pst put";
+    let (args, words): (PutArgs, _) = options::parse_before_words(name, args)?;
+    let mut words = words.into_iter();
+    let (file, source) = match (words.next(), words.next(), words.next()) {
+        (Some(file), source, None) => (file, source),
+        (None, ..) => return fail(name, "no file to store"),
+        (.., Some(word)) => {
+            let word = escape(word.as_bytes());
+            return fail(name, format!("unexpected argument '{word}'"));
+        }
+    };
+    let mode = args.mode.map(|mode| put::parse_mode(&mode.0)).transpose()?;
+    let owner = args
+        .owner
+        .map(|owner| put::parse_owner(&owner.0))
+        .transpose()?;
+    let (uid, gid) = owner.unwrap_or_default();
+    let (socket, config) = client_paths(args.socket, args.config)?;
+    Ok(put::main(put::PutOptions {
+        socket,
+        config,
+        mode,
+        uid,
+        gid,
+        parents: args.parents,
+        allow_empty: args.allow_empty,
+        file,
+        source: source.map(PathBuf::from),
+    })?)
+}
+
+/// Returns the daemon's socket and the config file, for a client that takes both as options.
+fn client_paths(
+    socket: Option<OptionValue>,
+    config: Option<OptionValue>,
+) -> Result<(PathBuf, PathBuf), Problem> {
+    let (path, required) = config_path(config);
+    let socket = match named(socket, "PST_SOCKET") {
+        Some(socket) => socket,
+        None => Config::load(&path, required)?.socket,
+    };
+    Ok((socket, path))
 }
 
 /// Returns the config for `daemon` and `prepare`. PST_SOCKET overrides the config's socket, as it does

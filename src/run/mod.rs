@@ -36,6 +36,8 @@ pub(crate) struct RunOptions {
     pub need: u64,
     /// The command and its arguments; never empty.
     pub command: Vec<OsString>,
+    /// What `pst status` shows as the session's command, if it is not `command`.
+    pub shown_command: Option<OsString>,
 }
 
 /// One run. The supervisor has a copy, because it is a fork.

@@ -33,9 +33,11 @@ pub(super) struct GrantedSession {
 /// Opens a session. Waits for the grant without a limit, or until a signal arrives.
 pub(super) fn open(options: &RunOptions, signals: &Signals) -> Result<GrantedSession, RunError> {
     let mut wait = DaemonWait::new(signals, "the storage was not granted yet");
+    let joined = || options.command.join(OsStr::new(" "));
+    let shown = options.shown_command.clone().unwrap_or_else(joined);
     let open = ClientMessage::Open {
         version: VERSION,
-        command: options.command.join(OsStr::new(" ")).into_vec(),
+        command: shown.into_vec(),
     };
     let mut connection = connect(&options.socket, &open, &mut wait)?;
     verify::check_daemon(&connection.stream, options)?;

@@ -57,6 +57,11 @@ extern "C" fn remember_inherited() {
     });
 }
 
+/// Whether the caller left standard input open. Rust's runtime opens /dev/null in its place if not.
+pub fn stdin_was_open() -> bool {
+    INHERITED.get().is_none_or(|inherited| !inherited.closed[0])
+}
+
 /// Blocks [`handled`], SIGCHLD and SIGTTOU. Must be called first in `main`: a thread keeps the mask
 /// that it starts with. With SIGTTOU blocked, writing a message in the background stops nothing.
 ///

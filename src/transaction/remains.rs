@@ -53,6 +53,7 @@ pub(crate) fn create_file(
 }
 
 /// Creates a working area with mode 0700, and locks it.
+#[allow(dead_code)] // for `pst run --atomic`
 pub(crate) fn create_directory(directory: BorrowedFd<'_>) -> Result<(OwnedFd, OsString), Errno> {
     loop {
         let name = new_name();
