@@ -46,6 +46,11 @@ impl DataDirectory {
         }
     }
 
+    /// Returns the absolute path, for messages.
+    pub(crate) fn full(&self, path: &Path) -> PathBuf {
+        self.path.join(path).components().collect() // without "/./"
+    }
+
     /// Returns the user's `path` relative to the data directory.
     ///
     /// # Errors
@@ -81,9 +86,9 @@ impl DataDirectory {
             let target = match rustix::fs::readlinkat(&place.directory, &place.name, Vec::new()) {
                 Ok(target) => PathBuf::from(OsStr::from_bytes(target.as_bytes())),
                 Err(Errno::INVAL | Errno::NOENT) => return Ok(place), // no symlink; no file
-                Err(error) => return Err(cannot("read", &self.path.join(path), error)),
+                Err(error) => return Err(cannot("read", &self.full(&path), error)),
             };
-            let shown = escape_path(&self.path.join(&path));
+            let shown = escape_path(&self.full(&path));
             if target.is_absolute() {
                 let target = escape_path(&target);
                 let text = format!("{shown} is a symlink to the absolute path {target}");
@@ -97,7 +102,7 @@ impl DataDirectory {
                 return Err(Problem::new(text).hint("add the file's name"));
             }
         }
-        Err(cannot("follow", &self.path.join(path), Errno::LOOP))
+        Err(cannot("follow", &self.full(&path), Errno::LOOP))
     }
 
     /// Opens the directory of the file at `path`, whose last component is a name.
@@ -130,7 +135,7 @@ impl DataDirectory {
 
     /// Explains why [`DataDirectory::open_directory`] failed.
     pub(crate) fn cannot_open(&self, path: &Path, error: Errno) -> Problem {
-        let full = self.path.join(path);
+        let full = self.full(path);
         match error {
             Errno::XDEV => {
                 let (shown, data) = (escape_path(&full), escape_path(&self.path));

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path};
 use std::process::ExitCode;
 
 use rustix::fs::{AtFlags, Gid, Mode, RenameFlags, Stat, Uid, fchmod, fchown, fstat, fsync};
@@ -152,7 +152,7 @@ pub(crate) fn main(words: impl Iterator<Item = OsString>) -> Result<ExitCode, Pr
         made.make(&data, parent(&path))?;
     }
     let place = data.locate(&path)?;
-    let shown = data.path.join(&place.directory_path).join(&place.name);
+    let shown = data.full(&place.directory_path).join(&place.name);
     remains::remove_all(place.directory.as_fd());
     let storing = Storing {
         options: &options,
@@ -176,8 +176,11 @@ impl MadeDirectories {
             return Ok(()); // `locate` returns another error
         }
         self.make(data, parent(path))?;
+        if !matches!(path.components().next_back(), Some(Component::Normal(_))) {
+            return Ok(());
+        }
         let place = data.place(path)?;
-        let full = data.path.join(path);
+        let full = data.full(path);
         let all = Mode::RWXU | Mode::RWXG | Mode::RWXO; // less the umask
         match rustix::fs::mkdirat(&place.directory, &place.name, all) {
             Ok(()) => {}
@@ -231,7 +234,7 @@ impl Storing<'_> {
         self.copy(content, &file, size)?;
         fsync(&file).map_err(|error| self.cannot("sync", error))?;
         if !self.place.is_current(self.data) {
-            let directory = escape_path(&self.data.path.join(&self.place.directory_path));
+            let directory = escape_path(&self.data.full(&self.place.directory_path));
             return Err(Problem::new(format!(
                 "{directory} was replaced meanwhile, so nothing is stored"
             )));
@@ -374,7 +377,7 @@ impl Storing<'_> {
     }
 
     fn cannot_create(&self, error: Errno) -> Problem {
-        let directory = self.data.path.join(&self.place.directory_path);
+        let directory = self.data.full(&self.place.directory_path);
         let problem = cannot("create a file in", &directory, error);
         match error {
             Errno::ACCESS => problem.hint(format!(

@@ -27,6 +27,7 @@ mod mounting;
 mod namespaces;
 mod passing;
 mod prepare;
+mod put;
 mod readme;
 mod repair;
 mod resources;
