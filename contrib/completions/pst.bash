@@ -39,7 +39,7 @@ _pst_file() {
 
 _pst() {
     local cur prev words cword split subcommand options REPLY
-    local subcommands="daemon run status prepare check repair help"
+    local subcommands="daemon run put status prepare check repair help"
     if declare -F _init_completion >/dev/null; then
         _init_completion -s || return
     else
@@ -77,7 +77,7 @@ _pst() {
     fi
 
     case $subcommand:$prev in
-    run:--socket | status:--socket)
+    run:--socket | put:--socket | status:--socket)
         _pst_file
         return
         ;;
@@ -90,16 +90,29 @@ _pst() {
         COMPREPLY=($(compgen -W "off error warn info debug trace" -- "$cur"))
         return
         ;;
+    put:-o | put:--owner)
+        COMPREPLY=($(compgen -u -- "$cur"))
+        return
+        ;;
+    put:-m | put:--mode)
+        COMPREPLY=($(compgen -W "600 640 644" -- "$cur"))
+        return
+        ;;
     run:--need)
         COMPREPLY=($(compgen -W "1M 5M 20M 100M" -- "$cur"))
         return
         ;;
     esac
     [[ $split == true ]] && return
+    if [[ $subcommand == put && $cur != -* ]]; then
+        _pst_file
+        return
+    fi
 
     case $subcommand in
     daemon) options="-c --config --log-level" ;;
     run) options="-q --quiet --need -c --config --socket --" ;;
+    put) options="-m --mode -o --owner -p --parents --allow-empty -c --config --socket --" ;;
     status) options="--json --watch -c --config --socket" ;;
     prepare) options="-c --config" ;;
     check) options="-c --config --json" ;;
