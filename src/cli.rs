@@ -119,6 +119,7 @@ struct RunArgs {
 #[argh(
     usage = "[-m MODE] [-o OWNER[:GROUP]] [-p] [--allow-empty] [-c FILE] [--socket PATH]\n    [--] FILE [SOURCE]",
     help_triggers("-h", "--help"),
+    example = "{command_name} tls/cert.pem cert.pem",
     example = "openssl rand -hex 32 | {command_name} -m 600 api.key",
     note = "FILE is relative to the storage's data directory, or an absolute path below it.\nAn existing file keeps its mode, owner, ACLs and extended attributes.",
     error_code(0, "the new file is on the card"),
