@@ -53,7 +53,6 @@ pub(crate) fn create_file(
 }
 
 /// Creates a working area with mode 0700, and locks it.
-#[allow(dead_code)] // for `pst run --atomic`
 pub(crate) fn create_directory(directory: BorrowedFd<'_>) -> Result<(OwnedFd, OsString), Errno> {
     loop {
         let name = new_name();
@@ -92,9 +91,15 @@ pub(crate) fn list(directory: BorrowedFd<'_>) -> Vec<OsString> {
         .collect()
 }
 
-/// Removes one, unless it is locked.
+/// Removes one, unless it is locked. Removes a directory only if nobody but its owner can have given it that name:
+/// without the sticky bit above it, the name could be another user's way to have someone else's directory removed.
 fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     let status = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let above = rustix::fs::fstat(directory)?;
+    let is_shared = above.st_mode & 0o022 != 0 && above.st_mode & libc::S_ISVTX == 0;
+    if is_shared && FileType::from_raw_mode(status.st_mode) == FileType::Directory {
+        return Err(Errno::PERM);
+    }
     let _lock = match FileType::from_raw_mode(status.st_mode) {
         FileType::RegularFile | FileType::Directory => {
             let file = open_unfollowed(directory, name)?;
@@ -138,7 +143,7 @@ mod tests {
     use super::*;
     use crate::sys::file::tests::TempDir;
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
     fn only_random_names_are_temporary() {
@@ -152,6 +157,21 @@ mod tests {
         ] {
             assert!(!is_temporary(OsStr::new(name)), "{name}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_others_can_have_renamed_is_no_remains() {
+        let dir = TempDir::new("remains-shared");
+        let area = dir.0.join(new_name());
+        fs::create_dir(&area).unwrap();
+        let open = File::open(&dir.0).unwrap();
+        let set_mode = |mode| fs::set_permissions(&dir.0, PermissionsExt::from_mode(mode)).unwrap();
+        set_mode(0o770);
+        remove_all(open.as_fd());
+        assert!(area.exists());
+        set_mode(0o1770);
+        remove_all(open.as_fd());
+        assert!(!area.exists());
     }
 
     #[test]
