@@ -17,7 +17,7 @@ use crate::escape::escape;
 use crate::logging::{self, OneLine};
 use crate::problem::{Problem, ProblemKind};
 use crate::table::print;
-use crate::transaction::{put, store};
+use crate::transaction::{atomic, put, store};
 use crate::units::parse_size;
 use crate::{check, daemon, repair, run, status, storage};
 
@@ -89,7 +89,7 @@ struct DaemonArgs {
 /// Run COMMAND while the storage is writable, and return its exit code.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
-    usage = "[-q] [--need SIZE] [-c FILE] [--socket PATH] [--] COMMAND [ARGUMENT...]",
+    usage = "[-q] [--need SIZE] [--atomic DIR] [-c FILE] [--socket PATH] [--] COMMAND [ARGUMENT...]",
     help_triggers("-h", "--help"),
     example = "{command_name} -- sh -c 'date > $KVMD_PST_DATA/stamp'",
     note = "COMMAND finds the storage's directory in KVMD_PST_DATA. Options of pst end at\n-- or at the first word that is not an option.",
@@ -106,6 +106,9 @@ struct RunArgs {
     /// refuse unless this much is free: bytes, or with K, M or G
     #[argh(option, arg_name = "SIZE")]
     need: Option<OptionValue>,
+    /// COMMAND changes a copy of this directory, which replaces it if COMMAND returns 0
+    #[argh(option, arg_name = "DIR")]
+    atomic: Option<OptionValue>,
     /// config file (default: $PST_CONFIG, else /etc/kvmd/pst.toml)
     #[argh(option, short = 'c', arg_name = "FILE")]
     config: Option<OptionValue>,
@@ -302,6 +305,7 @@ fn start(word: &OsStr, args: impl Iterator<Item = OsString>) -> Result<ExitCode,
         b"run" => start_run("pst run", args),
         b"put" => start_put(args),
         word if word == store::WORD.as_bytes() => Ok(store::main(args)?),
+        word if word == atomic::WORD.as_bytes() => Ok(atomic::run_in_session(args)?),
         b"status" => {
             let args: StatusArgs = options::parse("pst status", args)?;
             Ok(status::main(status::StatusOptions {
@@ -360,14 +364,18 @@ fn start_run(name: &str, args: impl Iterator<Item = OsString>) -> Result<ExitCod
     }
     let need = args.need.map(|size| parse_size(&size.0)).transpose()?;
     let config = config_path(args.config);
-    Ok(run::main(run::RunOptions {
+    let options = run::RunOptions {
         socket: socket(args.socket, &config)?,
         config: config.0,
         quiet: args.quiet,
         need: need.unwrap_or(0),
         command,
         shown_command: None,
-    }))
+    };
+    Ok(match args.atomic {
+        Some(directory) => atomic::main(options, directory.0),
+        None => run::main(options),
+    })
 }
 
 fn start_put(args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> {

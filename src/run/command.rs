@@ -16,14 +16,15 @@ use crate::escape::escape;
 use crate::problem::Problem;
 use crate::sys::{process, signal};
 
-/// Starts the command. If that fails, a process in the command's place prints why and exits like a shell:
+/// Starts the command, with `data` as its KVMD_PST_DATA. If that fails, a process in the command's place prints why
+/// and exits like a shell:
 /// 127 if it is not found, 126 if it is not executable; 1 if a resource is exhausted. That process is ended
 /// like the command, so a blocked stderr does not keep the session open.
 ///
 /// # Errors
 /// There is no such process either. Prints why and returns the exit code.
-pub(super) fn start(words: &[OsString], data: &Path) -> Result<Pid, u8> {
-    let error = match process::spawn(words, "KVMD_PST_DATA", data.as_os_str()) {
+pub(crate) fn start(words: &[OsString], data: &OsStr) -> Result<Pid, u8> {
+    let error = match process::spawn(words, "KVMD_PST_DATA", data) {
         Ok(command) => return Ok(command),
         Err(error) => error,
     };

@@ -4,10 +4,10 @@
 //! which starts the command; and the command. If `pst run` or the supervisor loses the other one, or
 //! the daemon, it ends the command and all its descendants: a single SIGKILL leaves none unwatched.
 
-mod command;
+pub(crate) mod command;
 mod control;
 mod leftover;
-mod output;
+pub(crate) mod output;
 mod session;
 mod supervisor;
 mod tree;

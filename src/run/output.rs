@@ -9,17 +9,17 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::sys::poll;
 
-pub(super) fn info(quiet: bool, text: impl Display) {
+pub(crate) fn info(quiet: bool, text: impl Display) {
     if !quiet {
         print("INFO", text);
     }
 }
 
-pub(super) fn warning(text: impl Display) {
+pub(crate) fn warning(text: impl Display) {
     print("WARNING", text);
 }
 
-pub(super) fn error(text: impl Display) {
+pub(crate) fn error(text: impl Display) {
     print("ERROR", text);
 }
 

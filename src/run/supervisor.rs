@@ -122,8 +122,9 @@ impl Supervision<'_> {
         // forwards the others, so forget them here.
         self.read_signals();
         self.received.retain(Received::from_terminal);
-        let command = command::start(&self.context.options.command, &self.session.data)
-            .map_err(Report::Finished)?;
+        let words = &self.context.options.command;
+        let data = self.session.data.as_os_str();
+        let command = command::start(words, data).map_err(Report::Finished)?;
         for early in &self.received {
             let _ = process::signal_child(command, early.signal); // it may run as another user
         }

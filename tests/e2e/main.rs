@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used)] // all of it is tests, not only what bears the attribute
 
 mod admission;
+mod atomic;
 mod check;
 mod cli;
 mod codes;

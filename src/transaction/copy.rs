@@ -1,0 +1,247 @@
+//! Copies a directory tree with everything that it has: owners, modes, times, extended attributes and ACLs, inode
+//! flags, hard links, holes, symlinks and special files. An attribute that cannot be kept is an error.
+//!
+//! Anybody who may write there can change the source meanwhile; so it is read only through descriptors and without
+//! following symlinks. The copy is in a directory that nobody else may enter.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, IFlags, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid,
+    XattrFlags, chmodat, chownat, fstat, getxattr, ioctl_getflags, ioctl_setflags, lgetxattr,
+    linkat, listxattr, lremovexattr, lsetxattr, mkdirat, mknodat, openat, readlinkat, seek, statat,
+    symlinkat, utimensat,
+};
+use rustix::io::Errno;
+
+use super::tree::{failed, is_directory, names, open};
+use crate::escape::{escape, escape_path};
+use crate::problem::Problem;
+use crate::sys::user;
+
+/// The largest list and the largest value of extended attributes; xattr(7).
+const XATTR_MAX: usize = 64 << 10;
+
+const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
+
+/// One copy. Paths are relative to `root`, the working area.
+pub(super) struct Copier<'a> {
+    root: BorrowedFd<'a>,
+    /// Called before each entry of a directory. Its error ends the copy.
+    check: &'a dyn Fn() -> Result<(), Problem>,
+    /// The first name of each inode with hard links.
+    links: HashMap<u64, PathBuf>,
+}
+
+impl Copier<'_> {
+    pub(super) fn new<'a>(
+        root: BorrowedFd<'a>,
+        check: &'a dyn Fn() -> Result<(), Problem>,
+    ) -> Copier<'a> {
+        let links = HashMap::new();
+        Copier { root, check, links }
+    }
+
+    /// Copies the entry `name` of `from`, with all below it, into `to`.
+    pub(super) fn copy(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<(), Problem> {
+        let cannot = |error| failed("copy", path, error);
+        // All that is copied comes from this one inode, whatever takes its name meanwhile.
+        let source = open(from, name, OFlags::PATH).map_err(cannot)?;
+        let stat = fstat(&source).map_err(cannot)?;
+        if !is_directory(&stat) && stat.st_nlink > 1 {
+            if let Some(first) = self.links.get(&stat.st_ino) {
+                return linkat(self.root, first, to, name, AtFlags::empty()).map_err(cannot);
+            }
+            self.links.insert(stat.st_ino, path.to_owned());
+        }
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => self.copy_directory(&source, to, name, path)?,
+            FileType::RegularFile => copy_file(&source, to, name).map_err(|error| {
+                Problem::io(format!("cannot copy {}", escape_path(path)), &error)
+            })?,
+            FileType::Symlink => readlinkat(&source, c"", Vec::new())
+                .and_then(|target| symlinkat(target, to, name))
+                .map_err(cannot)?,
+            kind => mknodat(to, name, kind, Mode::RUSR, stat.st_rdev).map_err(cannot)?,
+        }
+        keep_attributes(&source, to, name, path, &stat)
+    }
+
+    fn copy_directory(
+        &mut self,
+        source: &OwnedFd,
+        to: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<(), Problem> {
+        let cannot = |error| failed("copy", path, error);
+        let from = open(source.as_fd(), OsStr::new("."), OFlags::DIRECTORY).map_err(cannot)?;
+        mkdirat(to, name, Mode::RWXU).map_err(cannot)?;
+        let to = open(to, name, OFlags::DIRECTORY).map_err(cannot)?;
+        for name in names(&from).map_err(cannot)? {
+            (self.check)()?;
+            self.copy(from.as_fd(), to.as_fd(), &name, &path.join(&name))?;
+        }
+        keep_flags(from.as_fd(), to.as_fd()).map_err(cannot)
+    }
+}
+
+fn copy_file(source: &OwnedFd, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    let from = File::open(descriptor_path(source))?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let to = File::from(openat(to, name, flags, Mode::RUSR | Mode::WUSR)?);
+    copy_data(&from, &to)?;
+    Ok(keep_flags(from.as_fd(), to.as_fd())?)
+}
+
+/// Copies the data of a file, but not its holes. lseek(2).
+fn copy_data(from: &File, to: &File) -> io::Result<()> {
+    let size = from.metadata()?.len();
+    let mut buffer = vec![0; 128 << 10];
+    let mut at = 0;
+    while at < size {
+        at = match seek(from, SeekFrom::Data(at)) {
+            Err(Errno::NXIO) => break, // a hole up to the end
+            found => found?,
+        };
+        let end = seek(from, SeekFrom::Hole(at))?;
+        while at < end {
+            let most =
+                usize::try_from(end - at).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let got = from.read_at(&mut buffer[..most], at)?;
+            if got == 0 {
+                break; // cut off meanwhile
+            }
+            to.write_all_at(&buffer[..got], at)?;
+            at += got as u64;
+        }
+    }
+    to.set_len(size)
+}
+
+/// Copies the flags that chattr(1) sets.
+fn keep_flags(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+    let (wanted, found) = match (ioctl_getflags(from), ioctl_getflags(to)) {
+        (Ok(wanted), Ok(found)) => (wanted, found),
+        _ => return Ok(()), // a filesystem without them
+    };
+    if wanted.intersects(IFlags::IMMUTABLE | IFlags::APPEND) {
+        return Err(Errno::PERM); // the swap could not replace it
+    }
+    match wanted == found {
+        true => Ok(()),
+        // The kernel's own flags, such as "has extents", follow the file's data.
+        false => ioctl_setflags(to, (found - IFlags::all()) | (wanted & IFlags::all())),
+    }
+}
+
+/// Copies owner, extended attributes, mode and times, and checks that they are kept.
+fn keep_attributes(
+    source: &OwnedFd,
+    to: BorrowedFd<'_>,
+    name: &OsStr,
+    path: &Path,
+    wanted: &Stat,
+) -> Result<(), Problem> {
+    let cannot = |error| failed("keep the attributes of", path, error);
+    let inspect = || statat(to, name, AtFlags::SYMLINK_NOFOLLOW).map_err(cannot);
+    let new = inspect()?;
+    if (new.st_uid, new.st_gid) != (wanted.st_uid, wanted.st_gid) {
+        let (uid, gid) = (Uid::from_raw(wanted.st_uid), Gid::from_raw(wanted.st_gid));
+        chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| cannot_own(path, wanted, error))?;
+    }
+    let anchored = descriptor_path(&to).join(name); // nobody else can replace it
+    keep_xattrs(&descriptor_path(source), &anchored, path)?;
+    if FileType::from_raw_mode(wanted.st_mode) != FileType::Symlink {
+        let mode = Mode::from_raw_mode(wanted.st_mode);
+        chmodat(to, name, mode, AtFlags::empty()).map_err(cannot)?;
+    }
+    let times = Timestamps {
+        last_access: timespec(wanted.st_atime as _, wanted.st_atime_nsec as _),
+        last_modification: timespec(wanted.st_mtime as _, wanted.st_mtime_nsec as _),
+    };
+    utimensat(to, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(cannot)?;
+    let new = inspect()?;
+    let kept = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_mtime);
+    match kept(&new) == kept(wanted) {
+        true => Ok(()),
+        // The kernel clears set-user-ID and set-group-ID bits without an error.
+        false => Err(cannot(Errno::PERM)),
+    }
+}
+
+fn timespec(seconds: i64, nanoseconds: i64) -> Timespec {
+    Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds as _,
+    }
+}
+
+fn cannot_own(path: &Path, wanted: &Stat, error: Errno) -> Problem {
+    let (owner, group) = (
+        user::user_name(wanted.st_uid),
+        user::group_name(wanted.st_gid),
+    );
+    let (owner, group) = (escape(&owner), escape(&group));
+    let what = format!(
+        "cannot copy {}, which belongs to {owner}:{group}",
+        escape_path(path)
+    );
+    Problem::io(what, &error.into()).hint("only root may keep that owner: run it as root")
+}
+
+/// Returns a path that leads to an open file.
+fn descriptor_path(file: &impl AsRawFd) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
+/// Copies extended attributes, among them ACLs. The caller's right to read one is the right to keep it.
+fn keep_xattrs(from: &Path, to: &Path, path: &Path) -> Result<(), Problem> {
+    let mut list = vec![0; XATTR_MAX];
+    let length = match listxattr(from, &mut list[..]) {
+        Err(Errno::OPNOTSUPP) => return Ok(()),
+        length => length.map_err(|error| failed("read the attributes of", path, error))?,
+    };
+    let mut value = vec![0; XATTR_MAX];
+    let mut other = vec![0; XATTR_MAX];
+    let names = list[..length].split(|&byte| byte == 0);
+    let names: Vec<&[u8]> = names.filter(|name| !name.is_empty()).collect();
+    for acl in ACLS.iter().filter(|acl| !names.contains(&acl.as_bytes())) {
+        // It comes from the working area, which has the data directory's default ACL.
+        match lremovexattr(to, *acl) {
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            removed => removed.map_err(|error| failed("keep the attributes of", path, error))?,
+        }
+    }
+    for name in names {
+        let cannot = |error| {
+            failed(
+                &format!("keep the attribute {} of", escape(name)),
+                path,
+                error,
+            )
+        };
+        let name = OsStr::from_bytes(name);
+        let length = getxattr(from, name, &mut value[..]).map_err(cannot)?;
+        let present = lgetxattr(to, name, &mut other[..])
+            .is_ok_and(|found| other[..found] == value[..length]);
+        if !present {
+            lsetxattr(to, name, &value[..length], XattrFlags::empty()).map_err(cannot)?;
+        }
+    }
+    Ok(())
+}
