@@ -12,7 +12,7 @@ _pst_command() {
             ((REPLY <= COMP_CWORD))
             return
             ;;
-        -c | --config | --socket | --need)
+        -c | --config | --socket | --need | --atomic)
             # bash makes three words of --socket=PATH.
             [[ ${COMP_WORDS[at + 1]-} == = ]] && ((at += 1))
             ((at += 2))
@@ -77,7 +77,7 @@ _pst() {
     fi
 
     case $subcommand:$prev in
-    run:--socket | put:--socket | status:--socket)
+    run:--socket | run:--atomic | put:--socket | status:--socket)
         _pst_file
         return
         ;;
@@ -111,7 +111,7 @@ _pst() {
 
     case $subcommand in
     daemon) options="-c --config --log-level" ;;
-    run) options="-q --quiet --need -c --config --socket --" ;;
+    run) options="-q --quiet --need --atomic -c --config --socket --" ;;
     put) options="-m --mode -o --owner -p --parents --allow-empty -c --config --socket --" ;;
     status) options="--json --watch -c --config --socket" ;;
     prepare) options="-c --config" ;;

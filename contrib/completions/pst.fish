@@ -43,7 +43,7 @@ function __pst_command
                 set -e tokens[1]
                 string join \n -- $tokens
                 return 0
-            case -c --config --socket --need
+            case -c --config --socket --need --atomic
                 set -q tokens[2]
                 or return 1 # its value is being typed
                 set -e tokens[1..2]
@@ -70,6 +70,7 @@ for name in pst kvmd-pst kvmd-pstrun
     complete -c $name -n '__pst_is "" run put status check daemon prepare repair' -s V -l version -d 'Show the version'
     complete -c $name -n '__pst_is run' -s q -l quiet -d 'Print only warnings and errors'
     complete -c $name -n '__pst_is run' -l need -x -a '1M 5M 20M 100M' -d 'Refuse unless this much is free'
+    complete -c $name -n '__pst_is run' -l atomic -r -F -d 'Change a copy of this directory, then swap it in'
     complete -c $name -n '__pst_is run put status' -l socket -r -F -d "The daemon's socket"
     complete -c $name -n '__pst_is put' -F
     complete -c $name -n '__pst_is put' -s m -l mode -x -a '600 640 644' -d 'Permissions, in octal'

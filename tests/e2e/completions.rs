@@ -164,11 +164,12 @@ fn check(rig: &Rig, shell: Shell) {
 }
 
 /// The command lines to which a session's command is added.
-const RUNS: [&str; 4] = [
+const RUNS: [&str; 5] = [
     "pst run",
     "pst run -q --",
     "kvmd-pstrun",
     "kvmd-pstrun --need 5M --socket=/x --",
+    "pst run --atomic a --",
 ];
 
 /// The commands, options and values of pst, and the names of programs and files.
@@ -186,6 +187,7 @@ fn check_own_words(rig: &Rig, prompt: &Prompt<'_>) {
     for option in [
         "run --socket ",
         "run --socket=",
+        "run --atomic ",
         "status --socket ",
         "run -c ",
         "status --config=",

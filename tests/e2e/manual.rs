@@ -26,7 +26,8 @@ fn the_examples_of_pst_run_do_what_they_show() {
     fs::create_dir(rig.dir().join("app")).expect("app");
     fs::write(rig.dir().join("app/state"), "state").expect("state");
     rig.sh("echo echo it runs > $KVMD_PST_DATA/script").must(0);
-    rig.sh("mkdir $KVMD_PST_DATA/app").must(0);
+    rig.sh("mkdir $KVMD_PST_DATA/app; echo old > $KVMD_PST_DATA/app/state")
+        .must(0);
     let run = |text: &str| {
         let here = rig.data().display().to_string();
         let text = text
@@ -46,12 +47,13 @@ fn the_examples_of_pst_run_do_what_they_show() {
         ended.text()
     };
     let examples = shown("$ pst run ");
-    assert_eq!(examples.len(), 3, "{examples:?}");
+    assert_eq!(examples.len(), 4, "{examples:?}");
     let said: Vec<String> = examples.iter().map(|text| run(text)).collect();
-    assert_eq!(said, ["", "it runs", ""]);
+    assert_eq!(said, ["", "it runs", "", ""]);
     let read = |name: &str| fs::read_to_string(rig.data().join(name)).expect("it is saved");
     assert!(!read("stamp").is_empty());
     assert_eq!(read("key"), "secret");
+    assert_eq!(read("app/state.old"), "old\n");
     let [save] = &shown("pst run ")[..] else {
         panic!("the recipe for a daemon is not there");
     };
