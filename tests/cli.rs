@@ -95,7 +95,9 @@ fn help_is_shown_everywhere() {
             "{args:?}"
         );
     }
-    for subcommand in ["daemon", "run", "put", "status", "prepare", "check", "repair"] {
+    for subcommand in [
+        "daemon", "run", "put", "status", "prepare", "check", "repair",
+    ] {
         assert!(
             general.contains(&format!("\n  {subcommand} ")),
             "{subcommand} is not listed"

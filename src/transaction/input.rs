@@ -53,32 +53,32 @@ fn collect(
     mut source: impl Read,
     cannot_read: impl Fn(io::Error) -> Problem,
 ) -> Result<Input, Problem> {
-    let mut first = Vec::new();
-    let mut start = source.by_ref().take(MEMORY_LIMIT);
-    start.read_to_end(&mut first).map_err(&cannot_read)?;
-    let mut next = [0; 4096];
-    let more = read_some(&mut source, &mut next).map_err(&cannot_read)?;
-    let in_memory = more == 0;
-    let mut file = match in_memory {
-        true => {
-            memory_file().map_err(|error| Problem::io("cannot keep the input in memory", &error))?
-        }
-        false => unnamed_file()?,
+    let mut start = Vec::new();
+    let limit = MEMORY_LIMIT + 1;
+    source
+        .by_ref()
+        .take(limit)
+        .read_to_end(&mut start)
+        .map_err(&cannot_read)?;
+    let mut size = start.len() as u64;
+    let is_large = size == limit;
+    let mut file = if is_large {
+        unnamed_file()?
+    } else {
+        memory_file().map_err(|error| Problem::io("cannot keep the input in memory", &error))?
     };
-    let mut size = (first.len() + more) as u64;
-    let written = file
-        .write_all(&first)
-        .and_then(|()| file.write_all(&next[..more]));
-    written.map_err(cannot_keep)?;
-    drop(first);
-    let mut buffer = vec![0; if in_memory { 0 } else { 1 << 16 }];
-    while !in_memory {
-        let count = read_some(&mut source, &mut buffer).map_err(&cannot_read)?;
-        if count == 0 {
-            break;
+    file.write_all(&start).map_err(cannot_keep)?;
+    drop(start);
+    if is_large {
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let count = read_some(&mut source, &mut buffer).map_err(&cannot_read)?;
+            if count == 0 {
+                break;
+            }
+            file.write_all(&buffer[..count]).map_err(cannot_keep)?;
+            size += count as u64;
         }
-        file.write_all(&buffer[..count]).map_err(cannot_keep)?;
-        size += count as u64;
     }
     Ok(Input { file, size })
 }
