@@ -134,10 +134,11 @@ fn copy_data(from: &File, to: &File) -> io::Result<()> {
 
 /// Copies the flags that chattr(1) sets.
 fn keep_flags(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
-    let (wanted, found) = match (ioctl_getflags(from), ioctl_getflags(to)) {
-        (Ok(wanted), Ok(found)) => (wanted, found),
-        _ => return Ok(()), // a filesystem without them
+    let wanted = match ioctl_getflags(from) {
+        Err(Errno::NOTTY | Errno::OPNOTSUPP) => return Ok(()), // a filesystem without them
+        wanted => wanted?,
     };
+    let found = ioctl_getflags(to)?;
     if wanted.intersects(IFlags::IMMUTABLE | IFlags::APPEND) {
         return Err(Errno::PERM); // the swap could not replace it
     }

@@ -6,6 +6,7 @@
 
 mod admission;
 mod atomic;
+mod atomic_faults;
 mod check;
 mod cli;
 mod codes;
