@@ -46,6 +46,9 @@ struct RunContext {
     signals: Signals,
     /// Descriptors that [`tree::end`] closes so that it can open others.
     reserve: Vec<OwnedFd>,
+    /// This process had children before it executed pst. Their orphans must not count as the command's,
+    /// so a guard adopts the command's; see [`supervisor`].
+    guarded: bool,
 }
 
 /// Why `pst run` fails, and its exit code. The command's own code has precedence if it is not 0.
@@ -85,13 +88,14 @@ fn run(options: RunOptions) -> Result<u8, RunError> {
         options,
         signals,
         reserve,
+        guarded: process::reap().is_ok(),
     };
-    // The process may have had children before it executed pst. They are not the command's.
-    let excluded = tree::descendants();
-    process::become_subreaper().map_err(cannot_watch)?;
+    if !context.guarded {
+        process::become_subreaper().map_err(cannot_watch)?;
+    }
     let mut supervisor = supervisor::start(&mut context).map_err(cannot_watch)?;
     let ended = open(&context).and_then(|session| {
-        let code = watch::run(&mut context, session, &mut supervisor, excluded)?;
+        let code = watch::run(&mut context, session, &mut supervisor)?;
         Ok(code)
     });
     if ended.is_err() {

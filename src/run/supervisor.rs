@@ -1,9 +1,14 @@
 //! The supervisor: starts the command, sends it the signals that `pst run` forwards, and reports its
 //! end. If `pst run` or the daemon is gone, it ends the command's process tree.
+//!
+//! `pst run` adopts the tree if the supervisor is lost. It cannot if its caller already had children, whose
+//! orphans it could not tell from the command's. Then the supervisor gets a guard as its parent, which adopts
+//! the tree instead.
 
 use std::io::{self, ErrorKind};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Pid;
@@ -15,7 +20,10 @@ use crate::problem::Problem;
 use crate::sys::signal::Received;
 use crate::sys::{current, poll, process, socket};
 
-/// The supervisor, as `pst run` sees it.
+/// The supervisor is killed if it needs this much longer than the kill grace to end the tree.
+pub(super) const SUPERVISOR_TIME: Duration = Duration::from_secs(2);
+
+/// The supervisor, or its guard, as `pst run` sees it.
 pub(super) struct Supervisor {
     /// `None` once it is reaped: then its number may belong to another process.
     pub pid: Option<Pid>,
@@ -36,21 +44,12 @@ pub(super) fn start(context: &mut RunContext) -> io::Result<Supervisor> {
         return Ok(Supervisor { pid, link });
     }
     drop(link);
-    let report = match await_session(&its_link) {
-        Ok(session) => Supervision {
-            context,
-            session,
-            link: &its_link,
-            received: Vec::new(),
+    let report = supervise(context, &its_link).unwrap_or_else(|error| {
+        if error.kind() != ErrorKind::UnexpectedEof {
+            output::try_error(cannot_watch(error));
         }
-        .run(),
-        Err(error) => {
-            if error.kind() != ErrorKind::UnexpectedEof {
-                output::try_error(cannot_watch(error));
-            }
-            Report::Ended(1)
-        }
-    };
+        Report::Ended(1)
+    });
     control::report(&its_link, report);
     std::process::exit(0)
 }
@@ -70,11 +69,11 @@ impl Supervisor {
     }
 }
 
-/// Prepares the supervisor's process, and waits until `pst run` hands the session over.
+/// Prepares the supervisor's process, waits until `pst run` hands the session over, and runs the command.
 ///
 /// # Errors
-/// `UnexpectedEof` if `pst run` has ended.
-fn await_session(link: &UnixStream) -> io::Result<GrantedSession> {
+/// There is no command. `UnexpectedEof` if `pst run` has ended.
+fn supervise(context: &mut RunContext, link: &UnixStream) -> io::Result<Report> {
     process::become_subreaper()?;
     // `killall pst` and `pkill -f pst` must signal only `pst run`. A signal to both processes is
     // taken as one to their process group, which is not forwarded.
@@ -82,7 +81,21 @@ fn await_session(link: &UnixStream) -> io::Result<GrantedSession> {
     current::rename_arguments(b"supervisor");
     socket::wake_this_process(link)?;
     control::report(link, Report::Ready);
-    control::take_over(link)
+    let mut supervision = Supervision {
+        session: control::take_over(link)?,
+        context,
+        link,
+        received: Vec::new(),
+    };
+    if supervision.context.guarded {
+        supervision.read_signals(); // the new process does not get them
+        if let Some(supervisor) = process::fork()? {
+            supervision.guard(supervisor);
+            std::process::exit(0);
+        }
+        process::become_subreaper()?;
+    }
+    Ok(supervision.run())
 }
 
 pub(super) fn cannot_watch(error: io::Error) -> Problem {
@@ -101,6 +114,42 @@ struct Supervision<'a> {
 }
 
 impl Supervision<'_> {
+    /// Waits for the end of the supervisor. Ends the tree if the supervisor is lost, or hangs when it must
+    /// end the tree.
+    fn guard(&mut self, supervisor: Pid) {
+        let (mut code, mut hangup) = (None, false);
+        while code.is_none() && !hangup {
+            [_, hangup] = poll::wait(
+                [
+                    PollFd::new(&self.context.signals, PollFlags::IN),
+                    PollFd::new(self.link, PollFlags::RDHUP),
+                ],
+                None,
+            );
+            self.read_signals();
+            code = tree::reap_until(supervisor);
+        }
+        let kill_grace = self.session.kill_grace;
+        if code.is_none() {
+            let _ = process::signal_child(supervisor, libc::SIGCONT); // the link wakes only this process
+            let deadline = Instant::now() + kill_grace + SUPERVISOR_TIME;
+            tree::wait_until(deadline, &self.context.signals, || {
+                code = tree::reap_until(supervisor);
+                code.is_some()
+            });
+        }
+        match code {
+            Some(0) => return, // it has reported
+            Some(_) => {}
+            None => tree::kill_supervisor(supervisor, &self.context.signals),
+        }
+        let (_, survivors) = tree::end_descendants(self.context, kill_grace, None);
+        // Before the messages, because their reader may be slow. `pst run` says why the command had to end.
+        let _ = self.link.shutdown(Shutdown::Both);
+        let _ = self.session.connection.stream.shutdown(Shutdown::Write);
+        tree::report_survivors(&survivors);
+    }
+
     fn run(&mut self) -> Report {
         match self.start() {
             Ok(command) => self.watch(command),
@@ -156,7 +205,6 @@ impl Supervision<'_> {
             self.context,
             &self.session,
             Some(command),
-            &[],
             reason,
         ))
     }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
 use super::session::GrantedSession;
+use super::supervisor::SUPERVISOR_TIME;
 use super::{RunContext, output};
 use crate::escape::escape;
 use crate::sys::signal::Signals;
@@ -25,35 +26,15 @@ const KILL_TIME_TOTAL: Duration = Duration::from_millis(1500);
 /// The kernel may skip a child in its list, so list them again after this time.
 const LIST_AGAIN: Duration = Duration::from_millis(20);
 
-/// Ends all descendants except the children in `excluded` and their descendants. Sends SIGTERM and
-/// SIGCONT to each; after the kill grace, sends SIGKILL to the children until none is left. Without
-/// this pid namespace's /proc, ends only `command`.
-///
-/// Then ends the session, prints the `reason`, and names the survivors: children that do not die, or
-/// that may not be signalled because they run as another user. Returns the command's exit code, or 0
-/// if it did not end.
+/// Ends all descendants, and then the session; prints the `reason`, and names the survivors. Returns the
+/// command's exit code, or 0 if it did not end.
 pub(super) fn end(
     context: &mut RunContext,
     session: &GrantedSession,
     command: Option<Pid>,
-    excluded: &[Pid],
     reason: Option<&str>,
 ) -> u8 {
-    context.reserve.clear();
-    let mut tree = Tree {
-        signals: &context.signals,
-        command,
-        excluded,
-        code: 0,
-        last_death: Instant::now(),
-    };
-    tree.terminate();
-    let until = Instant::now() + session.kill_grace;
-    let mut survivors = Vec::new();
-    if !wait_until(until, &context.signals, || tree.reap()) {
-        tree.kill();
-        survivors = tree.children();
-    }
+    let (code, survivors) = end_descendants(context, session.kill_grace, command);
     // Before the messages, because their reader may be slow. A shutdown ends the session even if other
     // processes have the connection open. It fails only if the daemon is gone.
     let _ = session.connection.stream.shutdown(Shutdown::Write);
@@ -61,7 +42,34 @@ pub(super) fn end(
         output::error(reason);
     }
     report_survivors(&survivors);
-    tree.code
+    code
+}
+
+/// Sends SIGTERM and SIGCONT to each descendant; after the kill grace, sends SIGKILL to the children until
+/// none is left. Without this pid namespace's /proc, ends only `command`.
+///
+/// Returns the command's exit code, or 0 if it did not end, and the survivors: children that do not die, or
+/// that may not be signalled because they run as another user.
+pub(super) fn end_descendants(
+    context: &mut RunContext,
+    kill_grace: Duration,
+    command: Option<Pid>,
+) -> (u8, Vec<Pid>) {
+    context.reserve.clear();
+    let mut tree = Tree {
+        signals: &context.signals,
+        command,
+        code: 0,
+        last_death: Instant::now(),
+    };
+    tree.terminate();
+    let until = Instant::now() + kill_grace;
+    let mut survivors = Vec::new();
+    if !wait_until(until, &context.signals, || tree.reap()) {
+        tree.kill();
+        survivors = tree.children();
+    }
+    (tree.code, survivors)
 }
 
 /// Reserves as many descriptors as [`end`] opens at a time, as copies of `any`. Without free
@@ -70,15 +78,11 @@ pub(super) fn reserve_descriptors(any: &impl AsFd) -> io::Result<Vec<OwnedFd>> {
     (0..4).map(|_| any.as_fd().try_clone_to_owned()).collect()
 }
 
-/// Returns all descendants of this process.
-pub(super) fn descendants() -> Vec<Pid> {
-    let mut found = own_children();
-    let mut next = 0;
-    while let Some(&pid) = found.get(next) {
-        found.extend(children_of(pid));
-        next += 1;
-    }
-    found
+/// Kills a supervisor that hangs, and reaps it, unless it hangs in the kernel.
+pub(super) fn kill_supervisor(supervisor: Pid, signals: &Signals) {
+    let _ = process::signal_child(supervisor, libc::SIGKILL);
+    let deadline = Instant::now() + SUPERVISOR_TIME;
+    wait_until(deadline, signals, || reap_until(supervisor).is_some());
 }
 
 /// Reaps all children that ended, up to `child`. Returns the exit code of `child`, or `None` if it has
@@ -117,7 +121,7 @@ fn wait_for_child(signals: &Signals, time: Duration) {
 }
 
 /// Names the processes that could not be ended.
-fn report_survivors(survivors: &[Pid]) {
+pub(super) fn report_survivors(survivors: &[Pid]) {
     if !is_in_proc() && process::reap().is_ok() {
         output::error(
             "Can't find processes that the command left running: /proc is missing or belongs to \
@@ -141,7 +145,6 @@ struct Tree<'a> {
     signals: &'a Signals,
     /// `None` once it is reaped.
     command: Option<Pid>,
-    excluded: &'a [Pid],
     /// The command's exit code; 0 until it is reaped.
     code: u8,
     last_death: Instant,
@@ -150,7 +153,6 @@ struct Tree<'a> {
 impl Tree<'_> {
     fn children(&self) -> Vec<Pid> {
         let mut children = own_children();
-        children.retain(|pid| !self.excluded.contains(pid));
         if children.is_empty() {
             children.extend(self.command);
         }
@@ -220,7 +222,7 @@ impl Tree<'_> {
                         self.code = code;
                     }
                 }
-                Ok(None) => return !self.excluded.is_empty() && self.children().is_empty(),
+                Ok(None) => return false,
                 Err(_) => return true,
             }
         }
@@ -300,7 +302,6 @@ mod tests {
             }
         };
         assert_eq!(search_children_of(pid), grandchild);
-        assert!(descendants().contains(&grandchild[0]));
         kill_process(grandchild[0], Signal::KILL).unwrap();
         child.wait().unwrap();
         assert_eq!(children_of(pid), []);

@@ -1,23 +1,19 @@
 //! Watches the daemon and the supervisor while the command runs, and forwards signals. If either is
 //! lost, the command's process tree ends.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::Pid;
 
 use super::control::{self, Report};
 use super::session::{GrantedSession, unexpected};
-use super::supervisor::{Supervisor, cannot_watch};
+use super::supervisor::{SUPERVISOR_TIME, Supervisor, cannot_watch};
 use super::{RunContext, close, code_or, output, tree};
 use crate::client::DaemonConnection;
 use crate::escape::escape;
 use crate::problem::Problem;
-use crate::sys::{poll, process, socket};
+use crate::sys::{poll, socket};
 use crate::wire::{DaemonMessage, RevokeReason};
-
-/// The supervisor is killed if it needs this much longer than the kill grace to end the tree.
-const SUPERVISOR_TIME: Duration = Duration::from_secs(2);
 
 /// Has the supervisor start the command, watches it until it ends, and closes the session if it is still
 /// open. Returns the exit code.
@@ -28,7 +24,6 @@ pub(super) fn run(
     context: &mut RunContext,
     mut session: GrantedSession,
     supervisor: &mut Supervisor,
-    excluded: Vec<Pid>,
 ) -> Result<u8, Problem> {
     let connection = &mut session.connection;
     socket::wake_this_process(&connection.stream).map_err(cannot_watch)?;
@@ -41,7 +36,6 @@ pub(super) fn run(
         context,
         session,
         supervisor,
-        excluded,
     };
     run.watch()
 }
@@ -50,8 +44,6 @@ struct Run<'a> {
     context: &'a mut RunContext,
     session: GrantedSession,
     supervisor: &'a mut Supervisor,
-    /// Children of this process that are not the command's.
-    excluded: Vec<Pid>,
 }
 
 impl Run<'_> {
@@ -102,7 +94,9 @@ impl Run<'_> {
     /// that the supervisor noticed the daemon's end first and has ended the tree.
     fn session_over(self, end: Option<(RevokeReason, Problem)>, mut report: Option<Report>) -> u8 {
         control::request_end(&self.supervisor.link);
-        let deadline = Instant::now() + self.session.kill_grace + SUPERVISOR_TIME;
+        let time = self.session.kill_grace + SUPERVISOR_TIME;
+        // A guard first waits as long itself, and then ends the tree.
+        let deadline = Instant::now() + if self.context.guarded { time * 3 } else { time };
         let lost = matches!(end, Some((RevokeReason::Lost, _)));
         if report.is_none() {
             let signals = &self.context.signals;
@@ -126,19 +120,21 @@ impl Run<'_> {
     /// this process.
     fn end_without_supervisor(self) -> u8 {
         if let Some(supervisor) = self.supervisor.pid {
-            let _ = process::signal_child(supervisor, libc::SIGKILL);
-            let deadline = Instant::now() + SUPERVISOR_TIME; // it may hang in the kernel
-            let signals = &self.context.signals;
-            tree::wait_until(deadline, signals, || self.supervisor.is_dead());
+            tree::kill_supervisor(supervisor, &self.context.signals);
         }
         let reason = "The command's supervisor was lost, so the command had to end; run it again";
-        tree::end(
-            self.context,
-            &self.session,
-            None,
-            &self.excluded,
-            Some(reason),
-        );
+        if self.context.guarded {
+            // If only the guard is dead, the supervisor ends the tree.
+            control::request_end(&self.supervisor.link);
+            let time = self.session.kill_grace + SUPERVISOR_TIME;
+            poll::wait(
+                [PollFd::new(&self.supervisor.link, PollFlags::IN)],
+                Some(time),
+            );
+            output::error(reason);
+        } else {
+            tree::end(self.context, &self.session, None, Some(reason));
+        }
         1
     }
 }

@@ -482,7 +482,7 @@ fn p5_the_callers_group_and_children_are_left_alone() {
         command.args(["-w", "bash", "-c"]);
         command.arg(
             "bash -c 'sleep 100 & sleep 100 & wait' & echo $! > $F/other
-             bash -c 'sleep 100 & echo $! > $F/child; exec $PST run bash -c \"echo > $F/up; sleep 100\"'
+             bash -c 'sleep 100 & echo $! > $F/child; exec $PST run bash -c \"echo \\$PPID > $F/supervisor; echo > $F/up; sleep 100\"'
              echo $? > $F/code; wait",
         );
         let child = command.spawn().unwrap();
@@ -491,13 +491,12 @@ fn p5_the_callers_group_and_children_are_left_alone() {
         rig.line_of("up");
         let (other, left) = (rig.pid_of("other"), rig.pid_of("child"));
         if kill_supervisor {
-            let run = parent(left).unwrap();
-            let comm = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm"));
-            let marked = rig.marked().into_iter();
-            let mut supervisors =
-                marked.filter(|pid| comm(pid).is_ok_and(|name| name == "supervisor\n"));
-            let supervisor = supervisors.next().unwrap();
-            assert_eq!(parent(supervisor), Some(run));
+            let run = parent(left);
+            let supervisor = rig.pid_of("supervisor");
+            let comm = std::fs::read_to_string(format!("/proc/{supervisor}/comm"));
+            assert_eq!(comm.unwrap(), "supervisor\n");
+            let guard = parent(supervisor).unwrap();
+            assert_eq!(parent(guard), run);
             signal(supervisor, libc::SIGKILL);
             assert_eq!(client.next(), None);
             assert_eq!(rig.line_of("code"), "1");
@@ -513,6 +512,55 @@ fn p5_the_callers_group_and_children_are_left_alone() {
         );
         drop(rig);
         child.wait_with_output().unwrap();
+    }
+}
+
+#[test]
+fn p5_what_the_callers_child_starts_later_is_left_alone() {
+    // The caller's child is a child of `pst run`, which must not take its orphans for the command's.
+    for (lost, code) in [
+        ("supervisor", Some(1)),
+        ("its guard", Some(1)),
+        ("a stopped supervisor", Some(1)),
+        ("daemon", Some(137)),
+        ("run", None),
+        ("run while all is stopped", None),
+    ] {
+        let rig = Rig::new();
+        let script = "(while [ ! -e $F/go ]; do sleep 0.01; done
+                (sleep 1001 & echo $! > $F/late); sleep 1002) &
+            echo $! > $F/child; exec $PST run bash -c \"echo \\$\\$ > $F/shell
+                echo \\$PPID > $F/supervisor; $STUBBORN\"";
+        let mut command = rig.bash(script);
+        command.env("STUBBORN", STUBBORN);
+        let mut started = Started::new(&rig, command);
+        std::fs::write(rig.folder.join("go"), "").unwrap();
+        let (old, late) = (rig.pid_of("child"), rig.pid_of("late"));
+        until("an orphan", || {
+            (parent(parent(late)?) != Some(old)).then_some(())
+        });
+        let supervisor = rig.pid_of("supervisor");
+        let _stopper = (lost == "a stopped supervisor").then(|| Stopper::new(supervisor));
+        match lost {
+            "supervisor" => signal(supervisor, libc::SIGKILL),
+            "its guard" => signal(parent(supervisor).unwrap(), libc::SIGKILL),
+            "run" => signal(started.run, libc::SIGKILL),
+            "run while all is stopped" => {
+                for pid in [parent(supervisor).unwrap(), supervisor, rig.pid_of("shell")] {
+                    signal(pid, libc::SIGSTOP);
+                    becomes(pid, "T");
+                }
+                signal(started.run, libc::SIGKILL);
+            }
+            _ => started.client.revoke(RevokeReason::Stopping),
+        }
+        assert_eq!(started.client.next(), None, "{lost}");
+        assert_eq!(started.child.wait().unwrap().code(), code, "{lost}");
+        let is_callers = |pid: &i32| [old, late].contains(pid) || parent(*pid) == Some(old);
+        until("only the caller's are left", || {
+            rig.marked().iter().all(is_callers).then_some(())
+        });
+        assert!(is_alive(old) && is_alive(late), "{lost}");
     }
 }
 
