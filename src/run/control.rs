@@ -20,7 +20,7 @@ use crate::wire::PATH_MAX;
 /// A message of the supervisor. An exit code is as a shell reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Report {
-    /// The first one: it waits for the session, and data at the link wakes it if it is stopped.
+    /// The first one: it waits for the session, and has closed its copy of the other end of the link.
     Ready,
     /// The command ended by itself, or its exec failed.
     Finished(u8),

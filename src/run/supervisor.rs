@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::Pid;
+use rustix::process::{Pid, getpid};
 
 use super::control::{self, Report};
 use super::session::GrantedSession;
@@ -38,10 +38,19 @@ pub(super) fn start(context: &mut RunContext) -> io::Result<Supervisor> {
     link.set_nonblocking(true)?;
     its_link.set_nonblocking(true)?;
     // Wakes `pst run` if the supervisor is killed while `pst run` is stopped.
-    socket::wake_this_process(&link)?;
+    socket::wake(&link, getpid())?;
     if let Some(pid) = process::fork()? {
-        let pid = Some(pid);
-        return Ok(Supervisor { pid, link });
+        let supervisor = Supervisor {
+            pid: Some(pid),
+            link,
+        };
+        return match socket::wake(&its_link, pid) {
+            Ok(()) => Ok(supervisor),
+            Err(error) => {
+                supervisor.dismiss();
+                Err(error)
+            }
+        };
     }
     drop(link);
     let report = supervise(context, &its_link).unwrap_or_else(|error| {
@@ -79,7 +88,6 @@ fn supervise(context: &mut RunContext, link: &UnixStream) -> io::Result<Report> 
     // taken as one to their process group, which is not forwarded.
     let _ = rustix::thread::set_name(c"supervisor");
     current::rename_arguments(b"supervisor");
-    socket::wake_this_process(link)?;
     control::report(link, Report::Ready);
     let mut supervision = Supervision {
         session: control::take_over(link)?,

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::process::getpid;
 
 use super::control::{self, Report};
 use super::session::{GrantedSession, unexpected};
@@ -26,8 +27,8 @@ pub(super) fn run(
     supervisor: &mut Supervisor,
 ) -> Result<u8, Problem> {
     let connection = &mut session.connection;
-    socket::wake_this_process(&connection.stream).map_err(cannot_watch)?;
-    // A message that arrived before `wake_this_process` has sent no signal.
+    socket::wake(&connection.stream, getpid()).map_err(cannot_watch)?;
+    // A message that arrived before has sent no signal.
     if let Some((_, problem)) = receive_end(connection) {
         return Err(problem);
     }

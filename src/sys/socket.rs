@@ -21,6 +21,8 @@ use rustix::net::{
     SocketType,
 };
 
+use rustix::process::Pid;
+
 use super::{check, poll};
 
 /// Connects to the socket at `path`; the connection is non-blocking. `WouldBlock` if the backlog is
@@ -51,17 +53,17 @@ fn new_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
     )?)
 }
 
-/// Has the kernel send this process SIGCONT whenever data arrives at a non-blocking socket or its
-/// other end closes, so that a stopped process continues. A socket wakes only one process. F_SETOWN
-/// and F_SETSIG of fcntl(2).
-pub(crate) fn wake_this_process(socket: &UnixStream) -> io::Result<()> {
+/// Has the kernel send a process SIGCONT whenever data arrives at a non-blocking socket or its other end
+/// closes, so that a stopped process continues. A socket wakes only one process. F_SETOWN and F_SETSIG
+/// of fcntl(2).
+pub(crate) fn wake(socket: &UnixStream, process: Pid) -> io::Result<()> {
     // The libc crate lacks it for some targets; the value is the same on all architectures.
     const F_SETSIG: libc::c_int = 10;
     const O_ASYNC: OFlags = OFlags::from_bits_retain(libc::O_ASYNC as u32);
     let fd = socket.as_raw_fd();
     // SAFETY: these commands take integers.
     unsafe {
-        check(libc::fcntl(fd, libc::F_SETOWN, libc::getpid()))?;
+        check(libc::fcntl(fd, libc::F_SETOWN, process.as_raw_pid()))?;
         check(libc::fcntl(fd, F_SETSIG, libc::SIGCONT))?;
     }
     Ok(fcntl_setfl(socket, OFlags::NONBLOCK | O_ASYNC)?)

@@ -219,10 +219,16 @@ impl Stage {
     fn judge_alone(&mut self, victim: u32, run: u32, session: &Session) -> Judged {
         let dead = holds_within(BOUND, || {
             let left = session.processes();
-            let stays = |pid: u32| match victim == run {
-                true => pid == session.job.pid() || pid == victim,
-                // Nothing can wake it before it has a session. The storage rests all the same.
-                false => pid == victim && is_stopped(pid) && !session.has_started(),
+            // A supervisor without a session. The storage rests all the same.
+            let waits = |pid: u32| {
+                let idle = match victim == run {
+                    true => children(run).contains(&pid),
+                    false => pid == victim && is_stopped(pid), // before anything can wake it
+                };
+                idle && !session.has_started()
+            };
+            let stays = |pid: u32| {
+                victim == run && (pid == session.job.pid() || pid == victim) || waits(pid)
             };
             left.iter().all(|pid| stays(*pid))
         });

@@ -309,10 +309,11 @@ fn state(pid: u32) -> String {
     rest[..1].to_owned()
 }
 
-/// `pst run` of `true`, with these faults injected into its processes.
-fn run_with(rig: &Rig, faults: &str) -> Job {
+/// `pst run` of `true`, with these faults injected into it; with `-f`, also into its other processes.
+fn run_with(rig: &Rig, options: &[&str], faults: &str) -> Job {
     let mut strace = rig.command("strace");
-    strace.args(["-f", "-e", &format!("inject={faults}"), "-o"]);
+    strace.args(options);
+    strace.args(["-e", &format!("inject={faults}"), "-o"]);
     strace.arg(rig.dir().join("calls"));
     strace
         .arg(rig.bin("kvmd-pstrun"))
@@ -327,7 +328,7 @@ fn p6_a_close_that_cannot_be_sent_ends_the_session_and_is_reported() {
     let rig = Rig::ext4();
     // The first message is Open, the second is Close.
     for error in ["ENOBUFS", "ENOMEM"] {
-        let ended = run_with(&rig, &format!("sendto:error={error}:when=2")).end();
+        let ended = run_with(&rig, &[], &format!("sendto:error={error}:when=2")).end();
         let expected = "The data may not be on stable storage: cannot close the session: ";
         assert!(ended.must(1).stderr.contains(expected));
         rig.await_superblock("ro");
@@ -341,9 +342,10 @@ fn p6_a_supervisor_that_is_stopped_at_its_start_ends_if_pst_run_is_killed() {
     needs_tool!("strace");
     let rig = Rig::ext4();
     // Each process is stopped after its first prctl, by which it becomes a subreaper.
-    let job = run_with(&rig, "prctl:signal=STOP:when=1");
+    let job = run_with(&rig, &["-f"], "prctl:signal=STOP:when=1");
+    let calls = || std::fs::read_to_string(rig.dir().join("calls")).unwrap_or_default();
     let stopped = || {
-        let calls = std::fs::read_to_string(rig.dir().join("calls")).unwrap_or_default();
+        let calls = calls();
         let lines = calls
             .lines()
             .filter(|line| line.contains("--- stopped by SIGSTOP"));
@@ -355,6 +357,9 @@ fn p6_a_supervisor_that_is_stopped_at_its_start_ends_if_pst_run_is_killed() {
     signal(run, "CONT");
     wait_until("the supervisor is stopped", || stopped().len() == 2);
     let supervisor = stopped()[1];
+    wait_until("pst run asks for a session", || {
+        calls().contains(" connect(")
+    });
     assert_ne!(run, supervisor);
     signal(run, "KILL");
     await_death(supervisor);
