@@ -7,6 +7,7 @@
 mod admission;
 mod atomic;
 mod atomic_faults;
+mod atomic_races;
 mod check;
 mod cli;
 mod codes;
