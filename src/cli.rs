@@ -23,8 +23,8 @@ use crate::{check, daemon, repair, run, status, storage};
 
 const VERSION: &str = concat!("pst ", env!("CARGO_PKG_VERSION"), "\n");
 
-const COMMANDS: [&str; 7] = [
-    "daemon", "run", "status", "prepare", "check", "repair", "help",
+const COMMANDS: [&str; 8] = [
+    "daemon", "run", "put", "status", "prepare", "check", "repair", "help",
 ];
 
 const HELP: &str = "\

@@ -19,6 +19,7 @@ fn help_and_version_are_everywhere() {
         &["help"][..],
         &["--help"],
         &["run", "--help"],
+        &["put", "--help"],
         &["daemon", "--help"],
         &["status", "--help"],
         &["prepare", "--help"],
@@ -27,7 +28,7 @@ fn help_and_version_are_everywhere() {
         assert!(said.text().lines().count() > 1, "{words:?}: {said:?}");
         assert_eq!(said.stderr, "", "{words:?}");
     }
-    for command in ["run", "daemon", "status", "prepare"] {
+    for command in ["run", "put", "daemon", "status", "prepare"] {
         assert!(pst(&["help"]).text().contains(command));
     }
     let version = pst(&["--version"]).must(0);
@@ -46,6 +47,11 @@ fn mistakes_are_one_line_and_2() {
         &["status", "extra"],
         &["daemon", "-c"],
         &["prepare", "extra"],
+        &["put"],
+        &["put", "file", "source", "extra"],
+        &["put", "-m", "u=rw", "file"],
+        &["put", "-o", "no-such-user", "file"],
+        &["put", "-o", ":", "file"],
     ] {
         let said = pst(words);
         assert_eq!(said.status.code(), Some(2), "{words:?}: {said:?}");

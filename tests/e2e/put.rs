@@ -363,6 +363,10 @@ fn p12_a_lack_of_space_or_inodes_is_found_before_anything_is_written() {
     refused(rig.put(None, &["f"], b"new"), "no inode is free");
     assert_eq!(rig.content("f"), b"old");
     rig.sh("rm -r $KVMD_PST_DATA/fill; head -c 100M /dev/urandom >$KVMD_PST_DATA/fill");
+    refused(
+        rig.put(Some(MEMBER), &["new"], b"new"),
+        "3 bytes (3 B) needed, 0 bytes (0 B) free",
+    );
     let full = rig.put(None, &["f"], b"new").must(1);
     let line = full.one_line();
     assert!(
@@ -499,26 +503,36 @@ fn p12_a_daemon_that_stops_leaves_the_old_file_or_the_new_one() {
     rig.must_be_clean();
 }
 
+/// Swaps two names as fast as possible.
+const SWAP: &str = r#"
+import ctypes, os
+rename = ctypes.CDLL(None).renameat2
+print("ready")
+while not os.path.exists("stop"):
+    rename(-100, b"mine/real", -100, b"mine/out", 2)
+"#;
+
 #[test]
 fn p8_directories_that_a_member_swaps_with_symlinks_do_not_lead_root_out() {
     needs_root!("a loop device");
+    needs_tool!("python3");
     let rig = Rig::ext4();
     let outside = rig.dir().join("outside");
     fs::create_dir(&outside).expect("outside");
     fs::write(outside.join("f"), "kept").expect("outside");
     fs::set_permissions(&outside, fs::Permissions::from_mode(0o755)).expect("chmod");
     let swap = format!(
-        "cd $KVMD_PST_DATA; mkdir -p mine/real/sub; ln -s {0} mine/out; ln -s {0}/f mine/real/link; echo ready; \
-         while [ ! -e stop ]; do mv -T mine/real mine/spare; mv -T mine/out mine/real; \
-         mv -T mine/real mine/out; mv -T mine/spare mine/real; done",
+        "cd $KVMD_PST_DATA; mkdir -p mine/real/sub; ln -s {0} mine/out; ln -s {0}/f mine/real/link; \
+         exec python3 -uc '{SWAP}'",
         outside.display()
     );
     let swapping = start(&mut rig.run_as(MEMBER, ["sh", "-c", &swap]));
     swapping.await_stdout("ready");
     let mut stored = 0;
-    for at in 0..150 {
-        let file = ["mine/real/f", "mine/real/sub/f", "mine/real/link"][at % 3];
-        let ended = rig.put(None, &["-m", "600", file], b"secret");
+    for at in 0..120 {
+        let new = format!("mine/real/new{at}/f");
+        let file = ["mine/real/f", "mine/real/sub/f", "mine/real/link", &new][at % 4];
+        let ended = rig.put(None, &["-p", "-m", "600", file], b"secret");
         stored += usize::from(ended.code() == 0);
     }
     rig.sh("touch $KVMD_PST_DATA/stop").must(0);
