@@ -61,6 +61,14 @@ impl Attack {
         self.alone.filter(|_| !self.continued)
     }
 
+    /// Whether the stopped process has made only its first calls: it has not closed its copy of `pst run`'s end of their
+    /// link, or has just done so.
+    pub fn begins(&self) -> bool {
+        self.plan.is_some_and(|plan| {
+            plan.call.nth == 1 && matches!(plan.call.name, Sysno::set_robust_list | Sysno::close)
+        })
+    }
+
     pub fn go_on(&mut self) {
         self.continued = true;
         if let Some(victim) = self.alone.filter(|victim| alive(*victim)) {

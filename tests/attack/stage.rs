@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use crate::attack::{Attack, has_begun};
 use crate::plan::{Fault, Plan, Program};
-use crate::process::{self, describe, is_stopped, send};
+use crate::process::{self, describe, send};
 use crate::rig::wait::holds_within;
 use crate::rig::{
     Fs, Job, Outcome, Rig, RunToEnd, Setup, alive, children, start, tool, wait_until,
@@ -101,7 +101,7 @@ impl Stage {
             alone || !session.job.is_running()
         });
         if let Some(victim) = attack.left_alone() {
-            self.judge_alone(victim, run, &session)?;
+            self.judge_alone(victim, run, &session, &attack)?;
             attack.go_on();
         }
         let over = ended
@@ -216,19 +216,14 @@ impl Stage {
     }
 
     /// P5 and P6 for what nobody continues.
-    fn judge_alone(&mut self, victim: u32, run: u32, session: &Session) -> Judged {
+    fn judge_alone(&mut self, victim: u32, run: u32, session: &Session, attack: &Attack) -> Judged {
         let dead = holds_within(BOUND, || {
             let left = session.processes();
-            // A supervisor without a session. The storage rests all the same.
-            let waits = |pid: u32| {
-                let idle = match victim == run {
-                    true => children(run).contains(&pid),
-                    false => pid == victim && is_stopped(pid), // before anything can wake it
-                };
-                idle && !session.has_started()
-            };
-            let stays = |pid: u32| {
-                victim == run && (pid == session.job.pid() || pid == victim) || waits(pid)
+            // A supervisor without a session may stay, because the storage rests all the same.
+            let waits = |pid: u32| !session.has_started() && children(run).contains(&pid);
+            let stays = |pid: u32| match victim == run {
+                true => pid == session.job.pid() || pid == victim || waits(pid),
+                false => pid == victim && attack.begins(),
             };
             left.iter().all(|pid| stays(*pid))
         });
