@@ -17,7 +17,7 @@ use crate::escape::escape;
 use crate::logging::{self, OneLine};
 use crate::problem::{Problem, ProblemKind};
 use crate::table::print;
-use crate::transaction::{atomic, put, store};
+use crate::transaction::{atomic, edit, put, store};
 use crate::units::parse_size;
 use crate::{check, daemon, repair, run, status, storage};
 
@@ -37,6 +37,7 @@ Commands:
   daemon            manage the storage, in the foreground
   run               run a command while the storage is writable
   put               store a file, all or nothing
+  edit              edit a file, and store it all or nothing
   status            show the storage and the open sessions
   prepare           make the mount ready, once after each mount, as root
   check             find problems in the installation
@@ -142,6 +143,26 @@ struct PutArgs {
     /// store an empty file, too
     #[argh(switch)]
     allow_empty: bool,
+    /// config file (default: $PST_CONFIG, else /etc/kvmd/pst.toml)
+    #[argh(option, short = 'c', arg_name = "FILE")]
+    config: Option<OptionValue>,
+    /// the daemon's socket (default: $PST_SOCKET, else the config file's)
+    #[argh(option, arg_name = "PATH")]
+    socket: Option<OptionValue>,
+}
+
+/// Edit a copy of FILE, and store it all or nothing. The storage stays read-only meanwhile.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    usage = "[-c FILE] [--socket PATH] [--] FILE",
+    help_triggers("-h", "--help"),
+    example = "{command_name} notes.txt",
+    note = "The editor is $VISUAL, else $EDITOR, else the first of nano, vim and vi.\nFILE is relative to the storage's data directory, or an absolute path below it.",
+    error_code(0, "the edited file is on the card, or nothing was changed"),
+    error_code(1, "FILE is unchanged, or a message says more"),
+    error_code(2, "bad usage, or an error in the config file")
+)]
+struct EditArgs {
     /// config file (default: $PST_CONFIG, else /etc/kvmd/pst.toml)
     #[argh(option, short = 'c', arg_name = "FILE")]
     config: Option<OptionValue>,
@@ -304,6 +325,7 @@ fn start(word: &OsStr, args: impl Iterator<Item = OsString>) -> Result<ExitCode,
         b"daemon" => start_daemon("pst daemon", args),
         b"run" => start_run("pst run", args),
         b"put" => start_put(args),
+        b"edit" => start_edit(args),
         word if word == store::WORD.as_bytes() => Ok(store::main(args)?),
         word if word == atomic::WORD.as_bytes() => Ok(atomic::run_in_session(args)?),
         b"status" => {
@@ -407,6 +429,26 @@ fn start_put(args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> {
         allow_empty: args.allow_empty,
         file,
         source: source.map(PathBuf::from),
+    })?)
+}
+
+fn start_edit(args: impl Iterator<Item = OsString>) -> Result<ExitCode, Stop> {
+    let name = "pst edit";
+    let (args, words): (EditArgs, _) = options::parse_before_words(name, args)?;
+    let mut words = words.into_iter();
+    let file = match (words.next(), words.next()) {
+        (Some(file), None) => file,
+        (None, _) => return fail(name, "no file to edit"),
+        (_, Some(word)) => {
+            let word = escape(word.as_bytes());
+            return fail(name, format!("unexpected argument '{word}'"));
+        }
+    };
+    let (socket, config) = client_paths(args.socket, args.config)?;
+    Ok(edit::main(edit::EditOptions {
+        socket,
+        config,
+        file,
     })?)
 }
 

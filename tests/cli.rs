@@ -96,7 +96,7 @@ fn help_is_shown_everywhere() {
         );
     }
     for subcommand in [
-        "daemon", "run", "put", "status", "prepare", "check", "repair",
+        "daemon", "run", "put", "edit", "status", "prepare", "check", "repair",
     ] {
         assert!(
             general.contains(&format!("\n  {subcommand} ")),

@@ -39,7 +39,7 @@ _pst_file() {
 
 _pst() {
     local cur prev words cword split subcommand options REPLY
-    local subcommands="daemon run put status prepare check repair help"
+    local subcommands="daemon run put edit status prepare check repair help"
     if declare -F _init_completion >/dev/null; then
         _init_completion -s || return
     else
@@ -77,7 +77,7 @@ _pst() {
     fi
 
     case $subcommand:$prev in
-    run:--socket | run:--atomic | put:--socket | status:--socket)
+    run:--socket | run:--atomic | put:--socket | edit:--socket | status:--socket)
         _pst_file
         return
         ;;
@@ -104,7 +104,7 @@ _pst() {
         ;;
     esac
     [[ $split == true ]] && return
-    if [[ $subcommand == put && $cur != -* ]]; then
+    if [[ $subcommand == @(put|edit) && $cur != -* ]]; then
         _pst_file
         return
     fi
@@ -113,6 +113,7 @@ _pst() {
     daemon) options="-c --config --log-level" ;;
     run) options="-q --quiet --need --atomic -c --config --socket --" ;;
     put) options="-m --mode -o --owner -p --parents --allow-empty -c --config --socket --" ;;
+    edit) options="-c --config --socket --" ;;
     status) options="--json --watch -c --config --socket" ;;
     prepare) options="-c --config" ;;
     check) options="-c --config --json" ;;

@@ -66,26 +66,27 @@ end
 for name in pst kvmd-pst kvmd-pstrun
     complete -c $name -f
     complete -c $name -n __pst_command -a '(__pst_complete_command)'
-    complete -c $name -n '__pst_is "" run put status check daemon prepare repair' -s h -l help -d 'Show the options'
-    complete -c $name -n '__pst_is "" run put status check daemon prepare repair' -s V -l version -d 'Show the version'
+    complete -c $name -n '__pst_is "" run put edit status check daemon prepare repair' -s h -l help -d 'Show the options'
+    complete -c $name -n '__pst_is "" run put edit status check daemon prepare repair' -s V -l version -d 'Show the version'
     complete -c $name -n '__pst_is run' -s q -l quiet -d 'Print only warnings and errors'
     complete -c $name -n '__pst_is run' -l need -x -a '1M 5M 20M 100M' -d 'Refuse unless this much is free'
     complete -c $name -n '__pst_is run' -l atomic -r -F -d 'Change a copy of this directory, then swap it in'
-    complete -c $name -n '__pst_is run put status' -l socket -r -F -d "The daemon's socket"
-    complete -c $name -n '__pst_is put' -F
+    complete -c $name -n '__pst_is run put edit status' -l socket -r -F -d "The daemon's socket"
+    complete -c $name -n '__pst_is put edit' -F
     complete -c $name -n '__pst_is put' -s m -l mode -x -a '600 640 644' -d 'Permissions, in octal'
     complete -c $name -n '__pst_is put' -s o -l owner -x -a '(__fish_complete_users)' -d 'Owner, group or both'
     complete -c $name -n '__pst_is put' -s p -l parents -d 'Make missing directories'
     complete -c $name -n '__pst_is put' -l allow-empty -d 'Store an empty file, too'
     complete -c $name -n '__pst_is status check' -l json -d 'JSON, for programs'
     complete -c $name -n '__pst_is status' -l watch -d 'Show each change'
-    complete -c $name -n '__pst_is run put status check daemon prepare repair' -s c -l config -r -F -d 'Config file'
+    complete -c $name -n '__pst_is run put edit status check daemon prepare repair' -s c -l config -r -F -d 'Config file'
     complete -c $name -n '__pst_is repair' -l yes -d 'Repair'
     complete -c $name -n '__pst_is daemon' -l log-level -x -a 'off error warn info debug trace' -d "The log's level"
 end
 for subcommand in \
         run\t'Run a command while the storage is writable' \
         put\t'Store a file, all or nothing' \
+        edit\t'Edit a file, and store it all or nothing' \
         status\t'Show the storage and the open sessions' \
         check\t'Find problems in the installation' \
         daemon\t'Manage the storage, in the foreground' \

@@ -13,6 +13,7 @@ mod cli;
 mod codes;
 mod commit;
 mod completions;
+mod edit;
 mod environment;
 mod errors;
 mod filesystems;

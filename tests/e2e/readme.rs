@@ -129,7 +129,7 @@ fn shell(rig: &Rig, place: &Path, script: &str) -> Outcome {
 #[test]
 fn what_the_readme_shows_works() {
     needs_storage!();
-    needs_tool!("nano", "tmux");
+    needs_tool!("nano", "openssl", "tmux");
     let rig = Rig::any();
     let place = rig.dir().join("place");
     std::fs::create_dir(&place).expect("place");
@@ -222,9 +222,14 @@ fn editor(rig: &Rig, text: &str) {
     let terminal = Terminal::new(rig);
     terminal.line(to_rig(rig, text).trim_end());
     terminal.await_screen("GNU nano");
-    assert_eq!(rig.superblock(), "rw");
+    let on_a_copy = text.contains("pst edit ");
+    assert_eq!(rig.superblock(), if on_a_copy { "ro" } else { "rw" });
     terminal.press(&["C-x"]);
-    terminal.await_screen("returncode=0");
+    terminal.await_screen(if on_a_copy {
+        "is unchanged"
+    } else {
+        "returncode=0"
+    });
     rig.await_superblock("ro");
 }
 
@@ -255,21 +260,25 @@ fn service(rig: &Rig, place: &Path, unit: &str) {
 #[test]
 fn the_examples_of_the_manual_work() {
     needs_storage!();
-    needs_tool!("nano", "python3", "tmux");
+    needs_tool!("nano", "openssl", "python3", "tmux");
     let rig = Rig::any();
     let pages = [
         include_str!("../../contrib/man/pst.1"),
         include_str!("../../contrib/man/pst-status.1"),
+        include_str!("../../contrib/man/pst-put.1"),
+        include_str!("../../contrib/man/pst-edit.1"),
     ];
     for example in pages.into_iter().flat_map(examples) {
         let commands: Vec<&str> = example
             .lines()
-            .filter_map(|l| l.strip_prefix("$ "))
+            .filter_map(|l| l.strip_prefix("$ ").or(l.strip_prefix("# ")))
             .collect();
         assert!(!commands.is_empty(), "no command: {example}");
         for command in commands {
             match command {
-                _ if command.contains(" nano ") => editor(&rig, command),
+                _ if command.contains(" nano ") || command.contains("pst edit ") => {
+                    editor(&rig, command)
+                }
                 _ if command.contains(" --watch ") => follow(&rig, command),
                 _ => drop(shell(&rig, rig.dir(), command).must(0)),
             }
