@@ -33,7 +33,7 @@ fn p12_a_member_who_swaps_directories_gains_nothing_against_root() {
     for name in ["secret", "file", "more", "tree/file"] {
         fs::write(outside.join(name), "SECRET\n").expect("outside");
     }
-    let mode = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o600));
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     fs::set_permissions(outside.join("secret"), mode).expect("chmod");
     let top = rig.data().join("top");
     symlink(&outside, top.join("out")).expect("symlink");
