@@ -104,5 +104,9 @@ exec {other[1]}>&-
 wait "$session"
 session=
 
+say "A file stored all or nothing: pst put -m 600 api.key"
+echo secret | pst put -m 600 api.key
+ls -l "$mount/data/api.key"
+
 say "And when nobody works with it any more"
 state

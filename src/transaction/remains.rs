@@ -77,7 +77,7 @@ fn lock_new(file: BorrowedFd<'_>) -> bool {
 /// Removes the unlocked remains in a directory. Skips those that this user may not remove.
 pub(crate) fn remove_all(directory: BorrowedFd<'_>) {
     for name in list(directory) {
-        // Fails if it is in use, or another user's; `pst check` names it.
+        // Fails if it is in use, or another user's, who or root removes it with the next transaction.
         let _ = remove(directory, &name);
     }
 }
