@@ -1,6 +1,7 @@
 //! The device lock: only one daemon manages a device, whatever its socket. Root creates the lock files.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
+use std::fmt::Display;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -22,8 +23,6 @@ const DIRECTORY_MODE: u32 = 0o755;
 const TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(20);
 
-const RUN_PREPARE: &str = "run `pst prepare` as root";
-
 /// The lock on a device; dropping it releases the lock.
 #[derive(Debug)]
 pub(super) struct DeviceLock {
@@ -35,7 +34,11 @@ impl DeviceLock {
     /// Takes the lock at a path from [`lock_path`]; see [`lock_file`].
     pub(super) fn take(path: &Path, owner: u32) -> Result<Option<DeviceLock>, Problem> {
         if path.starts_with(DIRECTORY) {
-            create_directory()?;
+            if current::effective_uid() == 0 {
+                create_directory()
+                    .map_err(|error| Problem::io(format!("cannot create {DIRECTORY}"), &error))?;
+            }
+            check_directory()?;
         }
         let file = lock_file(path, owner)?;
         let path = path.to_owned();
@@ -74,22 +77,23 @@ pub(super) fn lock_path(found: &MountedStorage, socket: &Path) -> PathBuf {
     directory.join(format!("pst-{major}-{minor}.lock"))
 }
 
-/// Creates the directory of the lock files if it is missing, and checks that only root can write to it.
-fn create_directory() -> Result<(), Problem> {
-    let failed = |what, error| Problem::io(format!("cannot {what} {DIRECTORY}"), &error);
+/// Creates the directory of the lock files if it is missing.
+fn create_directory() -> io::Result<()> {
     match DirBuilder::new().mode(DIRECTORY_MODE).create(DIRECTORY) {
         // The umask may have cleared bits.
-        Ok(()) => fs::set_permissions(DIRECTORY, Permissions::from_mode(DIRECTORY_MODE))
-            .map_err(|error| failed("set the mode of", error))?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(failed("create", error).hint(RUN_PREPARE)),
+        Ok(()) => fs::set_permissions(DIRECTORY, Permissions::from_mode(DIRECTORY_MODE)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
     }
-    let found = fs::symlink_metadata(DIRECTORY).map_err(|error| failed("inspect", error))?;
-    check_directory(&found)
 }
 
 /// Checks that only root can write to the directory. Others could replace a lock file.
-fn check_directory(found: &Metadata) -> Result<(), Problem> {
+fn check_directory() -> Result<(), Problem> {
+    let found = match fs::symlink_metadata(DIRECTORY) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing(DIRECTORY)),
+        Err(error) => return Err(Problem::io(format!("cannot inspect {DIRECTORY}"), &error)),
+    };
     let what = match (found.uid(), found.mode() & 0o7777) {
         _ if !found.is_dir() => format!("{DIRECTORY} is not a directory"),
         (0, mode) if mode & 0o022 == 0 => return Ok(()),
@@ -99,6 +103,11 @@ fn check_directory(found: &Metadata) -> Result<(), Problem> {
         (uid, _) => format!("{DIRECTORY} belongs to user {uid}, not to root"),
     };
     Err(Problem::new(what).hint("stop all pst daemons, remove it, and run `pst prepare` as root"))
+}
+
+/// Returns the problem of a daemon that is not root and finds no lock file.
+fn missing(path: impl Display) -> Problem {
+    Problem::new(format!("there is no {path}")).hint("run `pst prepare` as root")
 }
 
 /// Returns a problem whose next step shows which process holds the lock file.
@@ -116,27 +125,25 @@ pub(crate) fn lock_file(path: &Path, owner: u32) -> Result<Option<File>, Problem
             io::ErrorKind::NotFound => {
                 problem.hint("create its directory first, or set `socket` in the config file")
             }
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-                if path.starts_with(DIRECTORY) =>
-            {
-                problem.hint(RUN_PREPARE)
-            }
             _ => problem,
         }
     };
+    let ours = current::effective_uid();
     // Read-only: a daemon that is not root may only read the file that `prepare` created.
     let mut open = OpenOptions::new();
     open.read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let (file, created) = match open.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if ours != 0 && path.starts_with(DIRECTORY) {
+                return Err(missing(escape_path(path)));
+            }
             // Exclusive, because the file changes its owner below only if this process created it.
             open.write(true).create_new(true).mode(0o600);
             (open.open(path).map_err(failed)?, true)
         }
         other => (other.map_err(failed)?, false),
     };
-    let ours = current::effective_uid();
     check_lock_file(&file, &[0, ours, owner], path)?;
     if created && ours == 0 && owner != 0 {
         fchown(&file, Some(owner), None).map_err(failed)?;

@@ -105,8 +105,11 @@ fn p3_a_daemon_without_a_lock_file_denies_sessions_until_prepare_has_made_it() {
     let mut rig = Setup::new(Fs::Ext4).clients_have_config().stopped().start();
     std::fs::remove_file(rig.lock()).expect("the lock file");
     let refused = sandboxed(&rig).to_end().must(1);
-    let told = "run `pst prepare` as root";
-    assert!(refused.one_line().contains(told), "{refused:?}");
+    let told = format!(
+        "there is no {}; run `pst prepare` as root",
+        rig.lock().display()
+    );
+    assert!(refused.one_line().contains(&told), "{refused:?}");
     rig.umount(&[]);
     rig.do_mount();
     rig.start_daemon_as(sandboxed(&rig));
