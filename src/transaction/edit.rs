@@ -42,7 +42,9 @@ pub(crate) fn main(options: EditOptions) -> Result<ExitCode, Problem> {
     let (old, expected) = read_old(&data, Path::new(&options.file))?;
     let shown = escape(options.file.as_encoded_bytes()).to_string();
     let mut copy = Copy::create(Path::new(&options.file), &old)?;
-    edit(&editor, &copy.path, &data.path)?;
+    let data_path = data.path.clone();
+    drop(data); // open, it would keep the storage mounted
+    edit(&editor, &copy.path, &data_path)?;
     let new = copy.read()?;
     if new == old {
         print(&format!("{shown} is unchanged\n"))?;
@@ -114,8 +116,10 @@ fn find_editor() -> Result<OsString, Problem> {
 /// Runs the editor on this file, in the foreground.
 fn edit(editor: &OsStr, path: &Path, data: &Path) -> Result<(), Problem> {
     let shown = escape(editor.as_encoded_bytes()).to_string();
-    let mut script = editor.to_owned();
-    script.push(" \"$@\""); // the editor may have options
+    // The editor may have options. Without exec, ^C could end the shell and leave the editor.
+    let mut script = OsString::from("exec ");
+    script.push(editor);
+    script.push(" \"$@\"");
     let words = ["sh".into(), "-c".into(), script, "sh".into(), path.into()];
     // ^C and ^\ are for the editor. Other signals end this process, and ^Z stops both.
     let keys = Signals::new([libc::SIGINT, libc::SIGQUIT])

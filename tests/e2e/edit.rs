@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::rig::{MEMBER, OUTSIDER, Person, Rig, RunToEnd, Terminal, start, wait_until};
 use crate::{needs_root, needs_storage, needs_tool};
@@ -115,7 +115,7 @@ fn p12_of_an_editor_that_fails_nothing_is_stored() {
             "returned 3, so nothing is stored",
         ),
         (
-            "echo two >\"$2\"; kill -TERM $PPID",
+            "echo two >\"$2\"; kill -TERM $$",
             "was ended by SIGTERM, so nothing is stored",
         ),
         (
@@ -237,4 +237,42 @@ fn p12_an_editor_has_the_terminal_and_its_keys() {
     terminal.await_screen("code 0");
     assert_eq!(rig.text("notes"), "hello\n");
     rig.await_superblock("ro");
+}
+
+#[test]
+fn p12_an_interrupt_that_the_editor_survives_loses_nothing() {
+    needs_storage!();
+    needs_tool!("tmux");
+    let rig = Rig::any();
+    // As vim does: the terminal sends SIGINT to the whole group, and the editor catches it.
+    let script =
+        "trap got=1 INT; echo waits; while [ -z \"$got\" ]; do sleep 0.1; done; echo new >\"$2\"";
+    drop(rig.edit(None, script, "f"));
+    let terminal = Terminal::new(&rig);
+    terminal.line(&format!(
+        "EDITOR='{} --' {} edit f; echo code $?",
+        rig.dir().join("editor").display(),
+        rig.bin("pst").display()
+    ));
+    terminal.await_screen("waits");
+    terminal.press(&["C-c"]);
+    terminal.await_screen("code 0");
+    assert_eq!(rig.text("f"), "new\n");
+}
+
+#[test]
+fn p12_nothing_of_the_storage_is_open_while_the_editor_runs() {
+    needs_storage!();
+    let rig = Rig::any();
+    rig.sh("echo one >$KVMD_PST_DATA/f").must(0);
+    let job = start(
+        rig.edit(None, "echo ready; cat >/dev/null", "f")
+            .stdin(Stdio::piped()),
+    );
+    job.await_stdout("ready");
+    for fd in fs::read_dir(format!("/proc/{}/fd", job.pid())).expect("fd") {
+        let file = fs::read_link(fd.expect("fd").path()).unwrap_or_default();
+        assert!(!file.starts_with(rig.mount()), "{file:?} is open");
+    }
+    job.end().must(0);
 }
