@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::rig::{Fs, MEMBER, OUTSIDER, Rig, RunToEnd, Setup, Terminal, tool};
-use crate::{needs_root, needs_tool};
+use crate::{needs_mounts, needs_root, needs_tool};
 
 const WELL: &str = "ro,nodev,nosuid,noexec,errors=remount-ro,nofail";
 /// Levels and ids of the findings that are not ok.
@@ -155,6 +155,7 @@ fn must_be_well(rig: &Rig) -> String {
 #[test]
 fn check_finds_nothing_on_a_healthy_machine_and_disturbs_nothing() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     rig.must_serve();
     let device = rig.device().trim_start_matches("/dev/").to_owned();
@@ -188,6 +189,7 @@ fn advice(rig: &Rig, id: &str) -> String {
 #[test]
 fn check_gives_no_advice_about_systemd_where_it_does_not_run() {
     needs_root!("a mount namespace");
+    needs_mounts!();
     let mut rig = machine(Setup::new(Fs::Ext4));
     inside(&rig, "rmdir /run/systemd/system");
     must_be_well(&rig);
@@ -215,6 +217,7 @@ fn check_gives_no_advice_about_systemd_where_it_does_not_run() {
 #[test]
 fn check_finds_links_that_are_not_restricted() {
     needs_root!("a mount namespace");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     for name in LINKS {
         link_protection(&rig, name, 0);
@@ -227,6 +230,7 @@ fn check_finds_links_that_are_not_restricted() {
 #[test]
 fn check_succeeds_when_its_reader_stops_early() {
     needs_root!("a mount namespace");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     let mut child = check(&rig).stdout(Stdio::piped()).spawn().expect("check");
     drop(child.stdout.take());
@@ -236,6 +240,7 @@ fn check_succeeds_when_its_reader_stops_early() {
 #[test]
 fn check_skips_what_only_root_can_see() {
     needs_root!("other users");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     let seen = |who| {
         let mut command = rig.command_as(who, rig.bin("pst"));
@@ -260,6 +265,7 @@ fn check_skips_what_only_root_can_see() {
 #[test]
 fn check_json_has_exactly_these_fields() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     let ended = check(&rig).arg("--json").to_end().must(0);
     assert_eq!(ended.text().lines().count(), 1);
@@ -280,6 +286,7 @@ fn check_json_has_exactly_these_fields() {
 #[test]
 fn check_does_what_its_manual_shows() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     let manual = include_str!("../../contrib/man/pst-check.8");
     let examples = manual.lines().filter_map(|line| line.strip_prefix(".Dl "));
@@ -298,6 +305,7 @@ fn check_does_what_its_manual_shows() {
 #[test]
 fn check_fits_a_terminal_and_is_coloured_there_only() {
     needs_root!("ext4");
+    needs_mounts!();
     needs_tool!("tmux");
     let rig = machine(Setup::new(Fs::Ext4).mount_name("a mount\u{1b}[31m\u{202e}point"));
     let fstab = rig.dir().join("fstab");

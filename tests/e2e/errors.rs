@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::rig::{Fs, Rig, RunToEnd, Setup, promptly, start, tool, wait_until};
-use crate::{needs_root, needs_tool};
+use crate::{needs_mounts, needs_root, needs_tool};
 
 /// What holds after each of them: everybody is told, later ones too, and after
 /// the repair it serves again.
@@ -49,6 +49,7 @@ fn p5_an_ext4_error_while_idle_is_known_to_the_next_session() {
 #[test]
 fn p5_a_filesystem_that_was_shut_down_while_idle_is_known_to_the_next_session() {
     needs_root!("ext4");
+    needs_mounts!();
     needs_tool!("xfs_io");
     // Its own world, so that no other test's mounts make the daemon look.
     let rig = Setup::new(Fs::Ext4).own_world().start();
@@ -147,6 +148,7 @@ fn p5_a_journal_that_the_medium_refuses_ends_every_session_until_it_is_repaired(
 #[test]
 fn p5_a_filesystem_that_was_shut_down_ends_every_session_until_it_is_repaired() {
     needs_root!("ext4");
+    needs_mounts!();
     needs_tool!("xfs_io");
     // Its own world: here the kernel tells nothing, and another test's mounts
     // must not make the daemon look.

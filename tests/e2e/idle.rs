@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::rig::{Rig, RunToEnd, Setup, signal, start, wait_until};
-use crate::{needs_root, needs_storage, needs_tool};
+use crate::{needs_mounts, needs_root, needs_storage, needs_tool};
 
 #[test]
 fn p1_a_lone_session_returns_with_an_empty_journal() {
@@ -79,6 +79,7 @@ fn p1_a_boot_without_a_session_writes_nothing() {
 #[test]
 fn p11_an_idle_daemon_makes_no_system_call() {
     needs_root!("tracing another process");
+    needs_mounts!();
     needs_tool!("strace");
     // With namespaces of its own: other tests' mounts would wake it, as they should.
     let rig = Setup::any().own_world().start();
@@ -92,6 +93,7 @@ fn p11_an_idle_daemon_makes_no_system_call() {
 #[test]
 fn p11_who_watches_an_idle_daemon_makes_no_system_call_nor_does_it() {
     needs_root!("tracing another process");
+    needs_mounts!();
     needs_tool!("strace");
     let rig = Setup::any().own_world().start();
     let watcher = start(&mut rig.pst(["status", "--watch", "--json"]));

@@ -5,8 +5,8 @@ use std::process::Stdio;
 
 use pst::sys::mount::Mode;
 
-use crate::needs_root;
 use crate::rig::{Fs, Rig, RunToEnd, Setup, start, tool, wait_until};
+use crate::{needs_mounts, needs_root};
 
 /// Leaves, below the mount point, what looks like the storage when it is not mounted.
 fn bait(rig: &Rig) {
@@ -239,6 +239,7 @@ fn alone() -> Rig {
 #[test]
 fn p1_switched_to_writable_past_the_mounts_it_is_put_back_at_the_first_write() {
     needs_root!("a loop device");
+    needs_mounts!();
     let rig = alone();
     rig.must_serve();
     rig.switch_by_hand(Mode::ReadWrite);
@@ -304,6 +305,7 @@ fn p2_remounted_read_write_during_a_session_nothing_changes() {
 #[test]
 fn p5_switched_to_read_only_past_the_mounts_during_a_session_it_ends_it() {
     needs_root!("a loop device");
+    needs_mounts!();
     let rig = alone();
     let write = "echo kept > $KVMD_PST_DATA/kept; echo written.; exec sleep 1000";
     let victim = rig.victim_with(write);
@@ -334,6 +336,7 @@ fn p3_switched_to_read_only_past_the_mounts_nobody_is_started_in_vain() {
 #[test]
 fn p3_a_namespace_without_the_mount_is_denied_while_others_work() {
     needs_root!("a loop device");
+    needs_mounts!();
     let rig = Setup::any().own_namespace().start();
     let without = |then: &str| {
         let script = format!(

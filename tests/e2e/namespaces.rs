@@ -1,7 +1,7 @@
 //! P2 and P3 across mount namespaces.
 
 use crate::rig::{Fs, Rig, RunToEnd, Setup, start};
-use crate::{needs_root, needs_storage};
+use crate::{needs_mounts, needs_root, needs_storage};
 
 fn setup() -> Setup {
     Setup::any().own_namespace()
@@ -21,6 +21,7 @@ fn private(rig: &Rig, propagation: &str, script: &str) -> crate::rig::Job {
 #[test]
 fn p2_a_namespace_made_while_read_only_can_write() {
     needs_storage!();
+    needs_mounts!();
     let rig = setup().start();
     let run = rig.bin("kvmd-pstrun");
     let script = format!("{} -- sh -c 'echo x > $KVMD_PST_DATA/y'", run.display());
@@ -41,6 +42,7 @@ fn p2_a_namespace_made_while_read_only_can_write() {
 #[test]
 fn p2_a_process_of_such_a_namespace_writes_during_another_ones_session() {
     needs_storage!();
+    needs_mounts!();
     let rig = setup().start();
     let script = format!("echo x > '{}/z'", rig.data().display());
     let other = private(&rig, "slave", &script);
@@ -52,6 +54,7 @@ fn p2_a_process_of_such_a_namespace_writes_during_another_ones_session() {
 #[test]
 fn p3_a_namespace_made_before_prepare_is_told_that_it_cannot_write() {
     needs_storage!();
+    needs_mounts!();
     let mut rig = setup().unprepared().stopped().start();
     let script = format!(
         "exec {} -- sh -c 'echo started'",
@@ -73,6 +76,7 @@ fn p3_a_namespace_made_before_prepare_is_told_that_it_cannot_write() {
 #[test]
 fn p3_a_namespace_without_the_mount_is_denied_and_its_command_not_started() {
     needs_storage!();
+    needs_mounts!();
     let rig = setup().start();
     let script = format!(
         "umount '{}'; exec {} -- sh -c 'echo started'",
@@ -91,6 +95,7 @@ fn p3_a_namespace_without_the_mount_is_denied_and_its_command_not_started() {
 #[test]
 fn p3_another_filesystem_in_its_place_is_noticed() {
     needs_storage!();
+    needs_mounts!();
     let rig = setup().start();
     let script = format!(
         "mount -t tmpfs tmpfs '{}'; mkdir '{}'; exec {} -- sh -c 'echo started'",
@@ -109,6 +114,7 @@ fn p3_another_filesystem_in_its_place_is_noticed() {
 #[test]
 fn p2_a_daemon_in_a_sandbox_of_its_own_serves_the_others() {
     needs_root!("a loop device");
+    needs_mounts!();
     let mut rig = Setup::new(Fs::Ext4).own_namespace().stopped().start();
     let mut command = rig.command("unshare");
     command

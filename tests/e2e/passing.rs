@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::rig::{Fs, Job, Rig, RunToEnd, Setup, start, tool, wait_until};
-use crate::{needs_root, needs_tool};
+use crate::{needs_mounts, needs_root, needs_tool};
 
 /// Its own world: the mounts of others would have the daemon look at the storage.
 fn rig() -> Rig {
@@ -45,6 +45,7 @@ fn await_sleep(rig: &Rig) {
 #[test]
 fn p1_a_remount_that_failed_once_is_tried_again() {
     needs_root!("tracing another process");
+    needs_mounts!();
     needs_tool!("strace");
     // A shortage; an error that does not say whether it passes.
     for error in ["ENOMEM", "EINVAL"] {
@@ -62,6 +63,7 @@ fn p1_a_remount_that_failed_once_is_tried_again() {
 #[test]
 fn p1_while_a_remount_fails_the_status_says_so_and_sessions_are_served() {
     needs_root!("tracing another process");
+    needs_mounts!();
     needs_tool!("strace");
     let rig = rig();
     let tracer = refuse_read_only(&rig, "error=ENOMEM:when=4+");
@@ -88,6 +90,7 @@ fn p1_while_a_remount_fails_the_status_says_so_and_sessions_are_served() {
 #[test]
 fn p4_a_remount_that_fails_for_good_fails_the_session_until_it_is_mounted_again() {
     needs_root!("tracing another process");
+    needs_mounts!();
     needs_tool!("strace");
     let rig = rig();
     let tracer = refuse_read_only(&rig, "error=EIO:when=4");
@@ -105,6 +108,7 @@ fn p4_a_remount_that_fails_for_good_fails_the_session_until_it_is_mounted_again(
 #[test]
 fn p1_a_storage_that_was_left_writable_is_found_after_a_shortage_at_the_start() {
     needs_root!("tracing another process");
+    needs_mounts!();
     needs_tool!("strace");
     let mut rig = rig();
     let session = rig.session();
@@ -152,6 +156,7 @@ impl Drop for Frozen {
 #[test]
 fn a_freeze_that_refused_a_session_is_named_and_passes() {
     needs_root!("fsfreeze");
+    needs_mounts!();
     let rig = rig();
     let hint = format!(
         "is frozen (fsfreeze(8)); run `fsfreeze -u {}`",
@@ -174,6 +179,7 @@ fn a_freeze_that_refused_a_session_is_named_and_passes() {
 #[test]
 fn p10_a_freeze_that_keeps_it_writable_is_named() {
     needs_root!("fsfreeze");
+    needs_mounts!();
     let rig = rig();
     let hint = format!(
         "is frozen (fsfreeze(8)); run `fsfreeze -u {}`",
@@ -209,6 +215,7 @@ fn end_named_writer(rig: &Rig) {
 #[test]
 fn p10_a_freeze_is_named_before_a_writer_that_waits_for_its_end() {
     needs_root!("fsfreeze");
+    needs_mounts!();
     let rig = rig();
     let session = rig.session_with("while sleep 0.01; do echo x; done > $KVMD_PST_DATA/file &");
     let frozen = Frozen::new(&rig);
@@ -223,6 +230,7 @@ fn p10_a_freeze_is_named_before_a_writer_that_waits_for_its_end() {
 #[test]
 fn p9_a_repair_that_is_due_during_a_freeze_does_not_block_the_daemon() {
     needs_root!("fsfreeze");
+    needs_mounts!();
     let rig = rig();
     let writer = "exec 7>$KVMD_PST_DATA/../held; sleep 1000 >/dev/null 2>&1 & exec 7>&-";
     let session = rig.session_with(&format!("{writer}; rm -r $KVMD_PST_DATA"));

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::rig::{self, ACCESS_GROUP, Fs, MEMBER, Outcome, Rig, RunToEnd, STORAGE_USER, Setup};
-use crate::{needs_root, needs_storage, needs_tool};
+use crate::{needs_mounts, needs_root, needs_storage, needs_tool};
 
 fn tool(program: &str, words: &[&str]) {
     let output = Command::new(program).args(words).output().expect(program);
@@ -213,6 +213,7 @@ fn p8_prepare_without_any_storage_in_fstab_says_what_to_write() {
 #[test]
 fn p8_with_only_a_user_in_fstab_members_of_kvmd_pst_can_create_files() {
     needs_root!("other users");
+    needs_mounts!();
     let setup = Setup::new(Fs::Ext4).own_namespace().clients_have_config();
     let mut rig = setup.unprepared().stopped().start();
     let fstab = rig.dir().join("fstab");

@@ -8,7 +8,7 @@ use std::process::Command;
 use pst::wire::{ClientMessage, MAGIC, Message, VERSION};
 
 use crate::rig::{MEMBER, Rig, RunToEnd, Setup, start, tool, wait_until};
-use crate::{needs_root, needs_storage};
+use crate::{needs_mounts, needs_root, needs_storage};
 
 /// Limits the running daemon.
 fn limit(rig: &Rig, resource: &str, value: u64) {
@@ -159,6 +159,7 @@ fn elsewhen(command: &Command) -> Command {
 #[test]
 fn p2_clocks_that_differ_between_client_and_daemon_do_not_matter() {
     needs_root!("a time namespace");
+    needs_mounts!();
     let mut rig = Setup::any().stopped().start();
     rig.start_daemon_as(elsewhen(&rig.daemon_command()));
     let here = rig.session();

@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
-use crate::needs_root;
 use crate::rig::{
     ACCESS_GROUP, Fs, MEMBER, OUTSIDER, Rig, RunToEnd, STORAGE_USER, Setup, signal, start,
     wait_until,
 };
+use crate::{needs_mounts, needs_root};
 
 /// What the unit gives the daemon.
 const CAPABILITIES: &str = "+sys_admin,+sys_ptrace,+dac_read_search";
@@ -46,6 +46,7 @@ fn sandboxed(rig: &Rig) -> Command {
 #[test]
 fn p8_a_daemon_that_is_not_root_serves() {
     needs_root!("other users");
+    needs_mounts!();
     let mut rig = setup().start();
     rig.start_daemon_as(sandboxed(&rig));
     for who in [MEMBER, MEMBER] {
@@ -61,6 +62,7 @@ fn p8_a_daemon_that_is_not_root_serves() {
 #[test]
 fn p10_a_daemon_that_is_not_root_names_the_holder_too() {
     needs_root!("other users");
+    needs_mounts!();
     let mut rig = setup().start();
     rig.start_daemon_as(sandboxed(&rig));
     let ended = rig
@@ -76,6 +78,7 @@ fn p10_a_daemon_that_is_not_root_names_the_holder_too() {
 #[test]
 fn p3_an_unprepared_storage_is_denied_with_what_to_do() {
     needs_root!("other users");
+    needs_mounts!();
     // In the host's namespace: the flag that counts is that of process 1's mount.
     // Its roots are made; what is missing after a new mount is the mount's flag.
     let mut rig = Setup::new(Fs::Ext4).clients_have_config().stopped().start();
@@ -101,6 +104,7 @@ fn p3_an_unprepared_storage_is_denied_with_what_to_do() {
 #[test]
 fn p3_a_daemon_without_a_lock_file_denies_sessions_until_prepare_has_made_it() {
     needs_root!("other users");
+    needs_mounts!();
     // The flag that counts is that of process 1's mount.
     let mut rig = Setup::new(Fs::Ext4).clients_have_config().stopped().start();
     std::fs::remove_file(rig.lock()).expect("the lock file");
@@ -124,6 +128,7 @@ fn p3_a_daemon_without_a_lock_file_denies_sessions_until_prepare_has_made_it() {
 #[test]
 fn p2_a_daemon_of_roots_elsewhere_refuses_the_device_of_one_that_is_not_root() {
     needs_root!("other users");
+    needs_mounts!();
     let mut rig = setup().start();
     rig.start_daemon_as(sandboxed(&rig));
     let mut elsewhere = rig.daemon_command();
@@ -143,6 +148,7 @@ fn p2_a_daemon_of_roots_elsewhere_refuses_the_device_of_one_that_is_not_root() {
 #[test]
 fn p5_a_mount_made_read_only_during_a_session_ends_it_where_the_daemon_cannot_prepare() {
     needs_root!("other users");
+    needs_mounts!();
     // The flag that counts is that of process 1's mount.
     let mut rig = Setup::new(Fs::Ext4).clients_have_config().stopped().start();
     rig.start_daemon_as(sandboxed(&rig));
@@ -172,6 +178,7 @@ fn activated(rig: &Rig, listener: &UnixListener) -> Command {
 #[test]
 fn p3_a_storage_that_lost_its_preparation_has_systemd_start_another_daemon() {
     needs_root!("other users");
+    needs_mounts!();
     // The flag that counts is that of process 1's mount.
     let mut rig = Setup::new(Fs::Ext4).clients_have_config().stopped().start();
     let listener = UnixListener::bind(rig.socket()).expect("bind");
@@ -200,6 +207,7 @@ fn p3_a_storage_that_lost_its_preparation_has_systemd_start_another_daemon() {
 #[test]
 fn p3_a_mount_made_read_only_during_a_session_ends_it_before_another_daemon_starts() {
     needs_root!("other users");
+    needs_mounts!();
     // The flag that counts is that of process 1's mount.
     let mut rig = Setup::new(Fs::Ext4).clients_have_config().stopped().start();
     let listener = UnixListener::bind(rig.socket()).expect("bind");
@@ -215,6 +223,7 @@ fn p3_a_mount_made_read_only_during_a_session_ends_it_before_another_daemon_star
 #[test]
 fn p3_a_daemon_of_systemds_that_starts_unprepared_stays_and_says_so() {
     needs_root!("other users");
+    needs_mounts!();
     // The flag that counts is that of process 1's mount.
     let mut rig = Setup::new(Fs::Ext4).clients_have_config().stopped().start();
     rig.umount(&[]);

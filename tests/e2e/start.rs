@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use crate::rig::{Fs, MEMBER, Rig, RunToEnd, Setup, tool};
-use crate::{needs_root, needs_storage, needs_tool};
+use crate::{needs_mounts, needs_root, needs_storage, needs_tool};
 
 #[test]
 fn p3_it_starts_without_a_storage_and_serves_when_it_comes() {
@@ -147,6 +147,7 @@ fn without_lock_directory() -> Rig {
 #[test]
 fn p2_the_directory_of_the_locks_is_made_for_root_alone_whatever_the_umask() {
     needs_root!("a directory in /run");
+    needs_mounts!();
     for umask in ["000", "077"] {
         let rig = without_lock_directory();
         let script = format!("umask {umask}; exec pst prepare -c \"$0\"");
@@ -165,6 +166,7 @@ fn p2_the_directory_of_the_locks_is_made_for_root_alone_whatever_the_umask() {
 #[test]
 fn p2_a_directory_of_the_locks_that_others_can_write_to_is_refused() {
     needs_root!("other users");
+    needs_mounts!();
     let rig = Setup::new(Fs::Ext4).own_namespace().stopped().start();
     let (uid, lock) = (MEMBER.uid, rig.lock());
     for (options, told) in [

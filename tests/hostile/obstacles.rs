@@ -12,8 +12,8 @@ use pst::config::Config;
 use pst::storage::directories::{self, Owner};
 
 use crate::clients::attack;
-use crate::needs_root;
 use crate::rig::{Fs, MEMBER, OUTSIDER, Outcome, Rig, RunToEnd, Setup};
+use crate::{needs_mounts, needs_root};
 
 /// Files and directories outside the storage, and their attributes, which must not change.
 struct Outside {
@@ -215,6 +215,7 @@ fn with_locks() -> (Rig, [PathBuf; 2]) {
 #[test]
 fn p8_what_stands_in_the_place_of_the_socket_and_the_locks_is_left_alone() {
     needs_root!("other users");
+    needs_mounts!();
     let (rig, [of_socket, of_device]) = with_locks();
     let outside = Outside::new(&rig);
     for at in [rig.socket(), of_socket, of_device] {
@@ -236,6 +237,7 @@ fn p8_what_stands_in_the_place_of_the_socket_and_the_locks_is_left_alone() {
 #[test]
 fn p8_a_file_of_roots_under_the_name_of_a_lock_is_not_written_to() {
     needs_root!("other users");
+    needs_mounts!();
     let (rig, locks) = with_locks();
     let file = rig.dir().join("file");
     for at in locks {

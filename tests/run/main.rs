@@ -12,6 +12,16 @@ macro_rules! needs_root {
     };
 }
 
+/// Leaves the test out where it has no mount namespace of its own, as in a chroot.
+macro_rules! needs_mounts {
+    () => {
+        if $crate::privilege::lacks_mounts() {
+            $crate::privilege::leave_out("a mount namespace of its own, which a chroot cannot have");
+            return;
+        }
+    };
+}
+
 /// Leaves the test out where not even a user namespace lets it mount.
 macro_rules! needs_namespaces {
     () => {

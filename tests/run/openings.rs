@@ -45,6 +45,7 @@ fn p7_no_daemon_is_one_line_and_1() {
 #[test]
 fn p8_who_may_not_open_the_socket_is_told_the_group() {
     needs_root!("other users");
+    needs_mounts!();
     let rig = Rig::new();
     fs::set_permissions(rig.socket(), fs::Permissions::from_mode(0o660)).unwrap();
     // Where the binary is, others may not look; a shell that was root has it open.

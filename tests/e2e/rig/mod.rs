@@ -28,7 +28,7 @@ pub use ground::{attach, sparse};
 pub use job::{Job, Outcome, RunToEnd, alive, await_death, children, signal, start, tool};
 use namespace::Namespace;
 pub use person::{ACCESS_GROUP, MEMBER, OUTSIDER, PRIMARY, Person, STORAGE_USER};
-pub use privilege::{lacks_root, lacks_storage, lacks_tool, leave_out};
+pub use privilege::{lacks_mounts, lacks_root, lacks_storage, lacks_tool, leave_out};
 pub use setup::{Fs, Setup};
 pub use terminal::Terminal;
 pub use wait::{BOUND, promptly, wait_until};
@@ -42,6 +42,17 @@ macro_rules! needs_root {
             return;
         }
         $crate::needs_storage!();
+    };
+}
+
+/// Leaves the test out where it has no mount namespace of its own, as in a chroot.
+#[macro_export]
+macro_rules! needs_mounts {
+    () => {
+        if $crate::rig::lacks_mounts() {
+            $crate::rig::leave_out("a mount namespace of its own, which a chroot cannot have");
+            return;
+        }
     };
 }
 
