@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `cli` | commands and their options |
 //! | `daemon` | sessions, and when the storage is writable: `controller` owns the state, `arbiter` decides, `worker` makes the calls that may block, `server` accepts connections, `native` and `kvmd` speak the protocols |
+//! | `transaction` | changes that are all or nothing, in a session of `run`: `pst put`, `pst edit`, `pst run --atomic` |
 //! | `run` | one session and its command: `pst run` itself, and the supervisor of the command's process tree |
 //! | `status`, `check` | the daemon's status for users; a check of everything that a session needs |
 //! | `repair` | `pst repair`: a storage with a torn superblock |
@@ -22,7 +23,8 @@
 //!
 //! # One session
 //!
-//! 1. `main` and `cli` read the options and call `run`. It forks the supervisor (`run/supervisor`), connects (`client`) and sends `Open` (`wire`).
+//! 1. `main` and `cli` read the options and call `run`. It forks the supervisor (`run/supervisor`), connects (`client`)
+//!    and sends `Open` (`wire`).
 //! 2. `daemon/server` accepts the connection, `admission` counts it, and `native` reads the message.
 //! 3. `native` asks the controller for a session (`handle`). `controller` feeds the request to `arbiter`, which decides
 //!    that the storage must become writable.
