@@ -46,8 +46,13 @@ pub(crate) fn create_file(
             Err(Errno::EXIST) => continue,
             Err(error) => return Err(error),
         };
-        if lock_new(file.as_fd()) {
-            return Ok((file.into(), name));
+        match lock_new(file.as_fd()) {
+            Ok(true) => return Ok((file.into(), name)),
+            Ok(false) => {} // another transaction took it for remains
+            Err(error) => {
+                let _ = unlinkat(directory, &name, AtFlags::empty());
+                return Err(error);
+            }
         }
     }
 }
@@ -61,17 +66,27 @@ pub(crate) fn create_directory(directory: BorrowedFd<'_>) -> Result<(OwnedFd, Os
             created => created?,
         }
         match open_unfollowed(directory, &name) {
-            Ok(area) if lock_new(area.as_fd()) => return Ok((area, name)),
-            Ok(_) | Err(Errno::NOENT) => {} // another transaction took it for remains
+            Ok(area) => match lock_new(area.as_fd()) {
+                Ok(true) => return Ok((area, name)),
+                Ok(false) => {} // another transaction took it for remains
+                Err(error) => {
+                    let _ = unlinkat(directory, &name, AtFlags::REMOVEDIR);
+                    return Err(error);
+                }
+            },
+            Err(Errno::NOENT) => {} // the same
             Err(error) => return Err(error),
         }
     }
 }
 
 /// Locks a new file or directory. Returns false if another transaction, which saw it before, removes it.
-fn lock_new(file: BorrowedFd<'_>) -> bool {
-    let locked = flock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
-    locked && rustix::fs::fstat(file).is_ok_and(|status| status.st_nlink > 0)
+fn lock_new(file: BorrowedFd<'_>) -> Result<bool, Errno> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(rustix::fs::fstat(file)?.st_nlink > 0),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes the unlocked remains in a directory. Skips those that this user may not remove.

@@ -185,7 +185,13 @@ impl MadeDirectories {
         match rustix::fs::mkdirat(&place.directory, &place.name, all) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Ok(()),
-            Err(error) => return Err(cannot("make the directory", &full, error)),
+            Err(error) => {
+                let problem = cannot("make the directory", &full, error);
+                return Err(match error {
+                    Errno::NOSPC => problem.hint("see `df` and `df -i`, and delete something"),
+                    _ => problem,
+                });
+            }
         }
         let synced = fsync(&place.directory);
         self.0.push((place.directory, place.name));

@@ -19,14 +19,14 @@ fn transaction(rig: &Rig, strace: &[String], script: &str) -> Outcome {
 }
 
 /// The options that make strace do `what` at a system call.
-fn inject(name: &str, what: &str, number: usize) -> [String; 2] {
+pub(crate) fn inject(name: &str, what: &str, number: usize) -> [String; 2] {
     [
         format!("-etrace={name}"),
         format!("-einject={name}:{what}:when={number}"),
     ]
 }
 
-fn calls_file(rig: &Rig) -> PathBuf {
+pub(crate) fn calls_file(rig: &Rig) -> PathBuf {
     rig.dir().join("calls")
 }
 
@@ -47,7 +47,7 @@ const ON_NO_FILE: [&str; 12] = [
 ];
 
 /// Each other system call of the traced process: its name, and its number among those of that name.
-fn calls(rig: &Rig) -> Vec<(String, usize)> {
+pub(crate) fn calls(rig: &Rig) -> Vec<(String, usize)> {
     let text = fs::read_to_string(calls_file(rig)).expect("calls");
     let mut counts = BTreeMap::new();
     let names = text.lines().filter_map(|line| line.split_once('('));
@@ -98,13 +98,13 @@ fn next_must_clean(rig: &Rig, context: &str) {
 
 /// How often the tree was old and new.
 #[derive(Default)]
-struct Tally {
+pub(crate) struct Tally {
     old: usize,
     new: usize,
 }
 
 impl Tally {
-    fn count(&mut self, version: &str) {
+    pub(crate) fn count(&mut self, version: &str) {
         match version {
             "old" => self.old += 1,
             "new" => self.new += 1,
@@ -113,7 +113,7 @@ impl Tally {
     }
 
     #[track_caller]
-    fn must_have_both(self) {
+    pub(crate) fn must_have_both(self) {
         println!("old {}, new {}", self.old, self.new);
         assert!(self.old > 0 && self.new > 0);
     }

@@ -32,6 +32,7 @@ mod namespaces;
 mod passing;
 mod prepare;
 mod put;
+mod put_faults;
 mod readme;
 mod repair;
 mod resources;
