@@ -1,11 +1,13 @@
-//! P12: `pst put` under signals and errors at each of its system calls, on a failing medium, and without inodes.
+//! P12: `pst put` under signals and errors at each of its system calls, on a failing medium, without inodes, and against
+//! a member of the group who swaps names.
 
 use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::atomic_faults::{Tally, calls, calls_file, inject};
-use crate::rig::{Fs, Job, Outcome, Rig, RunToEnd, Setup, alive, start, wait_until};
+use crate::rig::{Fs, Job, MEMBER, Outcome, Rig, RunToEnd, Setup, alive, start, tool, wait_until};
 use crate::{needs_root, needs_tool};
 
 /// What is stored: more than one block of it.
@@ -398,5 +400,88 @@ fn p12_the_last_inode_stores_a_file_but_not_its_directories() {
     assert!(none.one_line().contains("no inode is free"), "{none:?}");
     assert_eq!(version(&rig, "f"), "new");
     assert_eq!(remains(&rig), Vec::<PathBuf>::new());
+    rig.await_state("ro");
+}
+
+/// Swaps the directory `top/real`, its files and root's temporary files with symlinks that lead out of the storage's data.
+const SWAPPER: &str = r#"
+import ctypes, os, select, sys
+os.chdir(sys.argv[1] + "/top")
+outside = sys.argv[2]
+exchange = lambda one, two: ctypes.CDLL(None).renameat2(-100, one, -100, two, 2)
+def attempt(act, *arguments):
+    try:
+        return act(*arguments)
+    except OSError:
+        return []
+os.mkdir("real/sub")
+for name, target in ("out", ""), ("real/link", "/f"), ("real/sub/link", "/f"):
+    os.symlink(outside + target, name)
+print("begun", flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    exchange(b"real", b"out")
+    exchange(b"real/f", b"real/link")
+    exchange(b"real/sub", b"out")
+    for directory in "real", "real/sub":
+        for name in attempt(os.listdir, directory):
+            path = directory + "/" + name
+            if name.startswith(".pst-") and attempt(os.rename, path, path + ".taken") is None:
+                attempt(os.symlink, outside + "/f", path)
+"#;
+
+#[test]
+fn p8_a_member_who_swaps_names_gains_nothing_against_a_put_of_root() {
+    needs_root!("another user");
+    needs_tool!("python3", "strace", "setfattr");
+    let rig = with_file();
+    let session = rig.session();
+    // On the same filesystem, so that nothing but its place protects it.
+    let outside = rig.mount().join("outside");
+    fs::create_dir(&outside).expect("outside");
+    fs::write(outside.join("f"), "SECRET\n").expect("outside");
+    fs::set_permissions(outside.join("f"), fs::Permissions::from_mode(0o600)).expect("chmod");
+    let no_flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(outside.join("f"), "user.secret", b"SECRET", no_flags).expect("xattr");
+    let look = || {
+        let format = "%p %y %m %U:%G %s %n %T+ %C+ %l\n";
+        tool(Command::new("find").arg(&outside).args(["-printf", format]))
+    };
+    let before = look();
+    let top = rig.data().join("top");
+    fs::create_dir_all(top.join("real")).expect("top");
+    for directory in [&top, &top.join("real")] {
+        chown(directory, Some(MEMBER.uid), None).expect("chown");
+    }
+    let mut swapper = rig.command_as(MEMBER, "python3");
+    swapper.args(["-uc", SWAPPER]).arg(rig.data()).arg(&outside);
+    let swapper = start(swapper.stdin(Stdio::piped()));
+    swapper.await_stdout("begun");
+    let mut codes = [0, 0];
+    for round in 0..600 {
+        let new = format!("top/real/new{round}/f");
+        let files = ["top/real/f", "top/real/sub/f", "top/real/link", &new];
+        let mut command = rig.command(rig.bin("pst"));
+        command
+            .args(words(files[round % files.len()]))
+            .env("KVMD_PST_DATA", rig.data());
+        let code = command.stdin(input(&rig)).to_end().code();
+        codes[usize::try_from(code).expect("0 or 1")] += 1;
+    }
+    swapper.end().must(0);
+    println!("stored, refused: {codes:?}");
+    assert!(codes[0] > 0 && codes[1] > 0, "{codes:?}");
+    assert_eq!(look(), before);
+    let found = rig
+        .command("grep")
+        .args(["-rl", "SECRET"])
+        .arg(rig.data())
+        .to_end();
+    assert_eq!(found.text(), "", "copied in");
+    let attributes = tool(Command::new("getfattr").args(["-RPhd"]).arg(rig.data()));
+    assert!(
+        !attributes.contains("user.secret"),
+        "copied in: {attributes}"
+    );
+    session.end().must(0);
     rig.await_state("ro");
 }
