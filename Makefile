@@ -10,7 +10,7 @@ LEFT_OUT := $(CURDIR)/target/left-out
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := build
-.PHONY: pictures help build release test test-filtered soak attack mutants powercut fuzz asan bench vm-test packaging-test demo lint units install uninstall deb clean tools aiohttp cross test-armv7 test-armv7-units
+.PHONY: pictures help build release test test-filtered soak attack mutants powercut powercut-sequences fuzz asan bench vm-test packaging-test demo lint units install uninstall deb clean tools aiohttp cross test-armv7 test-armv7-units
 
 # Where `make install` puts things, below DESTDIR.
 PREFIX ?= /usr/local
@@ -174,7 +174,13 @@ attack: ## each system call fails or meets a signal, for ATTACK_SECONDS (1140), 
 
 powercut: ## power cuts for long (PST_POWER_ROUNDS, 20), from PST_POWER_SEED, as root
 	@tests/tools
-	@PST_REQUIRE_ALL=1 PST_POWER_ROUNDS=$${PST_POWER_ROUNDS:-20} $(CARGO) test --locked --test powercut -- --nocapture
+	@PST_REQUIRE_ALL=1 PST_POWER_ROUNDS=$${PST_POWER_ROUNDS:-20} PST_POWER_LENGTH=$${PST_POWER_LENGTH:-2} \
+		$(CARGO) test --locked --test powercut -- --nocapture
+
+powercut-sequences: ## power cuts in every sequence of three operations inside run --atomic, as root
+	@tests/tools
+	@PST_REQUIRE_ALL=1 PST_POWER_LENGTH=3 PST_POWER_SAMPLE=$${PST_POWER_SAMPLE:-100} \
+		$(CARGO) test --locked --test powercut -- --nocapture p12_a_power_cut_leaves_the_old_tree_or_the_new_one
 
 # In namespaces of its own, so that other mounts do not wake the daemon, and in real time (chrt), so
 # that other work on the machine shows less. PST_BENCH_AGAINST=PATH compares session rates with

@@ -5,6 +5,8 @@
 //!
 //! `PST_POWER_ROUNDS` makes the sessions more, `PST_POWER_SEED` repeats the choices
 //! of a run (not the kernel's). `make powercut` runs it for long.
+//! `PST_POWER_LENGTH` has all sequences of two, or also of three, operations made in transactions, and the power cut
+//! at every flush and once in `PST_POWER_SAMPLE` places between them: `make powercut-sequences`.
 
 #![allow(clippy::expect_used)] // all of it is tests, not only what bears the attribute
 
@@ -22,7 +24,9 @@ mod replay;
 #[allow(dead_code, unused_imports)] // shared: not all of it is used here
 #[path = "../e2e/rig/mod.rs"]
 mod rig;
+mod sequences;
 mod stage;
+mod steps;
 mod workload;
 
 use std::io::Write;
@@ -96,6 +100,90 @@ fn p1_p4_a_power_cut_loses_nothing_that_was_acknowledged() {
     assert!(report.cuts >= 1000, "only {} cut points", report.cuts);
     assert!(report.boundaries > flushes.count(), "not every boundary");
     assert!(report.recovered > 0 && report.quiet > 0 && report.files > 0);
+}
+
+/// Of the sequences of two operations, one is tried where all would take too long.
+const EVERY: usize = 12;
+
+#[test]
+fn p12_a_power_cut_leaves_the_old_tree_or_the_new_one() {
+    needs_card!();
+    let seed = seed();
+    let chosen = match number("PST_POWER_LENGTH") {
+        None => {
+            let all = sequences::sequences(2).into_iter();
+            all.skip(seed as usize % EVERY).step_by(EVERY).collect()
+        }
+        Some(length) => (2..=length as usize)
+            .flat_map(sequences::sequences)
+            .collect::<Vec<_>>(),
+    };
+    let (mut cuts, mut boundaries, mut done) = (0, 0, 0);
+    for (rig, record) in sequences::record_all(&chosen) {
+        let report = replay::replay(&rig, &record, seed);
+        report.must_be_clean();
+        (cuts, boundaries) = (cuts + report.cuts, boundaries + report.boundaries);
+        done += record.swaps.len();
+        say(&format!(
+            "seed {seed}: {done} of {} sequences, {cuts} cuts, {boundaries} of them at a flush, violations: 0",
+            chosen.len()
+        ));
+    }
+    assert!(
+        boundaries >= 5 * chosen.len(),
+        "only {boundaries} boundaries"
+    );
+}
+
+#[test]
+fn p12_a_power_cut_leaves_the_old_file_or_the_new_one() {
+    needs_card!();
+    let (rig, record) = steps::record_puts();
+    must_be_all_or_nothing(&rig, &record);
+}
+
+#[test]
+fn p12_a_power_cut_after_any_step_leaves_the_old_tree_or_the_new_one() {
+    needs_card!();
+    let (rig, record) = steps::record_atomic();
+    must_be_all_or_nothing(&rig, &record);
+}
+
+fn must_be_all_or_nothing(rig: &rig::Rig, record: &record::Record) {
+    let seed = seed();
+    let report = replay::replay(rig, record, seed);
+    say(&format!("seed {seed}: {report}"));
+    report.must_be_clean();
+    assert!(report.boundaries >= 10 * record.swaps.len(), "{report}");
+}
+
+#[test]
+fn the_rig_finds_a_file_that_is_not_synced_before_the_rename() {
+    needs_card!();
+    let (rig, record) = steps::record_puts_without_fsync();
+    must_find(&rig, &record);
+}
+
+#[test]
+fn the_rig_finds_a_rename_before_the_content() {
+    needs_card!();
+    let (rig, record) = steps::record_wrong_order();
+    must_find(&rig, &record);
+}
+
+#[track_caller]
+fn must_find(rig: &rig::Rig, record: &record::Record) {
+    let report = replay::replay(rig, record, 1);
+    say(&format!("on purpose: {report}"));
+    assert!(!report.lost.is_empty(), "{report}");
+    assert!(report.broken.is_empty(), "{:#?}", report.broken);
+}
+
+#[test]
+fn the_rig_finds_a_tree_that_is_not_flushed_before_the_exchange() {
+    needs_card!();
+    let (rig, record) = sequences::record_without_syncfs(&sequences::sequences(1)[..4]);
+    must_find(&rig, &record);
 }
 
 #[test]

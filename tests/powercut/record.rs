@@ -2,6 +2,7 @@
 //! after a cut. It knows nothing of ext4.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::card::Event;
@@ -11,6 +12,31 @@ use crate::card::Event;
 pub enum Content {
     File(Arc<[u8]>),
     Link(String),
+}
+
+/// Something in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// `None` of a directory.
+    pub content: Option<Content>,
+    pub rights: Vec<u8>,
+    /// Extended attributes.
+    pub attributes: Vec<u8>,
+}
+
+/// All of a directory, by path below the storage's root.
+pub type Tree = BTreeMap<String, Entry>;
+
+/// A transaction on a directory, which is as it was or as it shall be, at any time.
+#[derive(Debug)]
+pub struct Swap {
+    /// For messages.
+    pub name: String,
+    /// Below the storage's root.
+    pub directory: String,
+    pub old: Tree,
+    pub new: Tree,
+    pub span: Span,
 }
 
 /// What a session's command does to a path, below the storage's root.
@@ -46,8 +72,30 @@ pub struct Record {
     pub events: Vec<Event>,
     /// In the order in which they began. No two that overlap touch the same path.
     pub steps: Vec<(Step, Span)>,
+    /// Transactions, one after the other. If there are some, the power only fails during them.
+    pub swaps: Vec<Swap>,
     /// While no session was open and the storage read-only: first and last position.
     pub quiet: Vec<(usize, usize)>,
+}
+
+impl Swap {
+    /// Whether the directory, which is found so after a cut, is as it must be.
+    pub fn allows(&self, at: usize, found: &Tree) -> bool {
+        let done = self
+            .span
+            .acknowledged
+            .is_some_and(|position| position <= at);
+        *found == self.new || (!done && *found == self.old)
+    }
+}
+
+/// Picks out a directory, without temporary files and working areas.
+pub fn directory(all: &Tree, directory: &str) -> Tree {
+    let is_in = |path: &str| Path::new(path).starts_with(directory) && !path.contains("/.pst-");
+    let found = all.iter().filter(|(path, _)| is_in(path));
+    found
+        .map(|(path, entry)| (path.clone(), entry.clone()))
+        .collect()
 }
 
 impl Record {
@@ -60,8 +108,19 @@ impl Record {
 
     /// The positions where the demands on the card change.
     pub fn is_mark(&self, at: usize) -> bool {
-        let acknowledged = |(_, span): &(Step, Span)| span.acknowledged == Some(at);
-        self.steps.iter().any(acknowledged) || self.quiet.iter().any(|(first, _)| *first == at)
+        let spans = self.steps.iter().map(|(_, span)| span);
+        let mut spans = spans.chain(self.swaps.iter().map(|swap| &swap.span));
+        spans.any(|span| span.acknowledged == Some(at))
+            || self.quiet.iter().any(|(first, _)| *first == at)
+    }
+
+    /// The transaction that is under way at that position, or was acknowledged there.
+    pub fn swap(&self, at: usize) -> Option<&Swap> {
+        let is_under_way = |swap: &&Swap| {
+            let end = swap.span.acknowledged.expect("all are");
+            (swap.span.begun..=end).contains(&at)
+        };
+        self.swaps.iter().find(is_under_way)
     }
 
     /// What may be at each path on whose state somebody can rely after a cut at

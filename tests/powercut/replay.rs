@@ -1,7 +1,6 @@
 //! From a cut to a verdict: the card as the cut left it, ext4's own recovery by
 //! a real mount, `e2fsck -fn`, and the files. Several cards at a time.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +10,7 @@ use crate::card::{Card, Event};
 use crate::chance::Chance;
 use crate::cut::{Cut, SUPERBLOCK, cuts};
 use crate::fuse;
-use crate::record::{Content, Record};
+use crate::record::{self, Content, Record, Tree};
 use crate::rig::{Outcome, Rig, RunToEnd, attach};
 
 /// Mounts it read-only, as at boot (ext4 replays its journal all the same), takes
@@ -21,10 +20,13 @@ use crate::rig::{Outcome, Rig, RunToEnd, attach};
 const RECOVERY: &str = r#"
 blockdev --flushbufs "$1" || exit
 mount -t ext4 -o ro "$1" "$2" || exit 91
-tar --format=ustar -cf - --exclude=lost+found -C "$2" . || exit
+TAR --exclude=lost+found -C "$2" . || exit
 umount "$2" || exit
 exec e2fsck -fn "$1" >&2"#;
 const NOT_MOUNTED: i32 = 91;
+
+/// Of so many cuts during transactions that are not at a flush, one is tried, unless PST_POWER_SAMPLE says otherwise.
+const SAMPLE: u64 = 8;
 
 /// What came out.
 #[derive(Debug, Default)]
@@ -76,7 +78,16 @@ impl Report {
 
 /// Replays every cut of a record.
 pub fn replay(rig: &Rig, record: &Record, seed: u64) -> Report {
-    let cuts = cuts(record, &mut Chance::new(seed));
+    let chance = &mut Chance::new(seed);
+    let mut cuts = cuts(record, chance);
+    if !record.swaps.is_empty() {
+        // Boundaries and marks, and a sample of what is between them.
+        let sample = crate::number("PST_POWER_SAMPLE").unwrap_or(SAMPLE);
+        cuts.retain(|cut| {
+            let is_chosen = cut.is_boundary() || cut.kept.is_empty() || chance.once_in(sample);
+            record.swap(cut.at).is_some() && is_chosen
+        });
+    }
     let report = Mutex::new(Report::default());
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get().min(8));
     std::thread::scope(|scope| {
@@ -202,7 +213,8 @@ impl<'a> Bench<'a> {
     }
 
     fn recover(&self) -> Outcome {
-        let mut recovery = self.alone.script(self.rig, RECOVERY);
+        let script = RECOVERY.replace("TAR", archive::TAR);
+        let mut recovery = self.alone.script(self.rig, &script);
         recovery.arg(&self.device).arg(&self.mount).to_end()
     }
 
@@ -226,10 +238,20 @@ impl<'a> Bench<'a> {
         repair
     }
 
-    fn compare(&self, cut: &Cut, files: &BTreeMap<String, Content>, found: &mut Found) {
+    fn compare(&self, cut: &Cut, files: &Tree, found: &mut Found) {
+        if let Some(swap) = self.record.swap(cut.at) {
+            let there = record::directory(files, &swap.directory);
+            found.files += there.len();
+            if !swap.allows(cut.at, &there) {
+                let names: Vec<&String> = there.keys().collect();
+                found
+                    .lost
+                    .push(format!("{} is a mixture: {names:?}", swap.name));
+            }
+        }
         for (path, allowed) in self.record.demands(cut.at) {
             found.files += 1;
-            let there = files.get(path);
+            let there = files.get(path).and_then(|entry| entry.content.as_ref());
             if !allowed.contains(&there) {
                 found.lost.push(format!("{path} is {}", kind(there)));
             }

@@ -1,12 +1,14 @@
 //! A rig on a card that remembers, and the marks beside what it remembers:
 //! when a session began, when `pst run` had returned 0, when nothing was open.
 
+use std::process::Command;
 use std::sync::Arc;
 
+use crate::archive;
 use crate::card::Card;
 use crate::fuse;
-use crate::record::{Record, Span, Step};
-use crate::rig::{Fs, Job, Rig, Setup, start, wait_until};
+use crate::record::{Record, Span, Step, Swap, Tree};
+use crate::rig::{Fs, Job, Rig, RunToEnd, Setup, start, tool, wait_until};
 
 /// The smallest that gets a journal as a real one does.
 const CARD: usize = 16 << 20;
@@ -25,6 +27,15 @@ pub struct Begun(usize);
 impl Stage {
     /// From the mount at boot on, everything is on record.
     pub fn new() -> Stage {
+        Stage::with(&[])
+    }
+
+    /// The same, where ext4 does not flush a file because it is renamed over another one.
+    pub fn without_auto_da_alloc() -> Stage {
+        Stage::with(&["-o", "remount,ro,noauto_da_alloc"])
+    }
+
+    fn with(remount: &[&str]) -> Stage {
         let card = Arc::new(Card::new(vec![0; CARD]));
         let medium = Arc::clone(&card);
         let setup = Setup::new(Fs::Ext4).unmounted().stopped();
@@ -36,6 +47,9 @@ impl Stage {
         let mut rig = setup.start();
         let base = card.start_over();
         rig.do_mount();
+        if !remount.is_empty() {
+            tool(rig.command("mount").args(remount).arg(rig.mount()));
+        }
         let prepared = card.position();
         rig.prepare().must(0);
         rig.start_daemon();
@@ -46,6 +60,7 @@ impl Stage {
                 base,
                 events: Vec::new(),
                 steps: Vec::new(),
+                swaps: Vec::new(),
                 quiet: vec![(0, prepared)],
             },
             open: 0,
@@ -55,7 +70,7 @@ impl Stage {
     }
 
     /// From here on a power cut must cost nothing.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         self.rig.await_superblock("ro");
         let at = self.card.position();
         self.record.quiet.push((at, at));
@@ -111,6 +126,14 @@ impl Stage {
         (begun, self.rig.session_with(&step.script))
     }
 
+    /// The same for a script that nobody looks at.
+    pub fn hold_script(&mut self, script: &str) -> (Begun, Job) {
+        self.hold(Step {
+            script: script.to_owned(),
+            changes: Vec::new(),
+        })
+    }
+
     /// Ends such a session.
     #[track_caller]
     pub fn release(&mut self, (begun, job): (Begun, Job)) {
@@ -137,6 +160,48 @@ impl Stage {
             job.end().must(0);
             self.acknowledge(begun);
         }
+    }
+
+    /// A session that nobody looks at.
+    #[track_caller]
+    pub fn script(&mut self, script: &str) {
+        self.serial(Step {
+            script: script.to_owned(),
+            changes: Vec::new(),
+        });
+    }
+
+    /// A transaction on a directory, whose command must return 0.
+    #[track_caller]
+    pub fn swap(&mut self, name: &str, directory: &str, command: &mut Command) {
+        let old = self.tree(directory);
+        let step = self.begin(Step {
+            script: String::new(),
+            changes: Vec::new(),
+        });
+        let begun = self.card.position();
+        command.to_end().must(0);
+        let acknowledged = Some(self.card.position());
+        self.acknowledge(step);
+        self.record.swaps.push(Swap {
+            name: name.to_owned(),
+            directory: directory.to_owned(),
+            old,
+            new: self.tree(directory),
+            span: Span {
+                begun,
+                acknowledged,
+            },
+        });
+    }
+
+    fn tree(&self, directory: &str) -> Tree {
+        let script = format!("{} -C \"$1\" \"$2\"", archive::TAR);
+        let mut tar = self.rig.command("sh");
+        tar.args(["-c", &script, "sh"])
+            .arg(self.rig.mount())
+            .arg(directory);
+        archive::read(&tar.to_end().must(0).stdout)
     }
 
     /// Stops and unmounts all, and gives the record. The rig is for its replay.

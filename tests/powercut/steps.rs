@@ -1,0 +1,106 @@
+//! `pst put` and `pst run --atomic` slowly, while something else is synced again and again: the journal is committed
+//! after every step.
+
+use std::process::Command;
+
+use crate::record::Record;
+use crate::rig::Rig;
+use crate::sequences;
+use crate::stage::Stage;
+
+/// Syncs another file until the session ends.
+const COMMIT: &str = "cd $KVMD_PST_DATA && \
+    { while [ ! -e stop ]; do echo >>unrelated; sync unrelated; sleep .005; done & }";
+
+/// Each of these calls is followed by a pause.
+const SLOWED: &str = "mkdirat,write,pwrite64,fchmodat,fsync,syncfs,renameat2,unlinkat";
+const PAUSE: &str = "delay_exit=10000";
+
+/// A way to change the directory `box`: its name, and a shell script.
+type Change = (&'static str, &'static str);
+
+const PUTS: [Change; 4] = [
+    ("put over an existing file", "$PST put box/f"),
+    ("put a new file", "$PST put -m 640 -o 12:34 box/new"),
+    ("put over a file with a hard link", "$PST put box/linked"),
+    ("put over the target of a symlink", "$PST put box/symlink"),
+];
+
+/// As it is done wrong.
+pub const RENAME_BEFORE_CONTENT: Change = (
+    "rename before the content",
+    "$PST run -- sh -c 'cd $KVMD_PST_DATA/box && >new && mv new f && sleep .05 && cat >f'",
+);
+
+/// Runs changes of `box`, each from the same beginning.
+fn record(changes: &[Change], strace: &[String]) -> (Rig, Record) {
+    let mut stage = sequences::stage();
+    for (name, script) in changes {
+        stage.script(
+            "cd $KVMD_PST_DATA; rm -rf box; mkdir box; cd box; cp -a ../fixture/f f; cp f linked; ln linked hard; \
+             ln -s f symlink; sync -f .",
+        );
+        let pst = format!(
+            "strace -f -qq -o /dev/null {} {}",
+            strace.join(" "),
+            stage.rig.bin("pst").display()
+        );
+        let script = format!("seq 900 | {}", script.replace("$PST", &pst));
+        let mut command = stage.rig.command("sh");
+        command.args(["-c", &script]);
+        committed(&mut stage, name, "data/box", &mut command);
+    }
+    stage.finish()
+}
+
+/// One transaction, with commits after every step.
+fn committed(stage: &mut Stage, name: &str, directory: &str, command: &mut Command) {
+    let commits = stage.hold_script(COMMIT);
+    stage.swap(name, directory, command);
+    std::fs::write(stage.rig.data().join("stop"), "").expect("stop");
+    stage.release(commits);
+    stage.script("rm $KVMD_PST_DATA/stop");
+}
+
+fn slowed() -> Vec<String> {
+    vec![
+        format!("-etrace={SLOWED}"),
+        format!("-einject={SLOWED}:{PAUSE}"),
+    ]
+}
+
+pub fn record_puts() -> (Rig, Record) {
+    record(&PUTS, &slowed())
+}
+
+/// Stores files that are not synced before the rename.
+pub fn record_puts_without_fsync() -> (Rig, Record) {
+    let mut strace = vec![
+        "-etrace=fsync,renameat2".to_owned(),
+        format!("-einject=renameat2:{PAUSE}"),
+    ];
+    strace.push("-einject=fsync:retval=0:when=1".to_owned());
+    record(&PUTS, &strace)
+}
+
+pub fn record_wrong_order() -> (Rig, Record) {
+    record(&[RENAME_BEFORE_CONTENT], &["-etrace=none".to_owned()])
+}
+
+/// `pst run --atomic`, of which each step is committed.
+pub fn record_atomic() -> (Rig, Record) {
+    let mut stage = sequences::stage();
+    stage.script("cd $KVMD_PST_DATA; cp -a fixture tree; sync -f tree");
+    for script in ["seq 2000 >f", "mv f d/moved; ln d/moved f", "rm -r *"] {
+        let mut command = stage.rig.command("strace");
+        command
+            .args(["-f", "-qq", "-o", "/dev/null"])
+            .args(slowed());
+        command
+            .arg(stage.rig.bin("pst"))
+            .args(["run", "--atomic", "tree", "--", "sh", "-euc"]);
+        command.arg(format!("cd $KVMD_PST_DATA/tree; {script}"));
+        committed(&mut stage, script, "data/tree", &mut command);
+    }
+    stage.finish()
+}
