@@ -16,7 +16,9 @@ macro_rules! needs_root {
 macro_rules! needs_mounts {
     () => {
         if $crate::privilege::lacks_mounts() {
-            $crate::privilege::leave_out("a mount namespace of its own, which a chroot cannot have");
+            $crate::privilege::leave_out(
+                "a mount namespace of its own, which a chroot cannot have",
+            );
             return;
         }
     };
