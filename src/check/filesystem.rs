@@ -11,7 +11,7 @@ use super::finding::{Finding, Id, Level};
 use super::host::{Host, read_line};
 use crate::escape::{escape, escape_path};
 use crate::storage::inspect::MountedStorage;
-use crate::storage::stats;
+use crate::storage::{remains, stats};
 use crate::sys::file;
 use crate::units::{HumanBytes, HumanDuration};
 
@@ -26,6 +26,7 @@ pub(super) fn check(host: &Host, found: &MountedStorage, node: Option<&Path>) ->
         findings.extend(node.and_then(|node| check_journal(found, &host.at(node))));
     }
     findings.extend(check_space(found));
+    findings.extend(check_remains(found));
     findings
 }
 
@@ -125,6 +126,20 @@ fn check_space(found: &MountedStorage) -> Option<Finding> {
         Level::Warning => Id::FsSpace.warning(format!("{text}: nearly full"), advice),
         _ => Id::FsSpace.ok(text),
     })
+}
+
+/// Names what commands that were killed have left. `None` if there is nothing.
+fn check_remains(found: &MountedStorage) -> Option<Finding> {
+    let left = remains::find(found.root.as_fd(), &found.mount.point);
+    let (first, size) = left.first()?;
+    let first = format!("{} ({})", escape_path(first), HumanBytes(*size));
+    let text = match left.len() {
+        1 => format!("an interrupted command left {first}"),
+        count => format!("interrupted commands left {first} and {} more", count - 1),
+    };
+    let advice = "the next `pst run --atomic` or `pst put` in that directory removes it if its user may; \
+        or remove it as root with `pst run -- rm -r`";
+    Some(Id::Remains.warning(text, advice))
 }
 
 fn judge_space(free: u64, all: u64) -> Level {

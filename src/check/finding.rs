@@ -28,6 +28,7 @@ pub(super) enum Id {
     FsErrors,
     FsJournal,
     FsSpace,
+    Remains,
     Group,
     Access,
     Socket,

@@ -9,6 +9,7 @@ pub(crate) mod inspect;
 pub(crate) mod lock;
 pub mod mountinfo;
 pub(crate) mod prepare;
+pub(crate) mod remains;
 mod search;
 pub(crate) mod stats;
 mod superblock;

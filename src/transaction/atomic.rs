@@ -21,11 +21,12 @@ use rustix::process::{Pid, geteuid};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::copy::Copier;
+use super::lock;
 use super::tree::{Tree, failed, is_directory, names, open};
-use super::{lock, remains};
 use crate::escape::{escape, escape_path};
 use crate::problem::{Problem, reason};
 use crate::run::{self, RunOptions, output};
+use crate::storage::remains;
 use crate::sys::signal::{self, Signals};
 use crate::sys::{file, poll, process};
 use crate::units::HumanBytes;

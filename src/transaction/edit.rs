@@ -14,10 +14,11 @@ use rustix::process::{WaitOptions, waitpid};
 
 use super::path::{DataDirectory, cannot, irregular};
 use super::store::{Expected, StoreOptions, Version};
-use super::{input, put, remains};
+use super::{input, put};
 use crate::client;
 use crate::escape::{escape, escape_path};
 use crate::problem::{Problem, ProblemKind};
+use crate::storage::remains;
 use crate::sys::process;
 use crate::sys::signal::{self, Signals};
 use crate::table::print;

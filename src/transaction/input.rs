@@ -9,9 +9,9 @@ use std::path::Path;
 use rustix::fs::MemfdFlags;
 use rustix::io::FdFlags;
 
-use super::remains;
 use crate::escape::escape_path;
 use crate::problem::Problem;
+use crate::storage::remains;
 use crate::sys::signal;
 
 /// A larger input goes to a file, because a PiKVM has little memory.

@@ -11,6 +11,5 @@ pub(crate) mod input;
 mod lock;
 pub(crate) mod path;
 pub(crate) mod put;
-pub(crate) mod remains;
 pub(crate) mod store;
 mod tree;

@@ -13,11 +13,12 @@ use rustix::fs::{AtFlags, Gid, Mode, RenameFlags, Stat, Uid, fchmod, fchown, fst
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 
+use super::attributes;
 use super::input::Input;
 use super::path::{DataDirectory, Place, cannot, irregular, parent};
-use super::{attributes, remains};
 use crate::escape::escape_path;
 use crate::problem::Problem;
+use crate::storage::remains;
 use crate::sys::signal::{self, Signals};
 use crate::sys::user;
 

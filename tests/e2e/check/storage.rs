@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{WELL, advice, entry, entry_of, inside, machine, must_be_well, must_find, unit};
-use crate::rig::{Fs, Setup};
+use crate::rig::{Fs, RunToEnd, Setup};
 use crate::{needs_root, needs_tool};
 
 #[test]
@@ -298,6 +298,23 @@ fn check_finds_a_journal_that_is_not_empty() {
     );
     rig.prepare().must(0);
     must_find(&rig, &[("warning", "fs-journal"), ("error", "daemon")]);
+}
+
+#[test]
+fn check_names_what_an_interrupted_transaction_left() {
+    needs_root!("ext4");
+    let rig = machine(Setup::new(Fs::Ext4));
+    let kill = "cd $KVMD_PST_DATA; mkdir tree; head -c 20000 /dev/zero >tree/f; kill -KILL $PPID";
+    let atomic = |script| rig.pst(["run", "--atomic", "tree", "--", "sh", "-c", script]);
+    let interrupted = atomic(kill).to_end();
+    assert_ne!(interrupted.code(), 0, "{interrupted:?}");
+    let screen = must_find(&rig, &[("warning", "remains")]);
+    assert!(
+        screen.contains("an interrupted command left ") && screen.contains(" KiB)"),
+        "{screen}"
+    );
+    atomic("true").to_end().must(0);
+    must_be_well(&rig);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, openat, unlinkat};
 use rustix::io::Errno;
@@ -99,11 +100,49 @@ pub(crate) fn remove_all(directory: BorrowedFd<'_>) {
 
 /// Returns the names of temporary files and working areas in a directory, in use or not.
 pub(crate) fn list(directory: BorrowedFd<'_>) -> Vec<OsString> {
-    let names = Dir::read_from(directory).into_iter().flatten().flatten();
+    let mut names = names(directory);
+    names.retain(|name| is_temporary(name));
     names
+}
+
+fn names(directory: BorrowedFd<'_>) -> Vec<OsString> {
+    let entries = Dir::read_from(directory).into_iter().flatten().flatten();
+    entries
         .map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned())
-        .filter(|name| is_temporary(name))
+        .filter(|name| name != "." && name != "..")
         .collect()
+}
+
+/// Finds the unlocked remains below a directory: their paths, and the bytes that they occupy.
+pub(crate) fn find(directory: BorrowedFd<'_>, path: &Path) -> Vec<(PathBuf, u64)> {
+    let mut found = Vec::new();
+    for name in names(directory) {
+        let path = path.join(&name);
+        let inner = open_directory_beneath(directory, name.as_ref());
+        if !is_temporary(&name) {
+            found.extend(
+                inner
+                    .into_iter()
+                    .flat_map(|inner| find(inner.as_fd(), &path)),
+            );
+        } else if lock(directory, &name).is_ok() {
+            found.push((path, occupied(directory, &name)));
+        }
+    }
+    found
+}
+
+/// Returns the bytes that a file occupies, or a directory with everything in it.
+fn occupied(directory: BorrowedFd<'_>, name: &OsStr) -> u64 {
+    let status = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+    let blocks = status.map_or(0, |status| status.st_blocks as u64);
+    let inner = open_directory_beneath(directory, name.as_ref()).into_iter();
+    let inner = inner.flat_map(|inner| {
+        names(inner.as_fd())
+            .into_iter()
+            .map(move |name| occupied(inner.as_fd(), &name))
+    });
+    blocks * 512 + inner.sum::<u64>()
 }
 
 /// Removes one, unless it is locked. Removes a directory only if nobody but its owner can have given it that name:
@@ -115,15 +154,21 @@ fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     if is_shared && FileType::from_raw_mode(status.st_mode) == FileType::Directory {
         return Err(Errno::PERM);
     }
-    let _lock = match FileType::from_raw_mode(status.st_mode) {
+    let _lock = lock(directory, name)?;
+    remove_tree(directory, name)
+}
+
+/// Locks one, unless a transaction has it locked.
+fn lock(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Option<OwnedFd>, Errno> {
+    let status = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    match FileType::from_raw_mode(status.st_mode) {
         FileType::RegularFile | FileType::Directory => {
             let file = open_unfollowed(directory, name)?;
             flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-            Some(file)
+            Ok(Some(file))
         }
-        _ => None, // no transaction creates such a file here
-    };
-    remove_tree(directory, name)
+        _ => Ok(None), // no transaction creates such a file here
+    }
 }
 
 fn open_unfollowed(directory: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
@@ -203,8 +248,15 @@ mod tests {
         symlink(&outside.0, dir.0.join(&area_left).join("a/link")).unwrap();
         symlink(&outside.0, dir.0.join(new_name())).unwrap();
         fs::write(dir.0.join(".pst-notes"), "x").unwrap();
+        let found = find(open.as_fd(), Path::new("/x"));
+        let paths: Vec<PathBuf> = found.into_iter().map(|(path, _)| path).collect();
+        assert!(
+            paths.contains(&Path::new("/x").join(&left))
+                && paths.contains(&Path::new("/x").join(&area_left))
+        );
         remove_all(open.as_fd());
         assert!(!dir.0.join(left).exists() && !dir.0.join(area_left).exists());
+        assert!(find(open.as_fd(), Path::new("")).is_empty());
         let mut names = list(open.as_fd());
         names.sort();
         let mut expected = vec![in_use, area_in_use];
