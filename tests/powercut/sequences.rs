@@ -18,11 +18,13 @@ const NAMES: [&str; 4] = ["f", "g", "d", "e"];
 enum Kind {
     Nothing,
     File,
+    /// A file that may have the other name, too.
+    Linked,
     Symlink,
     Directory,
 }
 
-use Kind::{Directory, File, Nothing, Symlink};
+use Kind::{Directory, File, Linked, Nothing, Symlink};
 
 /// What is at each name.
 type State = [Kind; 4];
@@ -69,17 +71,20 @@ impl Operation {
         let (old, other) = (state[self.name], state[self.other]);
         let new = match (self.verb, old) {
             ("create", Nothing) => File,
-            ("append" | "overwrite" | "truncate", File) => File,
-            ("chmod", File | Directory) => old,
+            ("append" | "overwrite" | "truncate", File | Linked) => old,
+            ("chmod", File | Linked | Directory) => old,
             ("symlink", Nothing) => Symlink,
-            ("unlink", File | Symlink) | ("rmdir", Directory) => Nothing,
+            ("unlink", File | Linked | Symlink) | ("rmdir", Directory) => Nothing,
             ("mkdir", Nothing) => Directory,
-            ("rename", File | Symlink | Directory) => Nothing,
-            ("link", File) if other == Nothing => File,
+            ("rename", Linked) if other == Linked => return None, // mv refuses
+            ("rename", File | Linked | Symlink | Directory) => Nothing,
+            ("link", File | Linked) if other == Nothing => Linked,
             _ => return None,
         };
-        if ["rename", "link"].contains(&self.verb) {
-            state[self.other] = old;
+        match self.verb {
+            "rename" => state[self.other] = old,
+            "link" => state[self.other] = new,
+            _ => {}
         }
         state[self.name] = new;
         Some(state)
