@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use crate::atomic::{RENEW, atomic, entries, inventory, must_be_clean, version, with_tree};
 use crate::needs_root;
-use crate::rig::{Fs, Job, Outcome, Rig, RunToEnd, Setup, start, wait_until};
+use crate::rig::{Fs, Job, Outcome, Rig, RunToEnd, Setup, signal, start, wait_until};
 
 /// The process that pst starts in a session, run by hand while another session keeps the storage writable.
 fn transaction(rig: &Rig, strace: &[String], script: &str) -> Outcome {
@@ -325,12 +325,12 @@ fn stopped_at(rig: &Rig, name: &str, number: usize) -> Job {
     command.args(inject(name, "signal=STOP", number));
     command.arg(rig.bin("pst"));
     command.args([".atomic", "0", "0", "tree", "sh", "-c", RENEW]);
+    fs::write(calls_file(rig), "").expect("calls");
     let job = start(command.stdin(Stdio::null()));
-    let is_stopped = |pid: &u32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        status.contains("State:\tT") || status.contains("State:\tt")
-    };
-    wait_until("it is stopped", || transactions(rig).iter().any(is_stopped));
+    wait_until("it is stopped", || {
+        let calls = fs::read_to_string(calls_file(rig)).expect("calls");
+        calls.contains("--- stopped by SIGSTOP ---")
+    });
     job
 }
 
@@ -362,6 +362,34 @@ fn p12_a_daemon_that_is_killed_at_any_step_leaves_the_old_tree_or_the_new_one() 
         must_be_clean(&rig, &["tree"]);
     }
     tally.must_have_both();
+}
+
+#[test]
+fn p12_a_change_between_the_check_and_the_swap_is_not_lost() {
+    needs_root!("tracing another process");
+    let rig = with_tree();
+    // Stopped after the call, when the old tree is in the working area.
+    let job = stopped_at(&rig, "renameat2", 1);
+    let names = entries(&rig);
+    let area = names
+        .iter()
+        .find(|name| name.starts_with(".pst-"))
+        .expect("the area");
+    let old = rig.data().join(area).join("tree/a");
+    assert_eq!(fs::read_to_string(&old).expect("old"), "old\n");
+    fs::write(old, "changed\n").expect("change");
+    for pid in transactions(&rig) {
+        signal(pid, "CONT");
+    }
+    let refused = job.end().must(1);
+    let text = "tree/a changed while the command ran, so tree is not replaced; the copy is kept as pst-kept-";
+    assert!(refused.stderr.contains(text), "{refused:?}");
+    let read = |name: &str| fs::read_to_string(rig.data().join(name)).expect("file");
+    assert_eq!(
+        (read("tree/a"), read("tree/sub/b")),
+        ("changed\n".into(), "old\n".into())
+    );
+    rig.await_state("ro");
 }
 
 #[test]
