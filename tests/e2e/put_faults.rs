@@ -297,21 +297,17 @@ fn stopped_at(rig: &Rig, name: &str, number: usize, file: &str) -> (Job, u32) {
     command.arg(calls_file(rig));
     command.args(inject(name, "signal=STOP", number));
     command.arg(rig.bin("pst")).args(words(file));
+    fs::write(calls_file(rig), "").expect("calls");
     let job = start(command.stdin(input(rig)));
-    let mut found = None;
     wait_until("it is stopped", || {
-        let pids = fs::read_dir("/proc").expect("proc").flatten();
-        let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        found = pids.find(|pid| {
-            let read = |name| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
-            let is_stopped =
-                |status: String| status.contains("State:\tT") || status.contains("State:\tt");
-            read("cmdline").contains("\0.store\0")
-                && !read("cmdline").contains("strace")
-                && rig.is_mine(*pid)
-                && is_stopped(read("status"))
-        });
-        found.is_some()
+        let calls = fs::read_to_string(calls_file(rig)).expect("calls");
+        calls.contains("--- stopped by SIGSTOP ---")
+    });
+    let pids = fs::read_dir("/proc").expect("proc").flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let found = pids.find(|pid| {
+        let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.contains("\0.store\0") && !words.contains("strace") && rig.is_mine(*pid)
     });
     (job, found.expect("a process"))
 }
