@@ -2,7 +2,6 @@
 //! with flock(2) by its owner while it is in use.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -32,30 +31,6 @@ pub(crate) fn is_temporary(name: &OsStr) -> bool {
         let is_digit = |digit: &u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
         digits.len() == DIGITS && digits.iter().all(is_digit)
     })
-}
-
-/// Creates a temporary file with these permissions, less the umask, and locks it.
-pub(crate) fn create_file(
-    directory: BorrowedFd<'_>,
-    mode: Mode,
-) -> Result<(File, OsString), Errno> {
-    loop {
-        let name = new_name();
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = match openat(directory, &name, flags, mode) {
-            Ok(file) => file,
-            Err(Errno::EXIST) => continue,
-            Err(error) => return Err(error),
-        };
-        match lock_new(file.as_fd()) {
-            Ok(true) => return Ok((file.into(), name)),
-            Ok(false) => {} // another transaction took it for remains
-            Err(error) => {
-                let _ = unlinkat(directory, &name, AtFlags::empty());
-                return Err(error);
-            }
-        }
-    }
 }
 
 /// Creates a working area with mode 0700, and locks it.
@@ -202,8 +177,15 @@ pub(crate) fn remove_tree(directory: BorrowedFd<'_>, name: &OsStr) -> Result<(),
 mod tests {
     use super::*;
     use crate::sys::file::tests::TempDir;
-    use std::fs;
+    use std::fs::{self, File};
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    /// A named file that is complete and not yet renamed.
+    fn create_file(directory: &Path) -> (File, OsString) {
+        let name = new_name();
+        let file = File::create(directory.join(&name)).unwrap();
+        (file, name)
+    }
 
     #[test]
     fn only_random_names_are_temporary() {
@@ -240,9 +222,10 @@ mod tests {
         let outside = TempDir::new("remains-outside");
         fs::write(outside.0.join("kept"), "x").unwrap();
         let open = File::open(&dir.0).unwrap();
-        let (file, in_use) = create_file(open.as_fd(), Mode::RUSR).unwrap();
+        let (file, in_use) = create_file(&dir.0);
+        flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
         let (area, area_in_use) = create_directory(open.as_fd()).unwrap();
-        let (_, left) = create_file(open.as_fd(), Mode::RUSR).unwrap();
+        let (_, left) = create_file(&dir.0);
         let (_, area_left) = create_directory(open.as_fd()).unwrap();
         fs::create_dir_all(dir.0.join(&area_left).join("a/b")).unwrap();
         symlink(&outside.0, dir.0.join(&area_left).join("a/link")).unwrap();

@@ -45,14 +45,17 @@ pub(crate) fn main(options: EditOptions) -> Result<ExitCode, Problem> {
     let mut copy = Copy::create(Path::new(&options.file), &old)?;
     let data_path = data.path.clone();
     drop(data); // open, it would keep the storage mounted
-    edit(&editor, &copy.path, &data_path)?;
+    if let Err(problem) = edit(&editor, &copy.path, &data_path) {
+        copy.stays = copy.read().is_ok_and(|new| new != old);
+        return Err(copy.name_if_kept(problem));
+    }
     let new = copy.read()?;
     if new == old {
         print(&format!("{shown} is unchanged\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
     copy.stays = true; // whatever fails now
-    let input = input::read(Some(&copy.path))?;
+    let input = input::read(Some(&copy.path)).map_err(|problem| copy.name_if_kept(problem))?;
     let store = StoreOptions {
         mode: None,
         uid: None,
@@ -66,9 +69,7 @@ pub(crate) fn main(options: EditOptions) -> Result<ExitCode, Problem> {
         copy.stays = false;
         return Ok(code);
     }
-    let copy = escape_path(&copy.path);
-    Err(Problem::new(format!("{shown} was not stored"))
-        .hint(format!("the edited copy is kept as {copy}")))
+    Err(copy.name_if_kept(Problem::new(format!("storing {shown} failed"))))
 }
 
 /// Returns the content of the file that is edited, empty if there is none yet, and what the file must still be when the
@@ -122,11 +123,12 @@ fn edit(editor: &OsStr, path: &Path, data: &Path) -> Result<(), Problem> {
     script.push(editor);
     script.push(" \"$@\"");
     let words = ["sh".into(), "-c".into(), script, "sh".into(), path.into()];
-    // ^C and ^\ are for the editor. Other signals end this process, and ^Z stops both.
-    let keys = Signals::new([libc::SIGINT, libc::SIGQUIT])
-        .map_err(|error| Problem::io("cannot read signals", &error))?;
+    // ^C and ^\ are for the editor, and ^Z stops both. What would end this process waits for the editor.
+    let blocked = [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTERM];
+    let signals =
+        Signals::new(blocked).map_err(|error| Problem::io("cannot read signals", &error))?;
     signal::restore_mask();
-    signal::block([libc::SIGINT, libc::SIGQUIT]);
+    signal::block(blocked);
     let started = process::spawn(&words, "KVMD_PST_DATA", data.as_os_str());
     let ended = started.and_then(|editor| {
         loop {
@@ -137,7 +139,14 @@ fn edit(editor: &OsStr, path: &Path, data: &Path) -> Result<(), Problem> {
         }
     });
     signal::block_handled();
-    while keys.next().is_some() {}
+    while let Some(received) = signals.next() {
+        if [libc::SIGHUP, libc::SIGTERM].contains(&received.signal) {
+            let name = signal::name(received.signal);
+            return Err(Problem::new(format!(
+                "interrupted by {name}, so nothing is stored"
+            )));
+        }
+    }
     match ended {
         Ok(Some((_, status))) if status.exit_status() == Some(0) => Ok(()),
         Ok(Some((_, status))) => {
@@ -195,6 +204,16 @@ impl Copy {
             .and_then(|mut file| file.write_all(content));
         written.map_err(failed)?;
         Ok(copy)
+    }
+
+    fn name_if_kept(&self, problem: Problem) -> Problem {
+        match self.stays {
+            true => problem.hint(format!(
+                "the edited copy is kept as {}",
+                escape_path(&self.path)
+            )),
+            false => problem,
+        }
     }
 
     fn read(&self) -> Result<Vec<u8>, Problem> {

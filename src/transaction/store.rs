@@ -1,5 +1,5 @@
-//! The process that stores a file, in the place of a session's command: a temporary file beside the old one, on stable
-//! storage before one rename puts it in place.
+//! The process that stores a file, in the place of a session's command: the new file gets its name when it is complete
+//! and on stable storage.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,7 +9,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path};
 use std::process::ExitCode;
 
-use rustix::fs::{AtFlags, Gid, Mode, RenameFlags, Stat, Uid, fchmod, fchown, fstat, fsync};
+use rustix::fs::{
+    AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, flock, fstat,
+    fsync, linkat, openat, renameat, unlinkat,
+};
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 
@@ -208,7 +211,7 @@ impl Drop for MadeDirectories {
     fn drop(&mut self) {
         while let Some((directory, name)) = self.0.pop() {
             // Fails if another process has put a file there.
-            let _ = rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR);
+            let _ = unlinkat(directory, name, AtFlags::REMOVEDIR);
         }
     }
 }
@@ -225,20 +228,17 @@ impl Storing<'_> {
     fn store(&self, content: File, size: u64) -> Result<(), Problem> {
         let old = self.status()?;
         self.check(old.as_ref())?;
-        let directory = self.place.directory.as_fd();
-        let private = old.is_some() || self.options.mode.is_some();
-        let mode = match private {
-            true => Mode::RUSR | Mode::WUSR,
-            false => Mode::from_raw_mode(0o666),
-        };
-        let (file, name) =
-            remains::create_file(directory, mode).map_err(|error| self.cannot_create(error))?;
-        let mut temporary = Temporary {
-            place: self.place,
-            name: Some(name),
-        };
+        let directory = &self.place.directory;
+        // Without a name, so that nobody else can open it; open(2).
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let file: File = openat(directory, ".", flags, Mode::from_raw_mode(0o666))
+            .map_err(|error| self.cannot_create(error))?
+            .into();
         self.set_attributes(&file, old.as_ref())?;
         self.copy(content, &file, size)?;
+        if let Some(mode) = self.options.mode {
+            self.set_mode(&file, mode)?; // writing has cleared the set-id bits
+        }
         fsync(&file).map_err(|error| self.cannot("sync", error))?;
         if !self.place.is_current(self.data) {
             let directory = escape_path(&self.data.full(&self.place.directory_path));
@@ -247,13 +247,11 @@ impl Storing<'_> {
             )));
         }
         self.check(self.status()?.as_ref())?;
-        temporary
-            .rename(self.options.expected)
-            .map_err(|error| match error {
-                Errno::EXIST => self.changed(),
-                Errno::PERM | Errno::ACCESS => self.cannot_replace(),
-                error => self.cannot("replace", error),
-            })?;
+        self.put_in_place(&file).map_err(|error| match error {
+            Errno::EXIST => self.changed(),
+            Errno::PERM | Errno::ACCESS => self.cannot_replace(),
+            error => self.cannot("replace", error),
+        })?;
         fsync(directory).map_err(|error| {
             let text = format!(
                 "{} has its new content, but it may not be on stable storage",
@@ -330,11 +328,32 @@ impl Storing<'_> {
             attributes::copy(self.place, file, self.path)?;
         }
         let mode = self.options.mode.or(old.map(|old| old.st_mode & 0o7777));
-        match mode {
-            Some(mode) => fchmod(file, Mode::from_raw_mode(mode))
-                .map_err(|error| self.cannot("set the mode of", error)),
-            None => Ok(()),
+        mode.map_or(Ok(()), |mode| self.set_mode(file, mode))
+    }
+
+    fn set_mode(&self, file: &File, mode: u32) -> Result<(), Problem> {
+        fchmod(file, Mode::from_raw_mode(mode))
+            .map_err(|error| self.cannot("set the mode of", error))
+    }
+
+    /// Gives the complete file its name. It has another name for a moment, because linkat(2) replaces nothing.
+    fn put_in_place(&self, file: &File) -> Result<(), Errno> {
+        let directory = &self.place.directory;
+        let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let link = |name| linkat(CWD, &source, directory, name, AtFlags::SYMLINK_FOLLOW);
+        if self.options.expected == Expected::Absent {
+            return link(&self.place.name);
         }
+        // Another transaction does not remove a file that is locked.
+        flock(file, FlockOperation::NonBlockingLockExclusive)?;
+        let temporary = remains::new_name();
+        link(&temporary)?;
+        let renamed = renameat(directory, &temporary, directory, &self.place.name);
+        if renamed.is_err() {
+            // Fails on a lost storage; then the next transaction removes it.
+            let _ = unlinkat(directory, &temporary, AtFlags::empty());
+        }
+        renamed
     }
 
     fn copy(&self, mut content: File, mut file: &File, size: u64) -> Result<(), Problem> {
@@ -427,37 +446,6 @@ impl Storing<'_> {
             "{} was changed meanwhile, so nothing is stored",
             escape_path(self.path)
         ))
-    }
-}
-
-/// A temporary file, removed when dropped unless it has been renamed.
-struct Temporary<'a> {
-    place: &'a Place,
-    name: Option<OsString>,
-}
-
-impl Temporary<'_> {
-    fn rename(&mut self, expected: Expected) -> Result<(), Errno> {
-        let Some(name) = &self.name else {
-            return Ok(());
-        };
-        let flags = match expected {
-            Expected::Absent => RenameFlags::NOREPLACE,
-            _ => RenameFlags::empty(),
-        };
-        let directory = &self.place.directory;
-        rustix::fs::renameat_with(directory, name, directory, &self.place.name, flags)?;
-        self.name = None;
-        Ok(())
-    }
-}
-
-impl Drop for Temporary<'_> {
-    fn drop(&mut self) {
-        if let Some(name) = &self.name {
-            // Fails on a lost storage; then the next transaction removes it.
-            let _ = rustix::fs::unlinkat(&self.place.directory, name, AtFlags::empty());
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::rig::{MEMBER, OUTSIDER, Person, Rig, RunToEnd, Terminal, start, wait_until};
+use crate::rig::{MEMBER, OUTSIDER, Outcome, Person, Rig, RunToEnd, Terminal, start, wait_until};
 use crate::{needs_root, needs_storage, needs_tool};
 
 impl Rig {
@@ -32,6 +32,17 @@ impl Rig {
     fn copies(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.dir().join("private")).expect("private");
         entries.map(|entry| entry.expect("entry").path()).collect()
+    }
+
+    /// Removes the one copy that is kept, which the message names and which has this content.
+    #[track_caller]
+    fn takes_kept_copy(&self, ended: &Outcome, file: &str, content: &str) {
+        let kept = self.copies()[0].join(file);
+        let named = format!("; the edited copy is kept as {}", kept.display());
+        assert!(ended.stderr.contains(&named), "{ended:?}");
+        assert_eq!(fs::read_to_string(&kept).expect("it is kept"), content);
+        fs::remove_dir_all(&self.copies()[0]).expect("remove");
+        assert_eq!(self.copies(), Vec::<PathBuf>::new());
     }
 
     fn granted(&self) -> u64 {
@@ -125,6 +136,10 @@ fn p12_of_an_editor_that_fails_nothing_is_stored() {
     ] {
         let ended = rig.edit(None, script, "f").to_end().must(1);
         assert!(ended.one_line().contains(why), "{ended:?}");
+        // What was edited is not lost.
+        if script.contains("two") {
+            rig.takes_kept_copy(&ended, "f", "two\n");
+        }
     }
     let mut none = rig.edit(None, "true", "f");
     let ended = none.env("EDITOR", "no-such-editor").to_end().must(1);
@@ -136,6 +151,22 @@ fn p12_of_an_editor_that_fails_nothing_is_stored() {
     );
     assert_eq!((rig.text("f").as_str(), rig.granted()), ("one\n", before));
     assert_eq!(rig.copies(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn p12_a_signal_during_the_edit_stores_nothing_and_keeps_the_copy() {
+    needs_storage!();
+    let rig = Rig::any();
+    rig.sh("echo one >$KVMD_PST_DATA/f").must(0);
+    let before = rig.granted();
+    for name in ["TERM", "HUP"] {
+        let script = format!("trap '' TERM HUP; echo two >\"$2\"; kill -{name} $PPID");
+        let ended = rig.edit(None, &script, "f").to_end().must(1);
+        let why = format!("interrupted by SIG{name}, so nothing is stored");
+        assert!(ended.one_line().contains(&why), "{ended:?}");
+        rig.takes_kept_copy(&ended, "f", "two\n");
+    }
+    assert_eq!((rig.text("f").as_str(), rig.granted()), ("one\n", before));
 }
 
 #[test]
@@ -157,14 +188,8 @@ fn p12_a_file_that_changed_meanwhile_is_kept_and_so_is_the_edited_copy() {
                 .contains("was changed meanwhile, so nothing is stored"),
             "{ended:?}"
         );
-        let kept = rig.copies()[0].join(file);
-        let named = format!(
-            "{file} was not stored; the edited copy is kept as {}",
-            kept.display()
-        );
-        assert!(ended.stderr.contains(&named), "{ended:?}");
-        assert_eq!(fs::read_to_string(&kept).expect("it is kept"), "two\n");
-        fs::remove_dir_all(&rig.copies()[0]).expect("remove");
+        assert!(ended.stderr.contains(&format!("storing {file} failed")));
+        rig.takes_kept_copy(&ended, file, "two\n");
     }
     assert_eq!(rig.text("f"), "other\n");
     assert!(!rig.data().join("g").exists());

@@ -318,6 +318,9 @@ fn p12_a_member_stores_own_files_and_is_told_which_right_is_missing_for_others()
     let group = ACCESS_GROUP.to_string();
     rig.put(Some(MEMBER), &["-o", &format!(":{group}"), "mine"], b"z")
         .must(0);
+    rig.put(Some(MEMBER), &["-m", "4750", "own-program"], b"z")
+        .must(0);
+    assert_eq!(mode(&rig.data().join("own-program")), 0o4750);
     rig.put(None, &["-m", "644", "roots"], b"x").must(0);
     refused(
         rig.put(Some(MEMBER), &["roots"], b"y"),
