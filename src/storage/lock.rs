@@ -1,6 +1,5 @@
 //! The device lock: only one daemon manages a device, whatever its socket. Root creates the lock files.
 
-use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsFd;
@@ -22,6 +21,9 @@ const DIRECTORY_MODE: u32 = 0o755;
 /// The daemon waits this long, because `pst prepare` holds the lock for a moment.
 const TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(20);
+
+/// The next step of a daemon that is not root.
+const RUN_PREPARE: &str = "run `pst prepare` as root";
 
 /// The lock on a device; dropping it releases the lock.
 #[derive(Debug)]
@@ -89,11 +91,9 @@ fn create_directory() -> io::Result<()> {
 
 /// Checks that only root can write to the directory. Others could replace a lock file.
 fn check_directory() -> Result<(), Problem> {
-    let found = match fs::symlink_metadata(DIRECTORY) {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing(DIRECTORY)),
-        Err(error) => return Err(Problem::io(format!("cannot inspect {DIRECTORY}"), &error)),
-    };
+    let found = fs::symlink_metadata(DIRECTORY).map_err(|error| {
+        Problem::io(format!("cannot inspect {DIRECTORY}"), &error).hint(RUN_PREPARE)
+    })?;
     let what = match (found.uid(), found.mode() & 0o7777) {
         _ if !found.is_dir() => format!("{DIRECTORY} is not a directory"),
         (0, mode) if mode & 0o022 == 0 => return Ok(()),
@@ -103,11 +103,6 @@ fn check_directory() -> Result<(), Problem> {
         (uid, _) => format!("{DIRECTORY} belongs to user {uid}, not to root"),
     };
     Err(Problem::new(what).hint("stop all pst daemons, remove it, and run `pst prepare` as root"))
-}
-
-/// Returns the problem of a daemon that is not root and finds no lock file.
-fn missing(path: impl Display) -> Problem {
-    Problem::new(format!("there is no {path}")).hint("run `pst prepare` as root")
 }
 
 /// Returns a problem whose next step shows which process holds the lock file.
@@ -136,7 +131,8 @@ pub(crate) fn lock_file(path: &Path, owner: u32) -> Result<Option<File>, Problem
     let (file, created) = match open.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if ours != 0 && path.starts_with(DIRECTORY) {
-                return Err(missing(escape_path(path)));
+                let what = format!("there is no {}", escape_path(path));
+                return Err(Problem::new(what).hint(RUN_PREPARE));
             }
             // Exclusive, because the file changes its owner below only if this process created it.
             open.write(true).create_new(true).mode(0o600);

@@ -9,6 +9,7 @@ use crate::rig::{
     ACCESS_GROUP, Fs, MEMBER, OUTSIDER, Rig, RunToEnd, STORAGE_USER, Setup, signal, start,
     wait_until,
 };
+use crate::start::without_lock_directory;
 use crate::{needs_mounts, needs_root};
 
 /// What the unit gives the daemon.
@@ -123,6 +124,16 @@ fn p3_a_daemon_without_a_lock_file_denies_sessions_until_prepare_has_made_it() {
     rig.await_state("ro");
     rig.renew_footprint();
     rig.must_serve();
+}
+
+#[test]
+fn p3_a_daemon_without_the_directory_of_the_locks_says_what_to_do() {
+    needs_root!("other users");
+    needs_mounts!();
+    let rig = without_lock_directory();
+    let refused = sandboxed(&rig).to_end().must(1);
+    let told = "cannot inspect /run/pst: no such file or directory; run `pst prepare` as root";
+    assert!(refused.one_line().contains(told), "{refused:?}");
 }
 
 #[test]

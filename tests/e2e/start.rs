@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 
-use crate::rig::{Fs, MEMBER, Rig, RunToEnd, Setup, tool};
+use crate::rig::{Fs, MEMBER, Rig, RunToEnd, STORAGE_USER, Setup, tool};
 use crate::{needs_mounts, needs_root, needs_storage, needs_tool};
 
 #[test]
@@ -138,7 +138,7 @@ fn p9_a_device_that_prepare_holds_for_a_moment_is_waited_for() {
 }
 
 /// A rig in whose namespace the directory of the locks is missing.
-fn without_lock_directory() -> Rig {
+pub fn without_lock_directory() -> Rig {
     let rig = Setup::new(Fs::Ext4).own_namespace().stopped().start();
     tool(rig.command("mount").args(["-t", "tmpfs", "tmpfs", "/run"]));
     rig
@@ -157,10 +157,32 @@ fn p2_the_directory_of_the_locks_is_made_for_root_alone_whatever_the_umask() {
         let mut stat = rig.command("stat");
         let found = tool(stat.args(["-c", "%u:%g %a", "/run/pst"]));
         assert_eq!(found, "0:0 755", "with umask {umask}");
+        // A daemon that is not root opens the file by its owner.
+        let mut stat = rig.command("stat");
+        let found = tool(stat.args(["-c", "%u %a"]).arg(rig.lock()));
+        assert_eq!(found, format!("{STORAGE_USER} 600"));
     }
     let mut rig = without_lock_directory();
     rig.start_daemon();
     tool(rig.command("test").arg("-f").arg(rig.lock()));
+}
+
+#[test]
+fn p2_a_directory_for_a_lock_that_is_missing_is_named() {
+    needs_root!("a directory in /run");
+    needs_mounts!();
+    let rig = without_lock_directory();
+    tool(rig.command("mount").args(["-o", "remount,ro", "/run"]));
+    let refused = rig.prepare().must(1);
+    let told = "cannot create /run/pst: read-only file system";
+    assert!(refused.one_line().contains(told), "{refused:?}");
+    let nowhere = rig.dir().join("nowhere/pst.sock");
+    let mut daemon = rig.daemon_command();
+    let refused = daemon.env("PST_SOCKET", &nowhere).to_end().must(1);
+    let told = format!("cannot lock {}.lock: no such file", nowhere.display());
+    assert!(refused.one_line().contains(&told), "{refused:?}");
+    let told = "; create its directory first";
+    assert!(refused.one_line().contains(told), "{refused:?}");
 }
 
 #[test]
