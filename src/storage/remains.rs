@@ -7,8 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, openat, unlinkat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, openat, statat, unlinkat,
+};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use crate::sys::file::open_directory_beneath;
 
@@ -59,17 +62,25 @@ pub(crate) fn create_directory(directory: BorrowedFd<'_>) -> Result<(OwnedFd, Os
 /// Locks a new file or directory. Returns false if another transaction, which saw it before, removes it.
 fn lock_new(file: BorrowedFd<'_>) -> Result<bool, Errno> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(rustix::fs::fstat(file)?.st_nlink > 0),
+        Ok(()) => Ok(fstat(file)?.st_nlink > 0),
         Err(Errno::WOULDBLOCK) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Removes the unlocked remains in a directory. Skips those that this user may not remove.
-pub(crate) fn remove_all(directory: BorrowedFd<'_>) {
+/// Removes the unlocked remains in the data directory: temporary files, and this user's working areas.
+pub(crate) fn remove_all(data: BorrowedFd<'_>) {
+    remove_files(data);
+    for name in list(data) {
+        // Fails if it is in use, or another user's, whose next transaction removes it.
+        let _ = remove_directory(data, &name);
+    }
+}
+
+/// Removes the unlocked temporary files in a directory. Skips those that this user may not remove.
+pub(crate) fn remove_files(directory: BorrowedFd<'_>) {
     for name in list(directory) {
-        // Fails if it is in use, or another user's, who or root removes it with the next transaction.
-        let _ = remove(directory, &name);
+        let _ = remove_file(directory, &name);
     }
 }
 
@@ -109,7 +120,7 @@ pub(crate) fn find(directory: BorrowedFd<'_>, path: &Path) -> Vec<(PathBuf, u64)
 
 /// Returns the bytes that a file occupies, or a directory with everything in it.
 fn occupied(directory: BorrowedFd<'_>, name: &OsStr) -> u64 {
-    let status = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+    let status = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
     let blocks = status.map_or(0, |status| status.st_blocks as u64);
     let inner = open_directory_beneath(directory, name.as_ref()).into_iter();
     let inner = inner.flat_map(|inner| {
@@ -120,22 +131,29 @@ fn occupied(directory: BorrowedFd<'_>, name: &OsStr) -> u64 {
     blocks * 512 + inner.sum::<u64>()
 }
 
-/// Removes one, unless it is locked. Removes a directory only if nobody but its owner can have given it that name:
-/// without the sticky bit above it, the name could be another user's way to have someone else's directory removed.
-fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
-    let status = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    let above = rustix::fs::fstat(directory)?;
+/// Removes a temporary file, unless it is locked. Fails for a directory. Another user may have given the file that
+/// name, but only one who may remove it, too.
+fn remove_file(directory: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    let _lock = lock(directory, name)?;
+    unlinkat(directory, name, AtFlags::empty())
+}
+
+/// Removes a working area, unless it is locked. Another user must not be able to give a directory of this user that
+/// name, or a directory that contains one of this user: it would be removed.
+fn remove_directory(data: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    let status = statat(data, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let above = fstat(data)?;
     let is_shared = above.st_mode & 0o022 != 0 && above.st_mode & libc::S_ISVTX == 0;
-    if is_shared && FileType::from_raw_mode(status.st_mode) == FileType::Directory {
+    if is_shared || status.st_uid != geteuid().as_raw() {
         return Err(Errno::PERM);
     }
-    let _lock = lock(directory, name)?;
-    remove_tree(directory, name)
+    let _lock = lock(data, name)?;
+    remove_tree(data, name)
 }
 
 /// Locks one, unless a transaction has it locked.
 fn lock(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Option<OwnedFd>, Errno> {
-    let status = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let status = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     match FileType::from_raw_mode(status.st_mode) {
         FileType::RegularFile | FileType::Directory => {
             let file = open_unfollowed(directory, name)?;
@@ -214,6 +232,25 @@ mod tests {
         set_mode(0o1770);
         remove_all(open.as_fd());
         assert!(!area.exists());
+    }
+
+    #[test]
+    fn a_directory_of_another_user_or_outside_the_data_directory_is_no_remains() {
+        if !geteuid().is_root() {
+            return; // only root can make it another user's
+        }
+        let dir = TempDir::new("remains-others");
+        let (others, own, file) = (new_name(), new_name(), new_name());
+        for area in [&others, &own] {
+            fs::create_dir_all(dir.0.join(area).join("tree")).unwrap();
+        }
+        fs::write(dir.0.join(&file), "x").unwrap();
+        std::os::unix::fs::chown(dir.0.join(&others), Some(1), None).unwrap();
+        let open = File::open(&dir.0).unwrap();
+        remove_files(open.as_fd());
+        assert!(dir.0.join(&own).join("tree").exists() && !dir.0.join(file).exists());
+        remove_all(open.as_fd());
+        assert!(dir.0.join(&others).join("tree").exists() && !dir.0.join(own).exists());
     }
 
     #[test]

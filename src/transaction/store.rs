@@ -157,7 +157,7 @@ pub(crate) fn main(words: impl Iterator<Item = OsString>) -> Result<ExitCode, Pr
     }
     let place = data.locate(&path)?;
     let shown = data.full(&place.directory_path).join(&place.name);
-    remains::remove_all(place.directory.as_fd());
+    remains::remove_files(place.directory.as_fd());
     let storing = Storing {
         options: &options,
         data: &data,

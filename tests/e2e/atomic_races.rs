@@ -75,6 +75,47 @@ fn p12_a_member_who_swaps_directories_gains_nothing_against_root() {
     session.end().must(0);
 }
 
+#[test]
+fn p12_a_member_cannot_have_root_remove_roots_directories_as_remains() {
+    needs_root!("other users");
+    let rig = Rig::ext4();
+    let name = ".pst-0123456789abcdef";
+    let make = format!(
+        "cd $KVMD_PST_DATA && mkdir -p M/R && echo secret >M/R/key && chown {} M",
+        MEMBER.uid
+    );
+    let transactions = [
+        ["put", "--allow-empty", "x"].as_slice(),
+        &["put", "--allow-empty", "M/x"],
+        &["put", "--allow-empty", "N/x"],
+        &["run", "--atomic", "new", "--", "true"],
+    ];
+    for (rename, key) in [
+        (format!("mv M {name}; mkdir M N"), format!("{name}/R/key")),
+        (format!("mv M/R M/{name}; mkdir N"), format!("M/{name}/key")),
+        (
+            format!("mkdir N; mv M N/{name}; mkdir M"),
+            format!("N/{name}/R/key"),
+        ),
+    ] {
+        rig.sh(&format!("cd $KVMD_PST_DATA && rm -rf M N {name} && {make}"))
+            .must(0);
+        let script = format!("cd $KVMD_PST_DATA && {rename}");
+        rig.run_as(MEMBER, ["sh", "-c", &script]).to_end().must(0);
+        for words in transactions {
+            let mut command = rig.pst(words);
+            command.stdin(Stdio::null()).to_end().must(0);
+            let found = fs::read_to_string(rig.data().join(&key));
+            assert_eq!(
+                found.ok().as_deref(),
+                Some("secret\n"),
+                "{rename} {words:?}"
+            );
+        }
+    }
+    rig.await_state("ro");
+}
+
 /// A renewal as certbot makes it: new files in archive, then one link after the other in live.
 const RENEWAL: &str = r#"
 set -e
