@@ -3,12 +3,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, openat, statat, unlinkat,
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, chmod, flock, fstat, openat, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -179,6 +180,18 @@ pub(crate) fn remove_tree(directory: BorrowedFd<'_>, name: &OsStr) -> Result<(),
     if unlinkat(directory, name, AtFlags::REMOVEDIR).is_ok() {
         return Ok(());
     }
+    match empty(directory, name) {
+        Err(Errno::ACCESS) => {
+            make_accessible(directory, name)?;
+            empty(directory, name)?;
+        }
+        emptied => emptied?,
+    }
+    unlinkat(directory, name, AtFlags::REMOVEDIR)
+}
+
+/// Removes everything in a directory.
+fn empty(directory: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     let inner = open_directory_beneath(directory, name.as_ref())
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     for entry in Dir::read_from(&inner)? {
@@ -188,7 +201,23 @@ pub(crate) fn remove_tree(directory: BorrowedFd<'_>, name: &OsStr) -> Result<(),
             remove_tree(inner.as_fd(), name)?;
         }
     }
-    unlinkat(directory, name, AtFlags::REMOVEDIR)
+    Ok(())
+}
+
+/// Gives the owner of a directory all rights to it. Only users other than root need that to remove what is in it.
+///
+/// # Errors
+/// `EACCES` if the owner already has them.
+fn make_accessible(directory: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let inner = openat(directory, name, flags, Mode::empty())?;
+    let mode = Mode::from_raw_mode(fstat(&inner)?.st_mode);
+    if mode.contains(Mode::RWXU) {
+        return Err(Errno::ACCESS);
+    }
+    // fchmod(2) refuses such a descriptor.
+    let path = format!("/proc/self/fd/{}", inner.as_raw_fd());
+    chmod(path, mode | Mode::RWXU)
 }
 
 #[cfg(test)]

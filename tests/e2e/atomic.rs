@@ -487,6 +487,26 @@ fn p12_a_member_replaces_its_own_tree_and_is_told_the_right_that_is_missing_for_
 }
 
 #[test]
+fn p12_a_member_replaces_a_tree_with_directories_that_even_the_owner_may_not_write_to() {
+    needs_root!("other users");
+    let rig = with_tree();
+    let make = "cd $KVMD_PST_DATA && mkdir -p own/r/deep && touch own/f own/r/f own/r/deep/f && chmod 500 own/r/deep own/r";
+    rig.run_as(MEMBER, ["sh", "-c", make]).to_end().must(0);
+    for (script, code) in [
+        ("true", 0),
+        ("false", 1),
+        // The copy is removed. It can be neither listed nor entered.
+        ("chmod 0 $KVMD_PST_DATA/own/r/deep; false", 1),
+    ] {
+        let done = atomic_as(&rig, MEMBER, "own", script).to_end().must(code);
+        assert!(!done.stderr.contains("WARNING"), "{done:?}");
+        must_be_clean(&rig, &["own", "tree"]);
+    }
+    let mode = fs::metadata(rig.data().join("own/r")).expect("stat").mode();
+    assert_eq!(mode & 0o7777, 0o500);
+}
+
+#[test]
 fn p12_without_room_for_the_copy_the_command_is_not_started() {
     needs_root!("a loop device");
     let rig = with_tree();
