@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, geteuid};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::copy::Copier;
+use super::copy::{Copier, keep_access};
 use super::lock;
 use super::tree::{Tree, failed, is_directory, names, open};
 use crate::escape::{escape, escape_path};
@@ -116,13 +116,15 @@ fn transact(options: &AtomicOptions, data_path: &Path) -> Result<u8, Problem> {
         directory,
         signals,
     };
-    let (parent, name) = transaction.open_parent(transaction.data.as_fd())?;
-    transaction.check_rights(parent.as_fd(), &name)?;
-    let before = Tree::list(parent.as_fd(), &name, &transaction.directory)?;
+    let above = transaction.open_above()?;
+    let parent = above.last().unwrap_or(&transaction.data).as_fd();
+    let name = transaction.name();
+    transaction.check_rights(parent, name)?;
+    let before = Tree::list(parent, name, &transaction.directory)?;
     transaction.check_space(&before, options.need)?;
     await_next_tick();
     let mut area = Area::create(&transaction.data)?;
-    transaction.copy(&area, parent.as_fd(), before.exists())?;
+    transaction.copy(&area, &above, before.exists())?;
     let code = transaction.run_command(&options.command, &area, data_path)?;
     if code == 0 {
         transaction.swap(&mut area, &before)?;
@@ -167,15 +169,29 @@ struct Transaction {
 }
 
 impl Transaction {
+    /// Opens the directories above the one to replace, from the outermost one. Empty if that is the data directory.
+    fn open_above(&self) -> Result<Vec<OwnedFd>, Problem> {
+        let mut opened: Vec<OwnedFd> = Vec::new();
+        let mut path = PathBuf::new();
+        for name in self.directory.parent().into_iter().flatten() {
+            path.push(name);
+            let parent = opened.last().unwrap_or(&self.data).as_fd();
+            let directory = open(parent, name, OFlags::PATH | OFlags::DIRECTORY);
+            opened.push(directory.map_err(|error| failed("open", &path, error))?);
+        }
+        Ok(opened)
+    }
+
     /// Opens the directory that contains the one to replace, below `root`. Returns the latter's name, too.
     fn open_parent(&self, root: BorrowedFd<'_>) -> Result<(OwnedFd, OsString), Problem> {
         let above = self.above();
         let parent = open(root, above.as_os_str(), OFlags::DIRECTORY)
             .map_err(|error| failed("open", above, error))?;
-        Ok((
-            parent,
-            self.directory.file_name().unwrap_or_default().to_owned(),
-        ))
+        Ok((parent, self.name().to_owned()))
+    }
+
+    fn name(&self) -> &OsStr {
+        self.directory.file_name().unwrap_or_default()
     }
 
     fn above(&self) -> &Path {
@@ -221,23 +237,24 @@ impl Transaction {
         Ok(())
     }
 
-    /// Copies the directory into the working area if it `exists`. Creates the directories above it.
-    fn copy(&self, area: &Area<'_>, from: BorrowedFd<'_>, exists: bool) -> Result<(), Problem> {
+    /// Copies the directory into the working area if it `exists`. Creates the directories above it, which nobody may
+    /// enter who may not enter those in `above`.
+    fn copy(&self, area: &Area<'_>, above: &[OwnedFd], exists: bool) -> Result<(), Problem> {
         let cannot = |error| failed("create the working area for", &self.directory, error);
         let mut to = area
             .directory
             .try_clone()
             .map_err(|error| Problem::io("cannot copy a descriptor", &error))?;
-        for name in self.directory.parent().into_iter().flatten() {
+        for (name, real) in self.directory.iter().zip(above) {
             mkdirat(&to, name, Mode::RWXU).map_err(cannot)?;
             to = open(to.as_fd(), name, OFlags::DIRECTORY).map_err(cannot)?;
-            set_mode(&to, PASSABLE).map_err(cannot)?;
+            keep_access(real, &to, Path::new(name))?;
         }
         if exists {
             let check = || self.check_signals();
-            let name = self.directory.file_name().unwrap_or_default();
+            let from = above.last().unwrap_or(&self.data).as_fd();
             let mut copier = Copier::new(area.directory.as_fd(), &check);
-            copier.copy(from, to.as_fd(), name, &self.directory)?;
+            copier.copy(from, to.as_fd(), self.name(), &self.directory)?;
         }
         set_mode(&area.directory, PASSABLE).map_err(cannot)
     }
@@ -348,8 +365,7 @@ impl Transaction {
         before: &Tree,
         renamed: bool,
     ) -> Result<(), Problem> {
-        let name = self.directory.file_name().unwrap_or_default();
-        let mut now = Tree::list(parent, name, &self.directory)?;
+        let mut now = Tree::list(parent, self.name(), &self.directory)?;
         if renamed {
             now.ignore_rename(before);
         }

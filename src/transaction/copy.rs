@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, IFlags, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid,
-    XattrFlags, chmodat, chownat, fstat, getxattr, ioctl_getflags, ioctl_setflags, lgetxattr,
-    linkat, listxattr, lremovexattr, lsetxattr, mkdirat, mknodat, openat, readlinkat, seek, statat,
-    symlinkat, utimensat,
+    XattrFlags, chmodat, chownat, fchmod, fchown, fstat, getxattr, ioctl_getflags, ioctl_setflags,
+    lgetxattr, linkat, listxattr, lremovexattr, lsetxattr, mkdirat, mknodat, openat, readlinkat,
+    removexattr, seek, setxattr, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -182,6 +182,39 @@ fn keep_attributes(
         true => Ok(()),
         // The kernel clears set-user-ID and set-group-ID bits without an error.
         false => Err(cannot(Errno::PERM)),
+    }
+}
+
+/// Gives `to`, a directory above the copy, the owner, ACLs and permissions of `from`. Only its owner may write to it, and
+/// always may. If the caller may not set that owner, nobody else may enter it.
+pub(super) fn keep_access(from: &OwnedFd, to: &OwnedFd, path: &Path) -> Result<(), Problem> {
+    let cannot = |error| failed("keep the permissions of", path, error);
+    let wanted = fstat(from).map_err(cannot)?;
+    let (uid, gid) = (Uid::from_raw(wanted.st_uid), Gid::from_raw(wanted.st_gid));
+    let mode = match fchown(to, Some(uid), Some(gid)) {
+        Ok(()) => {
+            let (from, to) = (descriptor_path(from), descriptor_path(to));
+            for acl in ACLS {
+                keep_acl(&from, &to, acl).map_err(cannot)?;
+            }
+            wanted.st_mode & 0o7755 | 0o700
+        }
+        Err(Errno::PERM) => fstat(to).map_err(cannot)?.st_mode & 0o2000 | 0o700,
+        Err(error) => return Err(cannot(error)),
+    };
+    fchmod(to, Mode::from_raw_mode(mode)).map_err(cannot) // also limits the ACL
+}
+
+fn keep_acl(from: &Path, to: &Path, acl: &str) -> Result<(), Errno> {
+    let mut value = vec![0; XATTR_MAX];
+    match getxattr(from, acl, &mut value[..]) {
+        Ok(length) => setxattr(to, acl, &value[..length], XattrFlags::empty()),
+        Err(Errno::NODATA) => match removexattr(to, acl) {
+            Err(Errno::NODATA) => Ok(()),
+            removed => removed,
+        },
+        Err(Errno::OPNOTSUPP) => Ok(()), // a filesystem without ACLs
+        Err(error) => Err(error),
     }
 }
 

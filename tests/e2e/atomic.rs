@@ -384,6 +384,66 @@ fn p12_the_command_may_change_its_user() {
 }
 
 #[test]
+fn p12_who_may_not_enter_the_directories_above_may_not_read_the_copy() {
+    needs_root!("other users");
+    let rig = Rig::ext4();
+    rig.sh("cd $KVMD_PST_DATA && umask 022 && mkdir -pm 700 private && mkdir private/c && echo secret >private/c/k")
+        .must(0);
+    let job = start(atomic(&rig, "private/c", "echo started; cat").stdin(Stdio::piped()));
+    job.await_stdout("started");
+    let read = format!("cat {}/.pst-*/private/c/k", rig.data().display());
+    for who in [MEMBER, OUTSIDER] {
+        let mut cat = rig.command_as(who, "sh");
+        let read = cat.args(["-c", &read]).to_end();
+        assert_eq!((read.code(), read.text().as_str()), (1, ""), "{read:?}");
+    }
+    job.end().must(0);
+    must_be_clean(&rig, &["private"]);
+}
+
+#[test]
+fn p12_the_directories_above_the_copy_have_the_owner_and_permissions_of_the_real_ones() {
+    needs_root!("other users");
+    let rig = Rig::ext4();
+    let session = rig.session_with(&format!(
+        "cd $KVMD_PST_DATA && mkdir -p a/b/c/tree && chown 12:34 a && chmod 2751 a &&
+        chown {0}:{0} a/b && chmod 1777 a/b/c",
+        MEMBER.uid
+    ));
+    let (access, default) = ("system.posix_acl_access", "system.posix_acl_default");
+    let b = rig.data().join("a/b");
+    for name in [access, default] {
+        lsetxattr(&b, name, &acl(7, 5), XattrFlags::empty()).expect("setxattr");
+    }
+    session.end().must(0);
+    let list = r#"cd "$KVMD_PST_DATA" && stat -c '%n %u:%g %a' a a/b a/b/c"#;
+    let done = atomic(&rig, "a/b/c/tree", list).to_end().must(0);
+    let expected = format!("a 12:34 2751\na/b {0}:{0} 751\na/b/c 0:0 1755", MEMBER.uid);
+    assert_eq!(done.text(), expected);
+    let script = "cd $KVMD_PST_DATA && getfattr -Rdm system.posix a";
+    let acls = |prefix: &str| {
+        let script = script.replace("$KVMD_PST_DATA", prefix);
+        atomic(&rig, "a/b/c/tree", &script).to_end().must(0).text()
+    };
+    let (real, copied) = (
+        acls(&rig.data().display().to_string()),
+        acls("$KVMD_PST_DATA"),
+    );
+    assert_eq!(real.matches("system.posix").count(), 2, "{real}");
+    assert_eq!(copied.matches("system.posix").count(), 2, "{copied}");
+    // Whose owner the caller may not set is the caller's alone.
+    rig.sh(&format!(
+        "cd $KVMD_PST_DATA && mkdir -p shared/own && chmod 777 shared && chown {} shared/own",
+        MEMBER.uid
+    ))
+    .must(0);
+    let list = r#"stat -c '%u %a' "$KVMD_PST_DATA/shared""#;
+    let done = atomic_as(&rig, MEMBER, "shared/own", list).to_end().must(0);
+    assert_eq!(done.text(), format!("{} 700", MEMBER.uid));
+    must_be_clean(&rig, &["a", "shared"]);
+}
+
+#[test]
 fn p12_a_new_directory_gets_the_data_directorys_default_acl_and_a_copy_only_its_own() {
     needs_root!("a loop device");
     let rig = with_tree();
