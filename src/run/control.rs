@@ -30,9 +30,9 @@ pub(super) enum Report {
 
 /// Asks the supervisor to send this signal to the command, unless the whole process group received it.
 /// The signal is lost if the supervisor is stopped and its queue is full.
-pub(super) fn forward(link: &UnixStream, received: Received) {
+pub(super) fn forward(mut link: &UnixStream, received: Received) {
     let [signal, sender] = [received.signal, received.sender].map(i32::to_ne_bytes);
-    send(link, &[signal, sender].concat());
+    let _ = link.write_all(&[signal, sender].concat()); // if the supervisor is gone, its end is closed
 }
 
 /// Asks the supervisor to end the tree.
@@ -83,13 +83,15 @@ pub(super) fn take_over(link: &UnixStream) -> io::Result<GrantedSession> {
     })
 }
 
-pub(super) fn report(link: &UnixStream, report: Report) {
+/// # Errors
+/// `BrokenPipe`: `pst run` has ended.
+pub(super) fn report(mut link: &UnixStream, report: Report) -> io::Result<()> {
     let message = match report {
         Report::Ready => [2, 0],
         Report::Finished(code) => [0, code],
         Report::Ended(code) => [1, code],
     };
-    send(link, &message);
+    link.write_all(&message)
 }
 
 /// Returns the supervisor's report, if it has arrived.
@@ -102,11 +104,6 @@ pub(super) fn next_report(link: &UnixStream) -> io::Result<Option<Report>> {
         1 => Report::Ended(code),
         _ => Report::Ready,
     }))
-}
-
-/// Ignores errors: if the other process is gone, its end of the link is closed.
-fn send(mut link: &UnixStream, message: &[u8]) {
-    let _ = link.write_all(message);
 }
 
 /// All messages in one direction have the same size, and the kernel does not split such small ones.

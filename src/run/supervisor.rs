@@ -54,12 +54,15 @@ pub(super) fn start(context: &mut RunContext) -> io::Result<Supervisor> {
     }
     drop(link);
     let report = supervise(context, &its_link).unwrap_or_else(|error| {
-        if error.kind() != ErrorKind::UnexpectedEof {
+        if !matches!(
+            error.kind(),
+            ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe
+        ) {
             output::try_error(cannot_watch(error));
         }
         Report::Ended(1)
     });
-    control::report(&its_link, report);
+    let _ = control::report(&its_link, report); // if it fails, `pst run` sees the end of the link
     std::process::exit(0)
 }
 
@@ -81,14 +84,14 @@ impl Supervisor {
 /// Prepares the supervisor's process, waits until `pst run` hands the session over, and runs the command.
 ///
 /// # Errors
-/// There is no command. `UnexpectedEof` if `pst run` has ended.
+/// There is no command. `UnexpectedEof` or `BrokenPipe` if `pst run` has ended.
 fn supervise(context: &mut RunContext, link: &UnixStream) -> io::Result<Report> {
     process::become_subreaper()?;
     // `killall pst` and `pkill -f pst` must signal only `pst run`. A signal to both processes is
     // taken as one to their process group, which is not forwarded.
     let _ = rustix::thread::set_name(c"supervisor");
     current::rename_arguments(b"supervisor");
-    control::report(link, Report::Ready);
+    control::report(link, Report::Ready)?;
     let mut supervision = Supervision {
         session: control::take_over(link)?,
         context,
