@@ -361,18 +361,18 @@ fn p9_three_attackers_for_a_minute() {
     rig.sh("true").must(0);
     rig.renew_footprint();
     let before = memory(&rig, "VmRSS");
-    let mut attackers = vec![
-        attack(&rig, Some(MEMBER), "lingering in sessions"),
-        attack(&rig, Some(PRIMARY), "vanishing"),
-    ];
+    let began = |who, name| {
+        let attacker = attack(&rig, Some(who), name);
+        attacker.await_stdout("begun");
+        attacker
+    };
+    let mut attackers = vec![began(MEMBER, "lingering in sessions")];
     attackers.extend((0..5).map(|number| {
         let mut user = OUTSIDER;
         user.uid = 64200 + number;
-        attack(&rig, Some(user), "crowd")
+        began(user, "crowd")
     }));
-    for attacker in &attackers {
-        attacker.await_stdout("begun");
-    }
+    attackers.push(began(PRIMARY, "vanishing"));
     let mut honest = attack(&rig, None, "honest minute");
     while honest.is_running() {
         std::thread::sleep(Duration::from_millis(100));

@@ -9,12 +9,13 @@ use pst::sys::mount::Mode;
 use pst::wire::{DaemonMessage, Message, VERSION};
 
 use super::{check, findings, inside, machine, must_be_well, must_find, unit, word};
-use crate::needs_root;
 use crate::rig::{Fs, Rig, Setup, tool};
+use crate::{needs_mounts, needs_root};
 
 #[test]
 fn check_finds_groups_and_owners_that_there_are_not() {
     needs_root!("ext4");
+    needs_mounts!();
     let setup = Setup::new(Fs::Ext4)
         .stopped()
         .head("group = \"no-such-group-here\"");
@@ -35,6 +36,7 @@ fn check_finds_groups_and_owners_that_there_are_not() {
 #[test]
 fn check_finds_a_socket_of_the_wrong_mode_and_what_is_none() {
     needs_root!("ext4");
+    needs_mounts!();
     let mut rig = machine(Setup::new(Fs::Ext4));
     let socket = rig.socket().display().to_string();
     inside(&rig, &format!("chmod 666 {socket} && chgrp 64199 {socket}"));
@@ -57,6 +59,7 @@ fn check_finds_a_socket_of_the_wrong_mode_and_what_is_none() {
 #[test]
 fn check_finds_settings_of_kvmds_daemon_and_names_their_counterparts() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     let etc = rig.dir().join("etc/kvmd");
     fs::create_dir_all(&etc).expect("mkdir");
@@ -79,6 +82,7 @@ fn check_finds_settings_of_kvmds_daemon_and_names_their_counterparts() {
 #[test]
 fn check_finds_that_kvmds_clients_and_ours_use_different_directories() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     let programs = rig.dir().join("programs");
     fs::create_dir(&programs).expect("mkdir");
@@ -101,6 +105,7 @@ fn check_finds_that_kvmds_clients_and_ours_use_different_directories() {
 #[test]
 fn check_finds_a_storage_that_a_dead_daemon_left_writable() {
     needs_root!("ext4");
+    needs_mounts!();
     let mut rig = machine(Setup::new(Fs::Ext4));
     rig.kill_daemon();
     rig.switch_by_hand(Mode::ReadWrite);
@@ -114,6 +119,7 @@ fn check_finds_a_storage_that_a_dead_daemon_left_writable() {
 #[test]
 fn check_finds_a_daemon_that_takes_no_more_connections() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4).session("limit = 1"));
     let session = rig.session();
     let screen = must_find(&rig, &[("error", "daemon")]); // it knows why the storage is writable
@@ -133,6 +139,7 @@ fn check_finds_a_daemon_that_takes_no_more_connections() {
 #[test]
 fn check_finds_a_daemon_whose_program_was_replaced() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     let pst = rig.bin("pst").display().to_string();
     inside(&rig, &format!("cp {pst} {pst}.new && mv {pst}.new {pst}"));
@@ -142,6 +149,7 @@ fn check_finds_a_daemon_whose_program_was_replaced() {
 #[test]
 fn check_finds_a_daemon_without_its_capabilities() {
     needs_root!("ext4");
+    needs_mounts!();
     let mut rig = machine(Setup::new(Fs::Ext4).stopped());
     let mut command = rig.command("setpriv");
     command.args(["--bounding-set", "-sys_ptrace", "--"]);
@@ -157,6 +165,7 @@ fn check_finds_a_daemon_without_its_capabilities() {
 #[test]
 fn check_finds_a_storage_that_is_stuck() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     let mut command = rig.command("sh");
     let script = "exec 3>$0/held; echo open; cat";
@@ -194,6 +203,7 @@ fn answers(rig: &Rig, bytes: Vec<u8>) {
 #[test]
 fn check_finds_a_daemon_that_speaks_something_else() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4).stopped());
     let http = b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec();
     answers(&rig, http);
@@ -219,6 +229,7 @@ fn check_finds_a_daemon_that_speaks_something_else() {
 #[test]
 fn check_finds_a_daemon_that_is_silent() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4).stopped());
     let _silent = UnixListener::bind(rig.socket()).expect("bind");
     let (list, code) = findings(&mut check(&rig));
@@ -234,6 +245,7 @@ fn check_finds_a_daemon_that_is_silent() {
 #[test]
 fn check_finds_units_that_are_not_enabled_and_the_old_daemon() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     let enabled = "LoadState=loaded\nUnitFileState=enabled\nActiveState=active";
     unit(&rig, "pst.service", &enabled.replace("enabled", "disabled"));
@@ -263,6 +275,7 @@ fn check_finds_units_that_are_not_enabled_and_the_old_daemon() {
 #[test]
 fn check_finds_programs_that_come_first_in_path() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     let old = rig.dir().join("old");
     let script = "mkdir $0 $0/systemd && echo '#!/usr/bin/python3' >$0/kvmd-pstrun &&

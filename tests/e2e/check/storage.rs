@@ -4,11 +4,12 @@ use std::fs;
 
 use super::{WELL, advice, entry, entry_of, inside, machine, must_be_well, must_find, unit};
 use crate::rig::{Fs, RunToEnd, Setup};
-use crate::{needs_root, needs_tool};
+use crate::{needs_mounts, needs_root, needs_tool};
 
 #[test]
 fn check_finds_each_option_that_fstab_lacks() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     let options = [
         "nofail",
@@ -37,6 +38,7 @@ fn check_finds_each_option_that_fstab_lacks() {
 #[test]
 fn check_finds_an_fstab_without_the_storage() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     fs::write(rig.dir().join("fstab"), "proc /proc proc defaults 0 0\n").expect("fstab");
     must_find(&rig, &[("error", "fstab")]);
@@ -56,6 +58,7 @@ fn check_finds_an_fstab_without_the_storage() {
 #[test]
 fn check_finds_a_second_entry_in_fstab() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     let fstab = rig.dir().join("fstab");
     let line = fs::read_to_string(&fstab).expect("fstab");
@@ -69,6 +72,7 @@ fn check_finds_a_second_entry_in_fstab() {
 #[test]
 fn check_finds_a_config_that_is_not_understood() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     let config = fs::read_to_string(rig.config()).expect("config");
     fs::write(rig.config(), format!("sokcet = 1\n{config}")).expect("config");
@@ -112,6 +116,7 @@ fn check_finds_a_config_that_is_not_understood() {
 #[test]
 fn check_finds_a_device_that_is_missing_or_another() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     // A /dev with links as udev makes them.
     let links = format!(
@@ -134,6 +139,7 @@ fn check_finds_a_device_that_is_missing_or_another() {
 #[test]
 fn check_finds_a_device_that_takes_no_writes() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     inside(&rig, &format!("blockdev --setro {}", rig.device()));
     must_find(&rig, &[("error", "device")]);
@@ -144,6 +150,7 @@ fn check_finds_a_device_that_takes_no_writes() {
 #[test]
 fn check_finds_a_card_that_does_not_flush_its_cache() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     let name = rig.device().trim_start_matches("/dev/").to_owned();
     // A card instead of the loop device, as /sys would show it; see /sys/dev/block.
@@ -167,6 +174,7 @@ fn check_finds_a_card_that_does_not_flush_its_cache() {
 #[test]
 fn check_finds_a_storage_that_is_not_mounted() {
     needs_root!("ext4");
+    needs_mounts!();
     let mut rig = machine(Setup::new(Fs::Ext4));
     rig.ends_anyhow();
     rig.umount(&[]);
@@ -189,6 +197,7 @@ fn check_finds_a_storage_that_is_not_mounted() {
 #[test]
 fn check_finds_a_mount_that_is_not_prepared() {
     needs_root!("ext4");
+    needs_mounts!();
     let mut rig = machine(Setup::new(Fs::Ext4).unprepared().stopped());
     must_find(
         &rig,
@@ -213,6 +222,7 @@ fn check_finds_a_mount_that_is_not_prepared() {
 #[test]
 fn check_finds_an_overlay_and_a_tmpfs() {
     needs_root!("overlayfs");
+    needs_mounts!();
     let mut rig = machine(Setup::new(Fs::Ext4).unmounted().stopped());
     let dir = rig.dir().display().to_string();
     let script = format!(
@@ -239,6 +249,7 @@ fn check_finds_an_overlay_and_a_tmpfs() {
 fn check_finds_a_filesystem_that_others_share() {
     needs_root!("btrfs");
     needs_tool!("mkfs.btrfs");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Btrfs));
     must_be_well(&rig);
     let other = rig.dir().join("other");
@@ -255,6 +266,7 @@ fn check_finds_a_filesystem_that_others_share() {
 #[test]
 fn check_finds_a_filesystem_that_the_kernel_gave_up() {
     needs_root!("ext4");
+    needs_mounts!();
     let mut rig = machine(Setup::new(Fs::Ext4));
     let victim = rig.victim();
     rig.trigger_fs_error();
@@ -282,6 +294,7 @@ fn check_finds_a_filesystem_that_the_kernel_gave_up() {
 #[test]
 fn check_finds_a_journal_that_is_not_empty() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4).stopped());
     // A session was open when the power went, and it was mounted without the replay.
     let mount = rig.mount();
@@ -303,6 +316,7 @@ fn check_finds_a_journal_that_is_not_empty() {
 #[test]
 fn check_names_what_an_interrupted_transaction_left() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     let kill = "cd $KVMD_PST_DATA; mkdir tree; head -c 20000 /dev/zero >tree/f; kill -KILL $PPID";
     let atomic = |script| rig.pst(["run", "--atomic", "tree", "--", "sh", "-c", script]);
@@ -320,6 +334,7 @@ fn check_names_what_an_interrupted_transaction_left() {
 #[test]
 fn check_finds_a_storage_that_is_nearly_full() {
     needs_root!("ext4");
+    needs_mounts!();
     let rig = machine(Setup::new(Fs::Ext4));
     rig.sh("head -c 22M /dev/zero > $KVMD_PST_DATA/large")
         .must(0);
