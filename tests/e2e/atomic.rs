@@ -433,7 +433,7 @@ fn p12_the_directories_above_the_copy_have_the_owner_and_permissions_of_the_real
     assert_eq!(copied.matches("system.posix").count(), 2, "{copied}");
     // Whose owner the caller may not set is the caller's alone.
     rig.sh(&format!(
-        "cd $KVMD_PST_DATA && mkdir -p shared/own && chmod 777 shared && chown {} shared/own",
+        "cd $KVMD_PST_DATA && mkdir -p shared/own && chmod 777 shared && chown {0}:{0} shared/own",
         MEMBER.uid
     ))
     .must(0);
