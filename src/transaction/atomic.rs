@@ -27,7 +27,7 @@ use crate::escape::{escape, escape_path};
 use crate::problem::{Problem, reason};
 use crate::run::{self, RunOptions, output};
 use crate::storage::remains;
-use crate::sys::signal::{self, Signals};
+use crate::sys::signal::{self, Received, Signals};
 use crate::sys::{file, poll, process};
 use crate::units::HumanBytes;
 
@@ -237,8 +237,8 @@ impl Transaction {
         Ok(())
     }
 
-    /// Copies the directory into the working area if it `exists`. Creates the directories above it, which nobody may
-    /// enter who may not enter those in `above`.
+    /// Copies the directory into the working area if it `exists`. Creates the directories above it, with the
+    /// permissions of those in `above`.
     fn copy(&self, area: &Area<'_>, above: &[OwnedFd], exists: bool) -> Result<(), Problem> {
         let cannot = |error| failed("create the working area for", &self.directory, error);
         let mut to = area
@@ -268,19 +268,24 @@ impl Transaction {
     ) -> Result<u8, Problem> {
         self.check_signals()?;
         let path = data_path.join(&area.name);
-        let code = match run::command::start(words, path.as_os_str()) {
+        let ended = match run::command::start(words, path.as_os_str()) {
             Ok(command) => self.wait(command),
-            Err(code) => code,
+            Err(code) => Ok(code),
         };
         set_mode(&area.directory, PRIVATE)
             .map_err(|error| failed("close the working area for", &self.directory, error))?;
-        Ok(code)
+        ended
     }
 
-    fn wait(&self, command: Pid) -> u8 {
+    /// Waits for the command, and returns its exit code. Forwards signals.
+    ///
+    /// # Errors
+    /// The command returned 0 although a signal asked it to end, as when `pst run` or the daemon was killed.
+    fn wait(&self, command: Pid) -> Result<u8, Problem> {
+        let mut end = None;
         loop {
             poll::wait([PollFd::new(&self.signals, PollFlags::IN)], None);
-            while let Some(received) = self.signals.next() {
+            while let Some(received) = self.next_signal(&mut end) {
                 // The terminal has sent its own to the command, too.
                 if received.signal != libc::SIGCHLD && !received.from_terminal() {
                     let _ = process::signal_child(command, received.signal); // it may run as another user
@@ -288,11 +293,23 @@ impl Transaction {
             }
             while let Ok(Some((pid, code))) = process::reap() {
                 if pid == command {
-                    while self.signals.next().is_some() {} // they were for the command
-                    return code;
+                    while self.next_signal(&mut end).is_some() {} // the others were for the command
+                    return match end {
+                        Some(signal) if code == 0 => Err(self.interrupted(signal)),
+                        _ => Ok(code),
+                    };
                 }
             }
         }
+    }
+
+    /// Reads a signal. Notes it in `end` if it asks a program to end.
+    fn next_signal(&self, end: &mut Option<libc::c_int>) -> Option<Received> {
+        let received = self.signals.next()?;
+        if matches!(received.signal, libc::SIGTERM | libc::SIGHUP) {
+            *end = Some(received.signal);
+        }
+        Some(received)
     }
 
     /// # Errors
@@ -300,14 +317,17 @@ impl Transaction {
     fn check_signals(&self) -> Result<(), Problem> {
         while let Some(received) = self.signals.next() {
             if !matches!(received.signal, libc::SIGCHLD | libc::SIGWINCH) {
-                let name = signal::name(received.signal);
-                let directory = escape_path(&self.directory);
-                return Err(Problem::new(format!(
-                    "interrupted by {name}, so {directory} is unchanged"
-                )));
+                return Err(self.interrupted(received.signal));
             }
         }
         Ok(())
+    }
+
+    fn interrupted(&self, signal: libc::c_int) -> Problem {
+        let (name, directory) = (signal::name(signal), escape_path(&self.directory));
+        Problem::new(format!(
+            "interrupted by {name}, so {directory} is unchanged"
+        ))
     }
 
     /// Swaps the copy in, on stable storage.

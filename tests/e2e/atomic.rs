@@ -11,7 +11,8 @@ use rustix::fs::{XattrFlags, lgetxattr, llistxattr, lsetxattr};
 
 use crate::needs_root;
 use crate::rig::{
-    Job, MEMBER, OUTSIDER, Outcome, PRIMARY, Person, Rig, RunToEnd, Setup, Terminal, start, tool,
+    Job, MEMBER, OUTSIDER, Outcome, PRIMARY, Person, Rig, RunToEnd, Setup, Terminal, signal, start,
+    tool,
 };
 
 /// `pst run --atomic DIRECTORY -- sh -c SCRIPT`
@@ -319,24 +320,46 @@ fn p12_signals_reach_the_command_once_and_its_code_decides() {
     needs_root!("a loop device");
     let rig = with_tree();
     let script = format!(
-        r#"{RENEW}; trap "echo got >>../got" TERM; mv a ../a2; mv ../a2 a; echo started
+        r#"{RENEW}; trap "echo got >>../got" $2; mv a ../a2; mv ../a2 a; echo started
         until [ -e ../got ]; do sleep .01; done; mv ../got got; exit $1"#
     );
-    for (code, expected) in [("0", "new"), ("9", "old")] {
+    // After a signal that asks the command to end, 0 does not mean that it has done its work.
+    for (signal, code, end, expected) in [
+        ("USR1", "0", 0, "new"),
+        ("USR1", "9", 9, "old"),
+        ("TERM", "0", 1, "old"),
+        ("TERM", "9", 9, "old"),
+        ("HUP", "0", 1, "old"),
+    ] {
         rig.sh("cd $KVMD_PST_DATA/tree && rm -f got && echo old >a && echo old >sub/b")
             .must(0);
         let mut command = rig.pst(["run", "--atomic", "tree", "--", "sh", "-c", &script, "sh"]);
-        let job = start(command.arg(code));
+        let job = start(command.args([code, signal]));
         job.await_stdout("started");
-        job.signal("TERM");
-        job.end().must(code.parse().expect("a code"));
+        job.signal(signal);
+        let ended = job.end().must(end);
         assert_eq!(version(&rig), expected);
-        if code == "0" {
+        let interrupted = format!("interrupted by SIG{signal}, so tree is unchanged");
+        assert_eq!(ended.stderr.contains(&interrupted), end == 1, "{ended:?}");
+        if expected == "new" {
             let got = fs::read_to_string(rig.data().join("tree/got")).expect("got");
             assert_eq!(got, "got\n");
         }
         must_be_clean(&rig, &["tree"]);
     }
+}
+
+#[test]
+fn p12_a_command_that_ends_with_0_because_pst_run_was_killed_does_not_count() {
+    needs_root!("a loop device");
+    let rig = with_tree();
+    let script = format!("trap 'exit 0' TERM; {RENEW}; echo started; while :; do sleep .01; done");
+    let job = start(&mut atomic(&rig, "tree", &script));
+    job.await_stdout("started");
+    job.signal("KILL");
+    job.end();
+    must_be_clean_after_the_next(&rig);
+    assert_eq!(version(&rig), "old");
 }
 
 #[test]
