@@ -17,7 +17,7 @@ use rustix::fs::{
     renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
-use rustix::process::{Pid, geteuid};
+use rustix::process::{Pid, geteuid, getppid};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::copy::{Copier, keep_access};
@@ -277,7 +277,8 @@ impl Transaction {
         ended
     }
 
-    /// Waits for the command, and returns its exit code. Forwards signals.
+    /// Waits for the command, and returns its exit code. Forwards the signals that the supervisor forwards: others also
+    /// reached the command, or were not for it.
     ///
     /// # Errors
     /// The command returned 0 although a signal asked it to end, as when `pst run` or the daemon was killed.
@@ -286,8 +287,8 @@ impl Transaction {
         loop {
             poll::wait([PollFd::new(&self.signals, PollFlags::IN)], None);
             while let Some(received) = self.next_signal(&mut end) {
-                // The terminal has sent its own to the command, too.
-                if received.signal != libc::SIGCHLD && !received.from_terminal() {
+                let parent = getppid().map(Pid::as_raw_pid);
+                if received.signal != libc::SIGCHLD && Some(received.sender) == parent {
                     let _ = process::signal_child(command, received.signal); // it may run as another user
                 }
             }

@@ -363,6 +363,29 @@ fn p12_a_command_that_ends_with_0_because_pst_run_was_killed_does_not_count() {
 }
 
 #[test]
+fn p12_a_signal_to_the_process_group_reaches_the_command_once() {
+    needs_root!("a loop device");
+    let rig = with_tree();
+    // Its parent is stopped until the command has seen the first signal, so that a second one is not merged with it.
+    let script = r#"trap "echo USR1" USR1; trap "echo USR2; exit 5" USR2; kill -STOP $PPID; echo "parent $PPID"
+        while :; do sleep .01; done"#;
+    let mut command = rig.command("setsid");
+    command.arg(rig.bin("pst"));
+    command.args(["run", "--atomic", "tree", "--", "sh", "-c", script]);
+    let job = start(&mut command);
+    job.await_stdout("parent ");
+    let group = format!("kill -USR1 -{}", job.pid());
+    rig.command("sh").args(["-c", &group]).to_end().must(0);
+    job.await_stdout("USR1");
+    let parent = job.stdout();
+    let parent = parent.lines().find_map(|line| line.strip_prefix("parent "));
+    signal(parent.expect("a pid").parse().expect("a pid"), "CONT");
+    job.signal("USR2"); // reaches the command after all that was sent before
+    let ended = job.end().must(5);
+    assert_eq!(ended.text().matches("USR1").count(), 1, "{ended:?}");
+}
+
+#[test]
 fn p12_keys_reach_the_command_once() {
     needs_root!("a loop device");
     let rig = with_tree();
