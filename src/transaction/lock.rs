@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    Gid, Mode, OFlags, Uid, fchmod, fchown, fremovexattr, fstat, major, minor, openat,
+    FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fremovexattr, fstat, major, minor, openat,
 };
 use rustix::io::Errno;
 
@@ -49,6 +49,7 @@ pub(super) fn hold(data: BorrowedFd<'_>, held: u64) -> Result<Option<OwnedFd>, P
         cannot("open the lock file", Path::new(NAME), error)
             .hint("only users who may write to the data directory may open it")
     })?;
+    let _ = share(&lock, data);
     if fstat(&lock).is_ok_and(|status| status.st_ino == held) {
         return Ok(None);
     }
@@ -68,22 +69,33 @@ fn open(data: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 
 fn create(data: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let lock = match openat(data, NAME, flags, Mode::RUSR) {
-        Err(Errno::EXIST) => return open(data), // created just now
-        lock => lock?,
-    };
-    let directory = fstat(data)?;
+    match openat(data, NAME, flags, Mode::RUSR) {
+        Err(Errno::EXIST) => open(data), // created just now
+        lock => lock,
+    }
+}
+
+/// Lets the users open the lock file who may write to the data directory. Not only after its creation, because a
+/// crash may come between. Without the right to do it, fewer users may open the file.
+fn share(lock: &OwnedFd, data: BorrowedFd<'_>) -> Result<(), Errno> {
+    let (directory, found) = (fstat(data)?, fstat(lock)?);
+    let mode = libc::S_IFREG | (directory.st_mode & 0o222) << 1;
+    let as_it_should_be =
+        (found.st_uid, found.st_gid, found.st_mode) == (directory.st_uid, directory.st_gid, mode);
+    // A member can move a file of another user here, whose content must not be shared.
+    let is_lock = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
+        && (found.st_size, found.st_nlink, found.st_mode & 0o222) == (0, 1, 0);
+    if as_it_should_be || !is_lock {
+        return Ok(());
+    }
     let (user, group) = (
         Uid::from_raw(directory.st_uid),
         Gid::from_raw(directory.st_gid),
     );
-    // Without the right to do it, fewer users may open the file.
-    let _ = fchown(&lock, Some(user), None);
-    let _ = fchown(&lock, None, Some(group));
-    let _ = fremovexattr(&lock, c"system.posix_acl_access");
-    let writers = directory.st_mode & 0o222;
-    fchmod(&lock, Mode::from_raw_mode(writers << 1))?;
-    Ok(lock)
+    let _ = fchown(lock, Some(user), None);
+    let _ = fchown(lock, None, Some(group));
+    let _ = fremovexattr(lock, c"system.posix_acl_access");
+    fchmod(lock, Mode::from_raw_mode(mode))
 }
 
 fn wait(lock: &OwnedFd, quiet: bool) -> Result<(), Problem> {

@@ -305,6 +305,17 @@ fn p12_only_those_who_may_write_can_hold_the_lock() {
         outcome.code() == 0
     };
     assert!(holds(MEMBER) && !holds(OUTSIDER));
+    // One that a crash left before it was shared is shared by the next.
+    rig.sh("cd $KVMD_PST_DATA && rm -f .pst-lock && umask 0377 && touch .pst-lock")
+        .must(0);
+    assert!(!holds(MEMBER));
+    atomic(&rig, "tree", "true").to_end().must(0);
+    assert!(holds(MEMBER) && !holds(OUTSIDER));
+    // A file with content is none.
+    rig.sh("cd $KVMD_PST_DATA && rm -f .pst-lock && umask 0377 && echo secret >.pst-lock")
+        .must(0);
+    atomic(&rig, "tree", "true").to_end().must(0);
+    assert!(!holds(MEMBER));
     // One that another user made first is respected.
     rig.sh("rm -f $KVMD_PST_DATA/.pst-lock").must(0);
     let make = "mkdir -p $KVMD_PST_DATA/own";
