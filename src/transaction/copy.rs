@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -29,12 +30,15 @@ use crate::sys::user;
 /// The largest list and the largest value of extended attributes; xattr(7).
 const XATTR_MAX: usize = 64 << 10;
 
+/// The bytes of a file that are copied at once.
+const BLOCK: usize = 128 << 10;
+
 const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
 /// One copy. Paths are relative to `root`, the working area.
 pub(super) struct Copier<'a> {
     root: BorrowedFd<'a>,
-    /// Called before each entry of a directory. Its error ends the copy.
+    /// Called before each entry of a directory and after each block of a file. Its error ends the copy.
     check: &'a dyn Fn() -> Result<(), Problem>,
     /// The first name of each inode with hard links.
     links: HashMap<u64, PathBuf>,
@@ -58,7 +62,7 @@ impl Copier<'_> {
         path: &Path,
     ) -> Result<(), Problem> {
         let cannot = |error| failed("copy", path, error);
-        // All that is copied comes from this one inode, whatever takes its name meanwhile.
+        // Everything is copied from this inode, even if another one gets its name meanwhile.
         let source = open(from, name, OFlags::PATH).map_err(cannot)?;
         let stat = fstat(&source).map_err(cannot)?;
         if !is_directory(&stat) && stat.st_nlink > 1 {
@@ -69,9 +73,7 @@ impl Copier<'_> {
         }
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => self.copy_directory(&source, to, name, path)?,
-            FileType::RegularFile => copy_file(&source, to, name).map_err(|error| {
-                Problem::io(format!("cannot copy {}", escape_path(path)), &error)
-            })?,
+            FileType::RegularFile => copy_file(&source, to, name, path, self.check)?,
             FileType::Symlink => readlinkat(&source, c"", Vec::new())
                 .and_then(|target| symlinkat(target, to, name))
                 .map_err(cannot)?,
@@ -99,37 +101,44 @@ impl Copier<'_> {
     }
 }
 
-fn copy_file(source: &OwnedFd, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-    let from = File::open(descriptor_path(source))?;
+fn copy_file(
+    source: &OwnedFd,
+    to: BorrowedFd<'_>,
+    name: &OsStr,
+    path: &Path,
+    check: &dyn Fn() -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    let cannot = |error| Problem::io(format!("cannot copy {}", escape_path(path)), &error);
+    let from = File::open(descriptor_path(source)).map_err(cannot)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let to = File::from(openat(to, name, flags, Mode::RUSR | Mode::WUSR)?);
-    copy_data(&from, &to)?;
-    Ok(keep_flags(from.as_fd(), to.as_fd())?)
-}
-
-/// Copies the data of a file, but not its holes. lseek(2).
-fn copy_data(from: &File, to: &File) -> io::Result<()> {
-    let size = from.metadata()?.len();
-    let mut buffer = vec![0; 128 << 10];
+    let to = openat(to, name, flags, Mode::RUSR | Mode::WUSR);
+    let to = File::from(to.map_err(|error| cannot(error.into()))?);
+    let size = from.metadata().map_err(cannot)?.len();
+    let mut buffer = vec![0; BLOCK];
     let mut at = 0;
     while at < size {
-        at = match seek(from, SeekFrom::Data(at)) {
-            Err(Errno::NXIO) => break, // a hole up to the end
-            found => found?,
-        };
-        let end = seek(from, SeekFrom::Hole(at))?;
-        while at < end {
-            let most =
-                usize::try_from(end - at).map_or(buffer.len(), |left| left.min(buffer.len()));
-            let got = from.read_at(&mut buffer[..most], at)?;
-            if got == 0 {
-                break; // cut off meanwhile
-            }
-            to.write_all_at(&buffer[..got], at)?;
-            at += got as u64;
-        }
+        at = copy_block(&from, &to, at..size, &mut buffer).map_err(cannot)?;
+        check()?;
     }
-    to.set_len(size)
+    to.set_len(size).map_err(cannot)?;
+    keep_flags(from.as_fd(), to.as_fd()).map_err(|error| cannot(error.into()))
+}
+
+/// Copies the first data in a range of a file, but not the hole before that data; lseek(2). Returns where the rest of the
+/// range begins.
+fn copy_block(from: &File, to: &File, range: Range<u64>, buffer: &mut [u8]) -> io::Result<u64> {
+    let start = match seek(from, SeekFrom::Data(range.start)) {
+        Err(Errno::NXIO) => return Ok(range.end), // a hole up to the end
+        found => found?,
+    };
+    let end = seek(from, SeekFrom::Hole(start))?;
+    let most = usize::try_from(end - start).map_or(buffer.len(), |left| left.min(buffer.len()));
+    let got = from.read_at(&mut buffer[..most], start)?;
+    if got == 0 {
+        return Ok(range.end); // cut off meanwhile
+    }
+    to.write_all_at(&buffer[..got], start)?;
+    Ok(start + got as u64)
 }
 
 /// Copies the flags that chattr(1) sets.
@@ -278,4 +287,47 @@ fn keep_xattrs(from: &Path, to: &Path, path: &Path) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::file::tests::TempDir;
+    use std::cell::Cell;
+    use std::fs;
+
+    #[test]
+    fn a_copy_ends_within_a_file_and_keeps_its_holes_and_size() {
+        let dir = TempDir::new("copy");
+        let (source, target) = (dir.0.join("source"), dir.0.join("target"));
+        fs::create_dir_all(source.join("tree")).unwrap();
+        fs::create_dir(&target).unwrap();
+        let file = File::create(source.join("tree/large")).unwrap();
+        let content = vec![b'x'; 3 * BLOCK + 5];
+        file.write_all_at(&content, 1 << 20).unwrap();
+        file.set_len(5 << 20).unwrap();
+        let (from, to) = (File::open(&source).unwrap(), File::open(&target).unwrap());
+        let copy = |checks| {
+            let left = Cell::new(checks);
+            let check = || {
+                left.set(left.get() - 1);
+                match left.get() {
+                    0 => Err(Problem::new("interrupted")),
+                    _ => Ok(()),
+                }
+            };
+            let mut copier = Copier::new(to.as_fd(), &check);
+            copier.copy(from.as_fd(), to.as_fd(), "tree".as_ref(), Path::new("tree"))
+        };
+        assert_eq!(copy(3).unwrap_err().what, "interrupted");
+        let part = fs::read(target.join("tree/large")).unwrap();
+        assert_eq!(part.len(), (1 << 20) + 2 * BLOCK);
+        fs::remove_dir_all(target.join("tree")).unwrap();
+        copy(1000).unwrap();
+        let (old, new) = (
+            fs::read(source.join("tree/large")).unwrap(),
+            fs::read(target.join("tree/large")).unwrap(),
+        );
+        assert!(old == new);
+    }
 }
