@@ -1,8 +1,9 @@
 //! `pst run`: one session and its command.
 //!
-//! There are three processes: `pst run` itself, which talks with the daemon; its child, the supervisor,
-//! which starts the command; and the command. If `pst run` or the supervisor loses the other one, or
-//! the daemon, it ends the command and all its descendants: a single SIGKILL leaves none unwatched.
+//! `pst run` itself talks with the daemon. Its child, the supervisor, starts the command. There may be a guard
+//! between the two; see [`supervisor`]. With `--atomic`, the supervisor's command is pst again, which starts the
+//! caller's command. If `pst run` or the supervisor loses the other one, or the daemon, it ends the command and all
+//! its descendants: a single SIGKILL leaves none unwatched.
 
 pub(crate) mod command;
 mod control;

@@ -1,7 +1,7 @@
 //! Copies a directory tree with everything that it has: owners, modes, times, extended attributes and ACLs, inode
 //! flags, hard links, holes, symlinks and special files. An attribute that cannot be kept is an error.
 //!
-//! Anybody who may write there can change the source meanwhile; so it is read only through descriptors and without
+//! Other users may be able to change the source during the copy, so it is read only through descriptors and without
 //! following symlinks. The copy is in a directory that nobody else may enter.
 
 use std::collections::HashMap;
@@ -124,8 +124,8 @@ fn copy_file(
     keep_flags(from.as_fd(), to.as_fd()).map_err(|error| cannot(error.into()))
 }
 
-/// Copies the first data in a range of a file, but not the hole before that data; lseek(2). Returns where the rest of the
-/// range begins.
+/// Copies the first data in a range of a file, but not the hole before that data; lseek(2). Returns where the rest of
+/// the range begins.
 fn copy_block(from: &File, to: &File, range: Range<u64>, buffer: &mut [u8]) -> io::Result<u64> {
     let start = match seek(from, SeekFrom::Data(range.start)) {
         Err(Errno::NXIO) => return Ok(range.end), // a hole up to the end
@@ -194,8 +194,8 @@ fn keep_attributes(
     }
 }
 
-/// Gives `to`, a directory above the copy, the owner, ACLs and permissions of `from`. Only its owner may write to it, and
-/// always may. If the caller may not set that owner, nobody else may enter it.
+/// Gives `to`, a directory above the copy, the owner, ACLs and permissions of `from`, but lets only the owner write.
+/// If the caller may not set that owner, only the caller may enter the directory.
 pub(super) fn keep_access(from: &OwnedFd, to: &OwnedFd, path: &Path) -> Result<(), Problem> {
     let cannot = |error| failed("keep the permissions of", path, error);
     let wanted = fstat(from).map_err(cannot)?;
