@@ -6,8 +6,9 @@
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin
 deb=$(echo "$1"/pst_*_"$(dpkg --print-architecture)".deb)
-base=target/vm/base
-tests/vm/base $base
+release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+tests/vm/base "$release"
+base=target/vm/$release
 work=$(mktemp -d)
 # Nothing is mounted in there, but who knows what a script does.
 trap 'rm -rf --one-file-system "$work"' EXIT
