@@ -120,7 +120,7 @@ test-filtered: ## the end-to-end tests under the unit's system call filter
 packaging-test: deb ## install, upgrade, remove and purge of the packages
 	@tests/packaging.sh target/deb
 
-vm-test: deb ## a booted system in qemu: systemd, a disk, power cuts
+vm-test: deb ## booted systems in qemu: systemd, a disk, power cuts, torn superblocks
 	@tests/vm/run target/deb
 
 # As root on loop devices; otherwise in a user namespace, where what needs more
