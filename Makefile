@@ -171,6 +171,7 @@ soak: ## chaos for SOAK_SECONDS (60) from SOAK_SEED, as root; P1 to P6 must hold
 attack: ## each system call fails or meets a signal, for ATTACK_SECONDS (1140), as root
 	@tests/tools
 	@$(CLEAN) $(CARGO) test --locked --test attack -- --ignored --nocapture
+	@PST_EVERY_CALL=1 $(CLEAN) $(CARGO) test --locked --test e2e -- _faults:: --nocapture
 	@$(CLEAN) $(CARGO) test --locked --test hostile -- --ignored --nocapture
 
 powercut: ## power cuts for long (PST_POWER_ROUNDS, 20), from PST_POWER_SEED, as root
