@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::needs_root;
-use crate::rig::{MEMBER, Rig, RunToEnd, start, tool};
+use crate::rig::{MEMBER, Rig, RunToEnd, certbot_renewal, start, tool};
 
 /// Transactions during the attack, each of which takes some ten milliseconds.
 const ROUNDS: usize = 300;
@@ -116,19 +116,6 @@ fn p12_a_member_cannot_have_root_remove_roots_directories_as_remains() {
     rig.await_state("ro");
 }
 
-/// A renewal as certbot makes it: new files in archive, then one link after the other in live.
-const RENEWAL: &str = r#"
-set -e
-cd "$KVMD_PST_DATA/certbot"
-mkdir -p archive/example live/example renewal
-next=$(($(ls archive/example | wc -l) / 2 + 1))
-for name in cert privkey; do echo "$next" >archive/example/$name$next.pem; done
-echo "archive_dir = $1/certbot/archive/example" >renewal/example.conf
-ln -sfn ../../archive/example/cert$next.pem live/example/cert.pem
-$2
-ln -sfn ../../archive/example/privkey$next.pem live/example/privkey.pem
-"#;
-
 /// What a web server that starts now reads, which must be a pair: the renewal that made it.
 #[track_caller]
 fn served(rig: &Rig) -> String {
@@ -151,8 +138,7 @@ fn p12_a_web_server_sees_a_matching_pair_while_certbot_renews() {
     let rig = Rig::ext4();
     let data = rig.data().display().to_string();
     let renew = |middle: &str| {
-        let script = RENEWAL.replace("$1", &data).replace("$2", middle);
-        let script = format!("mkdir -p $KVMD_PST_DATA/certbot; {script}");
+        let script = certbot_renewal(&data, middle);
         start(&mut rig.pst(["run", "--atomic", "certbot", "--", "sh", "-c", &script]))
     };
     renew("").end().must(0);

@@ -20,6 +20,7 @@ mod cut;
 mod fuse;
 mod liar;
 mod record;
+mod renewals;
 mod replay;
 #[allow(dead_code, unused_imports)] // shared: not all of it is used here
 #[path = "../e2e/rig/mod.rs"]
@@ -146,6 +147,15 @@ fn p12_a_power_cut_leaves_the_old_file_or_the_new_one() {
 fn p12_a_power_cut_after_any_step_leaves_the_old_tree_or_the_new_one() {
     needs_card!();
     let (rig, record) = steps::record_atomic();
+    must_be_all_or_nothing(&rig, &record);
+}
+
+#[test]
+fn p12_a_power_cut_during_a_renewal_leaves_the_old_pair_or_the_new_one() {
+    needs_card!();
+    needs_tool!("openssl");
+    let (rig, record) = renewals::record();
+    renewals::must_be_pairs(&record);
     must_be_all_or_nothing(&rig, &record);
 }
 

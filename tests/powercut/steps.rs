@@ -54,7 +54,7 @@ fn record(changes: &[Change], strace: &[String]) -> (Rig, Record) {
 }
 
 /// One transaction, with commits after every step.
-fn committed(stage: &mut Stage, name: &str, directory: &str, command: &mut Command) {
+pub fn committed(stage: &mut Stage, name: &str, directory: &str, command: &mut Command) {
     let commits = stage.hold_script(COMMIT);
     stage.swap(name, directory, command);
     std::fs::write(stage.rig.data().join("stop"), "").expect("stop");

@@ -14,6 +14,7 @@ mod namespace;
 mod observe;
 mod person;
 mod privilege;
+mod renewal;
 mod setup;
 mod terminal;
 pub mod wait;
@@ -29,6 +30,7 @@ pub use job::{Job, Outcome, RunToEnd, alive, await_death, children, signal, star
 use namespace::Namespace;
 pub use person::{ACCESS_GROUP, MEMBER, OUTSIDER, PRIMARY, Person, STORAGE_USER};
 pub use privilege::{lacks_mounts, lacks_root, lacks_storage, lacks_tool, leave_out};
+pub use renewal::certbot_renewal;
 pub use setup::{Fs, Setup};
 pub use terminal::Terminal;
 pub use wait::{BOUND, promptly, wait_until};
