@@ -72,6 +72,7 @@ fn run(config: Config) -> Result<bool, Problem> {
     if let Err(error) = current::raise_descriptor_limit() {
         ::log::warn!("cannot raise the limit of open files: {error}");
     }
+    current::return_large_blocks();
     let Listener { socket, name } = Listener::open(&config, access_gid)?;
     let (group, events) = filesystem_events().unzip();
     let (sender, requests) = unbounded();

@@ -28,6 +28,17 @@ pub fn descriptors_left(newest: BorrowedFd<'_>) -> u64 {
     limit.saturating_sub(newest + 1)
 }
 
+/// Makes the allocator take each block of 64 KiB and more from the kernel, and return it when it is freed. The status
+/// documents that 1,000 clients never read then leave no fragments in the heap, where up to 2.5 MiB stayed resident.
+/// mallopt(3).
+pub fn return_large_blocks() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 10);
+    }
+}
+
 /// Returns the allocator's free memory to the kernel. After 1,000 simultaneous sessions, about 4 MiB
 /// stay resident instead of 8. malloc_trim(3).
 pub fn trim_memory() {
