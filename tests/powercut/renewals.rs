@@ -42,12 +42,8 @@ fn renew(stage: &mut Stage, directory: &str, whole: &str, killed: &str) {
     for (name, script) in [("first", whole), ("killed", &killed), ("second", whole)] {
         let mut command = stage.rig.command("bash");
         command.args(["-c", script]);
-        committed(
-            stage,
-            &format!("{directory}, {name}"),
-            directory,
-            &mut command,
-        );
+        let name = format!("{directory}, {name}");
+        committed(stage, ".1", &name, directory, &mut command);
     }
 }
 

@@ -8,13 +8,15 @@ use crate::rig::Rig;
 use crate::sequences;
 use crate::stage::Stage;
 
-/// Syncs another file until the session ends.
+/// Syncs another file again and again, with a pause, until the session ends.
 const COMMIT: &str = "cd $KVMD_PST_DATA && \
-    { while [ ! -e stop ]; do echo >>unrelated; sync unrelated; sleep .005; done & }";
+    { while [ ! -e stop ]; do echo >>unrelated; sync unrelated; sleep PAUSE; done & }";
 
 /// Each of these calls is followed by a pause.
 const SLOWED: &str = "mkdirat,write,pwrite64,fchmodat,fsync,syncfs,renameat2,unlinkat";
 const PAUSE: &str = "delay_exit=10000";
+/// So that a commit is within each of these pauses.
+const AFTER_EACH_CALL: &str = ".005";
 
 /// A way to change the directory `box`: its name, and a shell script.
 type Change = (&'static str, &'static str);
@@ -48,14 +50,20 @@ fn record(changes: &[Change], strace: &[String]) -> (Rig, Record) {
         let script = format!("seq 900 | {}", script.replace("$PST", &pst));
         let mut command = stage.rig.command("sh");
         command.args(["-c", &script]);
-        committed(&mut stage, name, "data/box", &mut command);
+        committed(&mut stage, AFTER_EACH_CALL, name, "data/box", &mut command);
     }
     stage.finish()
 }
 
-/// One transaction, with commits after every step.
-pub fn committed(stage: &mut Stage, name: &str, directory: &str, command: &mut Command) {
-    let commits = stage.hold_script(COMMIT);
+/// One transaction, during which the journal is committed every `pause` seconds.
+pub fn committed(
+    stage: &mut Stage,
+    pause: &str,
+    name: &str,
+    directory: &str,
+    command: &mut Command,
+) {
+    let commits = stage.hold_script(&COMMIT.replace("PAUSE", pause));
     stage.swap(name, directory, command);
     std::fs::write(stage.rig.data().join("stop"), "").expect("stop");
     stage.release(commits);
@@ -100,7 +108,13 @@ pub fn record_atomic() -> (Rig, Record) {
             .arg(stage.rig.bin("pst"))
             .args(["run", "--atomic", "tree", "--", "sh", "-euc"]);
         command.arg(format!("cd $KVMD_PST_DATA/tree; {script}"));
-        committed(&mut stage, script, "data/tree", &mut command);
+        committed(
+            &mut stage,
+            AFTER_EACH_CALL,
+            script,
+            "data/tree",
+            &mut command,
+        );
     }
     stage.finish()
 }
