@@ -4,13 +4,13 @@
 use std::process::Command;
 
 use crate::record::Record;
-use crate::rig::Rig;
+use crate::rig::{Rig, wait_until};
 use crate::sequences;
 use crate::stage::Stage;
 
-/// Syncs another file again and again, with a pause, until the session ends.
+/// Syncs another file again and again, with a pause, until there is a file `stop`, which it removes.
 const COMMIT: &str = "cd $KVMD_PST_DATA && \
-    { while [ ! -e stop ]; do echo >>unrelated; sync unrelated; sleep PAUSE; done & }";
+    { while [ ! -e stop ]; do echo >>unrelated; sync unrelated; sleep PAUSE; done; rm stop; } &";
 
 /// Each of these calls is followed by a pause.
 const SLOWED: &str = "mkdirat,write,pwrite64,fchmodat,fsync,syncfs,renameat2,unlinkat";
@@ -65,9 +65,10 @@ pub fn committed(
 ) {
     let commits = stage.hold_script(&COMMIT.replace("PAUSE", pause));
     stage.swap(name, directory, command);
-    std::fs::write(stage.rig.data().join("stop"), "").expect("stop");
+    let stop = stage.rig.data().join("stop");
+    std::fs::write(&stop, "").expect("stop");
+    wait_until("the last commit", || !stop.exists());
     stage.release(commits);
-    stage.script("rm $KVMD_PST_DATA/stop");
 }
 
 fn slowed() -> Vec<String> {
