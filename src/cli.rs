@@ -94,7 +94,7 @@ struct DaemonArgs {
     help_triggers("-h", "--help"),
     example = "{command_name} -- sh -c 'date > $KVMD_PST_DATA/stamp'",
     note = "COMMAND finds the storage's directory in KVMD_PST_DATA. Options of pst end at\n-- or at the first word that is not an option.",
-    error_code(1, "the storage was denied, lost, or its data may not be on the card"),
+    error_code(1, "the storage was denied, or the data may not be on the card"),
     error_code(2, "bad usage, or an error in the config file"),
     error_code(126, "COMMAND cannot be executed"),
     error_code(127, "COMMAND was not found"),
@@ -383,6 +383,9 @@ fn start_run(name: &str, args: impl Iterator<Item = OsString>) -> Result<ExitCod
     let (args, command): (RunArgs, _) = options::parse_before_words(name, args)?;
     if command.is_empty() {
         return fail(name, "no command to run");
+    }
+    if args.atomic.as_ref().is_some_and(|value| value.0 == "--") {
+        return fail(name, "no directory after --atomic");
     }
     let need = args.need.map(|size| parse_size(&size.0)).transpose()?;
     let config = config_path(args.config);

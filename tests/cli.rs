@@ -174,6 +174,10 @@ fn bad_usage_is_one_line_and_2() {
         ),
         (&["run"], "no command to run; see 'pst run --help'"),
         (
+            &["run", "--atomic", "--", "true"],
+            "no directory after --atomic; see 'pst run --help'",
+        ),
+        (
             &["run", "-q", "--"],
             "no command to run; see 'pst run --help'",
         ),

@@ -144,6 +144,8 @@ impl DataDirectory {
                     "use no absolute symlinks, no other mounts, and no `..` that leads out of it",
                 )
             }
+            Errno::NOENT => cannot("open", &full, error)
+                .hint("create the directory first (`pst put -p` does that)"),
             error => cannot("open", &full, error),
         }
     }
@@ -259,7 +261,10 @@ mod tests {
             ("up/x", "leaves the data directory"),
             ("up", "is a symlink to a directory"),
             ("loop", "cannot follow"),
-            ("none/x", "no such file or directory"),
+            (
+                "none/x",
+                "no such file or directory; create the directory first",
+            ),
         ] {
             let problem = data.locate(Path::new(path)).unwrap_err();
             assert!(problem.to_string().contains(message), "{path}: {problem}");

@@ -38,10 +38,12 @@ const EXT4_TOOLS: [&str; 6] = [
     "mount",
 ];
 
-/// Whether we have no mount namespace of our own: the root directory of a chroot is no mount, and nsenter(1) leaves it.
+/// Whether we have no mount namespace of our own: a chroot's root directory may be no mount, and nsenter(1) leaves it.
 pub fn lacks_mounts() -> bool {
-    let unshare = Command::new("unshare").args(["-m", "true"]).output();
-    !unshare.is_ok_and(|output| output.status.success())
+    let here = std::env::current_exe().expect("this program");
+    let enter = ["-m", "nsenter", "--mount=/proc/self/ns/mnt", "test", "-e"];
+    let found = Command::new("unshare").args(enter).arg(here).output();
+    !found.is_ok_and(|output| output.status.success())
 }
 
 /// Whether even root of a user namespace may not mount, as in a chroot.
