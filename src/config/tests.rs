@@ -180,6 +180,14 @@ const ERRORS: &[(&str, &str)] = &[
         "2:1: unknown key `muont`, expected one of `mount`, `root`, `user`, `group`, `data`, `fstab`, `volatile`",
     ),
     (
+        "[session]\nlimits = 5",
+        "2:1: unknown key `limits`, expected one of `kill_grace`, `limit`",
+    ),
+    (
+        "[kvmd_api]\npaht = \"/p\"",
+        "2:1: unknown key `paht`, expected one of `path`",
+    ),
+    (
         "[storage]\nmount = \"m\"",
         "2:9: \"m\" must be an absolute path without `..`",
     ),

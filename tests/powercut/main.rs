@@ -59,6 +59,7 @@ fn seed() -> u64 {
 macro_rules! needs_card {
     () => {
         needs_root!("FUSE and loop devices");
+        needs_mounts!();
         if !Path::new("/dev/fuse").exists() {
             rig::leave_out("a kernel with FUSE");
             return;

@@ -186,6 +186,12 @@ fn a_problem_with_the_location_names_the_next_step() {
             "the storage root /n is not below the mount point /m",
             "fix storage.mount or storage.root",
         ),
+        (
+            "x /m ext4 X-kvmd.pst-user",
+            "mount = \"/m\"\nroot = \"/n\"",
+            "the storage root /n is not below the mount point /m",
+            "fix storage.mount or storage.root",
+        ),
     ] {
         let line = location(fstab.as_bytes(), keys).unwrap_err().to_string();
         assert!(line.starts_with(says) && line.contains(advice), "{line}");
