@@ -321,7 +321,7 @@ fn state(pid: i32) -> Option<String> {
     Some(after[..1].to_owned())
 }
 
-fn comm(pid: i32) -> String {
+pub fn comm(pid: i32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default()
 }
 

@@ -2,7 +2,7 @@
 
 use pst::wire::{ClientMessage, CloseResult};
 
-use crate::rig::{Narrow, Rig, Terminal, becomes, child_of, is_alive, signal, until};
+use crate::rig::{Narrow, Rig, Terminal, becomes, child_of, comm, is_alive, signal, until};
 use crate::signals::FIRST_LINE;
 
 /// Writes each key's signal at once: see the same in `signals`.
@@ -101,6 +101,10 @@ fn a_stopped_job_goes_on_in_the_foreground() {
     terminal.shows("one\r\none");
     terminal.types("\x1a");
     terminal.shows("Stopped");
+    // Until the command is stopped, too, it may read what the shell shall.
+    let marked = rig.marked();
+    let cat = marked.into_iter().find(|&pid| comm(pid) == "cat\n");
+    becomes(cat.expect("cat"), "T");
     terminal.types("fg\n");
     terminal.shows("run cat");
     terminal.types("two\n");
