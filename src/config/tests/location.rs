@@ -4,11 +4,29 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::*;
 
-/// Returns the location for this fstab and these keys of `[storage]`.
-fn location(fstab: &[u8], keys: &str) -> Result<StorageLocation, Problem> {
+/// Returns the configuration with these keys of `[storage]`, and the file that is its fstab.
+fn with_fstab(fstab: &[u8], keys: &str) -> (Config, File) {
     let file = File::new(fstab);
     let mut config = parse(&format!("[storage]\n{keys}")).unwrap();
     config.storage.fstab = file.0.clone();
+    (config, file)
+}
+
+#[test]
+fn a_marked_entry_is_lacking_only_if_no_mount_point_is_configured() {
+    for (fstab, keys, lacks) in [
+        (PIKVM, "", false),
+        (b"x /m ext4 ro", "", true),
+        (b"x /m ext4 ro", "mount = \"/m\"", false),
+    ] {
+        let (config, _file) = with_fstab(fstab, keys);
+        assert_eq!(config.lacks_marked_entry(), lacks, "{keys}");
+    }
+}
+
+/// Returns the location for this fstab and these keys of `[storage]`.
+fn location(fstab: &[u8], keys: &str) -> Result<StorageLocation, Problem> {
+    let (config, file) = with_fstab(fstab, keys);
     config.storage_location().map_err(|problem| Problem {
         what: problem.what.replace(file.0.to_str().unwrap(), "FSTAB"),
         ..problem
