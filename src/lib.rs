@@ -43,6 +43,10 @@ pub mod daemon;
 pub mod escape;
 pub mod fstab;
 pub(crate) mod logging;
+#[cfg(test)]
+#[allow(dead_code)] // the tests that run the binary use all of it
+#[path = "../tests/e2e/rig/privilege.rs"]
+mod privilege;
 pub mod problem;
 pub(crate) mod repair;
 pub(crate) mod run;

@@ -223,7 +223,8 @@ fn make_accessible(directory: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::file::tests::{TempDir, leave_out};
+    use crate::privilege::leave_out;
+    use crate::sys::file::tests::TempDir;
     use std::fs::{self, File};
     use std::os::unix::fs::{PermissionsExt, symlink};
 

@@ -166,20 +166,6 @@ pub(crate) mod tests {
         }
     }
 
-    /// Records that the running test is left out, as the other suites do; fails where none may be.
-    pub(crate) fn leave_out(why: &str) {
-        use std::io::Write;
-        let test = std::thread::current().name().unwrap_or("?").to_owned();
-        assert!(
-            std::env::var_os("PST_REQUIRE_ALL").is_none(),
-            "{test}: {why}"
-        );
-        if let Some(list) = std::env::var_os("PST_LEFT_OUT") {
-            let list = fs::OpenOptions::new().append(true).create(true).open(list);
-            writeln!(list.unwrap(), "{test}: needs {why}").unwrap();
-        }
-    }
-
     #[test]
     fn a_file_with_times_beyond_32_bits_has_a_status() {
         let dir = TempDir::new("2100");

@@ -160,7 +160,7 @@ fn p12_a_power_cut_during_a_renewal_leaves_the_old_pair_or_the_new_one() {
     must_be_all_or_nothing(&rig, &record, QUICK);
 }
 
-/// So many flushes, at least, has a change whose every step is committed; and any transaction.
+/// The least number of flushes during a change: if every step is committed, and otherwise.
 const SLOW: usize = 10;
 const QUICK: usize = 5;
 

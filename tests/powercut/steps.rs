@@ -15,7 +15,7 @@ const COMMIT: &str = "cd $KVMD_PST_DATA && \
 /// Each of these calls is followed by a pause.
 const SLOWED: &str = "mkdirat,write,pwrite64,fchmodat,fsync,syncfs,renameat2,unlinkat";
 const PAUSE: &str = "delay_exit=10000";
-/// So that a commit is within each of these pauses.
+/// Shorter than that pause, so that a commit falls into each.
 const AFTER_EACH_CALL: &str = ".005";
 
 /// A way to change the directory `box`: its name, and a shell script.

@@ -101,7 +101,7 @@ fn a_stopped_job_goes_on_in_the_foreground() {
     terminal.shows("one\r\none");
     terminal.types("\x1a");
     terminal.shows("Stopped");
-    // Until the command is stopped, too, it may read what the shell shall.
+    // Until the command is stopped as well, it can read the line that is meant for the shell.
     let marked = rig.marked();
     let cat = marked.into_iter().find(|&pid| comm(pid) == "cat\n");
     becomes(cat.expect("cat"), "T");
